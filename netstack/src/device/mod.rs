@@ -1,0 +1,61 @@
+//! What the driver needs of a device, and nothing about how one is made.
+
+use crate::frame::{FrameBatch, FramePool};
+use crate::offload::OffloadFeatures;
+
+#[cfg(feature = "std")]
+pub mod memory;
+#[cfg(feature = "std")]
+pub mod pcap;
+#[cfg(feature = "tap")]
+pub mod tap;
+
+/// Something that frames come from and go to. Frames are whole Ethernet frames; buffers come from the pool that is
+/// passed in and go back to it.
+pub trait Device: Send {
+    /// The largest IP packet the device carries, in octets.
+    fn mtu(&self) -> usize;
+
+    /// What the device takes over from software on frames sent to it.
+    fn offload(&self) -> OffloadFeatures;
+
+    /// Receives until the batch is full or nothing is waiting; returns how many frames were added. Never blocks.
+    fn recv_batch(&mut self, pool: &mut FramePool, batch: &mut FrameBatch) -> Result<usize, DeviceError>;
+
+    /// Sends what the batch holds, in order, and returns what became of it. The batch is empty afterwards: what the
+    /// device refuses is recycled and counted, never kept, so that one stuck device holds nobody else's frames.
+    fn send_batch(&mut self, pool: &mut FramePool, batch: &mut FrameBatch) -> Result<Sent, DeviceError>;
+
+    /// The descriptor that becomes readable when frames wait, if the device is one the kernel knows.
+    #[cfg(feature = "std")]
+    fn raw_fd(&self) -> Option<std::os::fd::RawFd>;
+
+    /// Says that the caller is about to sleep until the descriptor is readable. Returns false when frames wait
+    /// already, so the caller must not sleep. Devices whose descriptor is readable by itself need nothing here.
+    fn prepare_sleep(&mut self) -> bool {
+        true
+    }
+}
+
+/// What became of a batch given to [`Device::send_batch`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Sent {
+    /// Frames the device took.
+    pub frames: u64,
+    /// Octets of those.
+    pub bytes: u64,
+    /// Frames the device refused because its queue is full or its other end is down.
+    pub refused: u64,
+}
+
+/// A device that can no longer be used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeviceError {
+    /// The other end is gone: the link's peer was dropped, or the TAP's namespace vanished.
+    #[error("the other end of the device is gone")]
+    Gone,
+    /// The operating system refused, with this `errno`.
+    #[error("the device failed with errno {0}")]
+    Os(i32),
+}

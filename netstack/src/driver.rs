@@ -1,0 +1,1 @@
+//! Devices, switches and the clock, joined.

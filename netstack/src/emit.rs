@@ -1,0 +1,1 @@
+//! The frames this stack makes itself.

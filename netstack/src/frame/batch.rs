@@ -1,0 +1,115 @@
+//! A batch: what moves between devices, links and switches, bounded in frames and in octets.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use super::Frame;
+
+/// Most frames in one batch.
+pub const BATCH_FRAMES: usize = 64;
+/// Octets after which a batch is full, so that what is being worked on stays in a core's L2 cache.
+pub const BATCH_BYTES: usize = 256 * 1024;
+
+/// Up to [`BATCH_FRAMES`] frames. A batch is full once it holds [`BATCH_BYTES`] octets, so it holds at most that much
+/// plus one frame.
+#[derive(Debug)]
+pub struct FrameBatch {
+    frames: Vec<Frame>,
+    bytes: usize,
+}
+
+impl Default for FrameBatch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl FrameBatch {
+    /// An empty batch with room for [`BATCH_FRAMES`].
+    pub fn new() -> Self {
+        Self { frames: Vec::with_capacity(BATCH_FRAMES), bytes: 0 }
+    }
+
+    /// Frames held.
+    pub fn len(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// Octets held.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether nothing is held.
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// Whether either bound is reached.
+    pub fn is_full(&self) -> bool {
+        self.frames.len() >= BATCH_FRAMES || self.bytes >= BATCH_BYTES
+    }
+
+    /// Adds a frame, or gives it back when the batch is full.
+    pub fn push(&mut self, frame: Frame) -> Result<(), Frame> {
+        if self.is_full() {
+            return Err(frame);
+        }
+        self.bytes += frame.len();
+        self.frames.push(frame);
+        Ok(())
+    }
+
+    /// Takes all frames out, first in first out, leaving the batch empty.
+    pub fn drain(&mut self) -> vec::Drain<'_, Frame> {
+        self.bytes = 0;
+        self.frames.drain(..)
+    }
+
+    /// Takes the frame added last.
+    pub fn pop(&mut self) -> Option<Frame> {
+        let frame = self.frames.pop()?;
+        self.bytes -= frame.len();
+        Some(frame)
+    }
+
+    /// The frames, in order.
+    pub fn iter(&self) -> core::slice::Iter<'_, Frame> {
+        self.frames.iter()
+    }
+}
+
+impl<'a> IntoIterator for &'a FrameBatch {
+    type Item = &'a Frame;
+    type IntoIter = core::slice::Iter<'a, Frame>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{FramePool, MAX_FRAME};
+    use super::*;
+
+    #[test]
+    fn both_bounds_hold() {
+        let mut pool = FramePool::new();
+        let mut batch = FrameBatch::new();
+        for _ in 0..BATCH_FRAMES {
+            batch.push(pool.take(60)).unwrap();
+        }
+        assert!(batch.push(pool.take(60)).is_err());
+        assert_eq!(batch.drain().count(), BATCH_FRAMES);
+        assert_eq!(batch.bytes(), 0);
+        let mut count = 0;
+        while batch.push(pool.take(MAX_FRAME)).is_ok() {
+            count += 1;
+        }
+        assert_eq!(count, BATCH_BYTES.div_ceil(MAX_FRAME));
+        assert!(batch.bytes() < BATCH_BYTES + MAX_FRAME);
+        batch.pop().unwrap();
+        assert_eq!(batch.bytes(), (count - 1) * MAX_FRAME);
+    }
+}

@@ -1,0 +1,145 @@
+//! Frames: bytes in a slab with room in front, and the state that travels with them.
+
+mod batch;
+mod pool;
+
+pub use batch::{BATCH_BYTES, BATCH_FRAMES, FrameBatch};
+pub use pool::{FramePool, PoolCounters};
+#[cfg(feature = "std")]
+pub use pool::Depot;
+
+use alloc::boxed::Box;
+use core::fmt;
+
+use crate::offload::Offload;
+
+/// Octets kept free in front of a fresh frame: an 802.1Q tag, or an outer header of 70 octets (VXLAN over IPv6).
+pub const HEADROOM: usize = 128;
+/// Octets of a small slab; holds a frame of MTU 1500 with headroom.
+pub const SMALL_SLAB: usize = 2048;
+/// Octets of a large slab: a 64 KiB packet, its Ethernet header with two tags, and headroom.
+pub const LARGE_SLAB: usize = 65536 + HEADROOM + 64;
+/// The longest frame a slab can hold.
+pub const MAX_FRAME: usize = LARGE_SLAB - HEADROOM;
+
+/// One Ethernet frame: `slab[start..end]`, without preamble and FCS.
+pub struct Frame {
+    slab: Box<[u8]>,
+    start: u32,
+    end: u32,
+    /// Checksum and segmentation state.
+    pub offload: Offload,
+    /// PCP and DEI of the 802.1Q tag it came with (the upper four bits of the TCI, in place), 0 if it had none.
+    pub priority: u16,
+}
+
+impl Frame {
+    fn from_slab(slab: Box<[u8]>) -> Self {
+        let start = HEADROOM as u32;
+        Self { slab, start, end: start, offload: Offload::default(), priority: 0 }
+    }
+
+    fn into_slab(self) -> Box<[u8]> {
+        self.slab
+    }
+
+    /// The frame's octets.
+    pub fn bytes(&self) -> &[u8] {
+        &self.slab[self.start as usize..self.end as usize]
+    }
+
+    /// The frame's octets, to change in place.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.slab[self.start as usize..self.end as usize]
+    }
+
+    /// Octets in the frame.
+    pub fn len(&self) -> usize {
+        (self.end - self.start) as usize
+    }
+
+    /// Whether the frame has no octet.
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// Octets that [`Frame::set_len`] can reach without moving the start.
+    pub fn capacity(&self) -> usize {
+        self.slab.len() - self.start as usize
+    }
+
+    /// Octets that [`Frame::grow_front`] can still give.
+    pub fn headroom(&self) -> usize {
+        self.start as usize
+    }
+
+    /// Makes the frame `len` octets long; new octets hold whatever the slab held. Refuses more than
+    /// [`Frame::capacity`].
+    #[must_use]
+    pub fn set_len(&mut self, len: usize) -> bool {
+        if len > self.capacity() {
+            return false;
+        }
+        self.end = self.start + len as u32;
+        true
+    }
+
+    /// Moves the start `count` octets forward into the headroom; refuses when there is not enough.
+    #[must_use]
+    pub fn grow_front(&mut self, count: usize) -> bool {
+        if count > self.headroom() {
+            return false;
+        }
+        self.start -= count as u32;
+        true
+    }
+
+    /// Drops `count` octets from the front; refuses more than the frame has.
+    #[must_use]
+    pub fn shrink_front(&mut self, count: usize) -> bool {
+        if count > self.len() {
+            return false;
+        }
+        self.start += count as u32;
+        true
+    }
+
+    /// Whether the slab is of the large class.
+    pub fn is_large(&self) -> bool {
+        self.slab.len() > SMALL_SLAB
+    }
+}
+
+impl fmt::Debug for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Frame").field("len", &self.len()).field("offload", &self.offload).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_grow_and_shrink_in_place() {
+        let mut pool = FramePool::new();
+        let mut frame = pool.copy_of(b"payload");
+        assert!(frame.grow_front(4));
+        frame.bytes_mut()[..4].copy_from_slice(b"tag ");
+        assert_eq!(frame.bytes(), b"tag payload");
+        assert!(frame.shrink_front(4));
+        assert_eq!(frame.bytes(), b"payload");
+        assert!(!frame.shrink_front(8));
+        assert!(!frame.grow_front(HEADROOM + 1));
+        assert!(!frame.set_len(SMALL_SLAB));
+        assert!(frame.set_len(SMALL_SLAB - HEADROOM));
+    }
+
+    #[test]
+    fn size_decides_the_class() {
+        let mut pool = FramePool::new();
+        assert!(!pool.take(1514).is_large());
+        assert!(pool.take(SMALL_SLAB - HEADROOM + 1).is_large());
+        assert_eq!(pool.take(MAX_FRAME).len(), MAX_FRAME);
+    }
+}

@@ -1,0 +1,261 @@
+//! Where frames come from and go back to.
+//!
+//! # Theory of operation
+//! A pool belongs to one thread and keeps free slabs of two sizes, last in first out, so that the slab handed out is
+//! the one most likely to be in cache. Frames are born in one pool and may die in another (a link carries them between
+//! switches), so pools of one process share a [`Depot`]: free slabs move there and back a *magazine* (a fixed number of
+//! slabs) at a time, after Bonwick and Adams, "Magazines and Vmem" (USENIX 2001). Cost on the hot path: a push or a pop
+//! on a `Vec`; an atomic once per magazine.
+//!
+//! A pool never refuses: what bounds memory is that every place that *keeps* frames (queues, parked frames, batches) is
+//! bounded. What is kept *free* is bounded here.
+
+use alloc::boxed::Box;
+use alloc::vec;
+use alloc::vec::Vec;
+#[cfg(feature = "std")]
+use std::sync::Arc;
+
+use super::{Frame, HEADROOM, LARGE_SLAB, MAX_FRAME, SMALL_SLAB};
+#[cfg(feature = "std")]
+use crate::sync::Queue;
+
+type Slab = Box<[u8]>;
+
+/// Slabs per magazine and magazines per depot, by class. Large slabs are few and hot.
+const SMALL_MAGAZINE: usize = 64;
+const LARGE_MAGAZINE: usize = 8;
+#[cfg(feature = "std")]
+const DEPOT_MAGAZINES: usize = 64;
+
+/// What a pool has done so far.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PoolCounters {
+    /// Slabs taken from the allocator: stands still once the pool is warm.
+    pub allocated: u64,
+    /// Slabs given back to the allocator because enough were free.
+    pub released: u64,
+}
+
+/// Full and empty magazines shared by the pools of one process.
+#[cfg(feature = "std")]
+#[derive(Debug)]
+pub struct Depot {
+    small: Exchange,
+    large: Exchange,
+}
+
+#[cfg(feature = "std")]
+#[derive(Debug)]
+struct Exchange {
+    full: Queue<Vec<Slab>>,
+    empty: Queue<Vec<Slab>>,
+}
+
+#[cfg(feature = "std")]
+impl Depot {
+    /// An empty depot.
+    pub fn new() -> Arc<Self> {
+        let exchange = || Exchange { full: Queue::new(DEPOT_MAGAZINES), empty: Queue::new(DEPOT_MAGAZINES) };
+        Arc::new(Self { small: exchange(), large: exchange() })
+    }
+}
+
+/// Free slabs of one size, in two magazines, so that a thread which alternates at the border of a magazine does not go
+/// to the depot each time.
+#[derive(Debug)]
+struct Class {
+    loaded: Vec<Slab>,
+    previous: Vec<Slab>,
+    magazine: usize,
+    slab: usize,
+}
+
+impl Class {
+    fn new(magazine: usize, slab: usize) -> Self {
+        Self { loaded: Vec::with_capacity(magazine), previous: Vec::with_capacity(magazine), magazine, slab }
+    }
+
+    fn take(&mut self, counters: &mut PoolCounters, refill: impl FnOnce(&mut Vec<Slab>)) -> Slab {
+        if self.loaded.is_empty() {
+            core::mem::swap(&mut self.loaded, &mut self.previous);
+        }
+        if self.loaded.is_empty() {
+            refill(&mut self.loaded);
+        }
+        self.loaded.pop().unwrap_or_else(|| {
+            counters.allocated += 1;
+            vec![0; self.slab].into_boxed_slice()
+        })
+    }
+
+    fn put(&mut self, slab: Slab, counters: &mut PoolCounters, spill: impl FnOnce(&mut Vec<Slab>)) {
+        if self.loaded.len() >= self.magazine {
+            core::mem::swap(&mut self.loaded, &mut self.previous);
+        }
+        if self.loaded.len() >= self.magazine {
+            spill(&mut self.loaded);
+        }
+        if self.loaded.len() >= self.magazine {
+            counters.released += 1;
+        } else {
+            self.loaded.push(slab);
+        }
+    }
+}
+
+/// A thread's source of frames.
+#[derive(Debug)]
+pub struct FramePool {
+    small: Class,
+    large: Class,
+    counters: PoolCounters,
+    #[cfg(feature = "std")]
+    depot: Option<Arc<Depot>>,
+}
+
+impl Default for FramePool {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl FramePool {
+    /// A pool of its own.
+    pub fn new() -> Self {
+        Self {
+            small: Class::new(SMALL_MAGAZINE, SMALL_SLAB),
+            large: Class::new(LARGE_MAGAZINE, LARGE_SLAB),
+            counters: PoolCounters::default(),
+            #[cfg(feature = "std")]
+            depot: None,
+        }
+    }
+
+    /// A pool that exchanges free slabs with the other pools of `depot`.
+    #[cfg(feature = "std")]
+    pub fn with_depot(depot: Arc<Depot>) -> Self {
+        Self { depot: Some(depot), ..Self::new() }
+    }
+
+    /// A frame of `len` octets whose content is whatever the slab held before: the caller writes it.
+    ///
+    /// # Panics
+    /// If `len` is over [`MAX_FRAME`], which no caller computes from outside bytes.
+    pub fn take(&mut self, len: usize) -> Frame {
+        assert!(len <= MAX_FRAME, "a frame of {len} octets was asked for; the longest is {MAX_FRAME}");
+        let mut frame = Frame::from_slab(self.take_slab(len > SMALL_SLAB - HEADROOM));
+        let fits = frame.set_len(len);
+        debug_assert!(fits);
+        frame
+    }
+
+    /// A frame holding a copy of `bytes`.
+    ///
+    /// # Panics
+    /// As [`FramePool::take`].
+    pub fn copy_of(&mut self, bytes: &[u8]) -> Frame {
+        let mut frame = self.take(bytes.len());
+        frame.bytes_mut().copy_from_slice(bytes);
+        frame
+    }
+
+    /// A second frame like `frame`, with its offload state and priority.
+    pub fn duplicate(&mut self, frame: &Frame) -> Frame {
+        let mut copy = self.copy_of(frame.bytes());
+        copy.offload = frame.offload;
+        copy.priority = frame.priority;
+        copy
+    }
+
+    /// Gives a frame's slab back.
+    pub fn recycle(&mut self, frame: Frame) {
+        let slab = frame.into_slab();
+        let (class, counters) = match slab.len() {
+            SMALL_SLAB => (&mut self.small, &mut self.counters),
+            _ => (&mut self.large, &mut self.counters),
+        };
+        #[cfg(feature = "std")]
+        let exchange = self.depot.as_deref().map(|d| if slab.len() == SMALL_SLAB { &d.small } else { &d.large });
+        class.put(slab, counters, |_loaded| {
+            #[cfg(feature = "std")]
+            if let Some(exchange) = exchange {
+                let capacity = _loaded.capacity();
+                let spare = exchange.empty.pop().unwrap_or_else(|| Vec::with_capacity(capacity));
+                match exchange.full.push(core::mem::replace(_loaded, spare)) {
+                    Ok(()) => {}
+                    Err(refused) => {
+                        let spare = core::mem::replace(_loaded, refused);
+                        drop(exchange.empty.push(spare));
+                    }
+                }
+            }
+        });
+    }
+
+    /// What the pool has done so far.
+    pub fn counters(&self) -> PoolCounters {
+        self.counters
+    }
+
+    fn take_slab(&mut self, large: bool) -> Slab {
+        let class = if large { &mut self.large } else { &mut self.small };
+        #[cfg(feature = "std")]
+        let exchange = self.depot.as_deref().map(|d| if large { &d.large } else { &d.small });
+        class.take(&mut self.counters, |_loaded| {
+            #[cfg(feature = "std")]
+            if let Some(exchange) = exchange
+                && let Some(full) = exchange.full.pop()
+            {
+                let spare = core::mem::replace(_loaded, full);
+                drop(exchange.empty.push(spare));
+            }
+        })
+    }
+}
+
+#[cfg(all(test, feature = "std", not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_warm_pool_allocates_nothing() {
+        let mut pool = FramePool::new();
+        for round in 0..100 {
+            let frames: Vec<Frame> = (0..SMALL_MAGAZINE).map(|_| pool.take(1500)).collect();
+            frames.into_iter().for_each(|f| pool.recycle(f));
+            if round > 0 {
+                assert_eq!(pool.counters().allocated, SMALL_MAGAZINE as u64);
+            }
+        }
+    }
+
+    #[test]
+    fn one_way_traffic_returns_through_the_depot() {
+        let depot = Depot::new();
+        let (mut near, mut far) = (FramePool::with_depot(depot.clone()), FramePool::with_depot(depot));
+        for _ in 0..10_000 {
+            let frame = near.take(100);
+            far.recycle(frame);
+            let frame = near.take(40_000);
+            far.recycle(frame);
+        }
+        let warm = near.counters().allocated;
+        for _ in 0..10_000 {
+            let frame = near.take(100);
+            far.recycle(frame);
+            let frame = near.take(40_000);
+            far.recycle(frame);
+        }
+        assert_eq!(near.counters().allocated, warm);
+        assert_eq!(far.counters().released, 0);
+    }
+
+    #[test]
+    fn idle_slabs_are_bounded() {
+        let mut pool = FramePool::new();
+        let frames: Vec<Frame> = (0..1000).map(|_| pool.take(64)).collect();
+        frames.into_iter().for_each(|f| pool.recycle(f));
+        assert_eq!(pool.counters().released, 1000 - 2 * SMALL_MAGAZINE as u64);
+    }
+}

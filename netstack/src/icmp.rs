@@ -1,0 +1,1 @@
+//! When to answer with ICMP, and how often.

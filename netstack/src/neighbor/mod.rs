@@ -1,0 +1,1 @@
+//! Neighbours: ARP and neighbour discovery as one machine.
