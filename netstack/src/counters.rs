@@ -30,8 +30,8 @@ pub struct Counters {
     pub origins: [u64; ORIGINS],
     /// Frames on their way out that were not queued, by reason and origin.
     pub egress_drops: [[u64; ORIGINS]; EGRESS],
-    /// Frames that were cut into segments or fragments, or whose copies were all that left.
-    pub replaced: u64,
+    /// Frames that did not leave themselves because they were cut into segments or fragments, by their own origin.
+    pub replaced: [u64; ORIGINS],
     /// Parked frames that were dropped after all, by reason. Their fate stays [`Fate::Parked`].
     pub parked_drops: [u64; REASONS],
 }
@@ -47,7 +47,7 @@ impl Default for Counters {
             drops: [0; REASONS],
             origins: [0; ORIGINS],
             egress_drops: [[0; ORIGINS]; EGRESS],
-            replaced: 0,
+            replaced: [0; ORIGINS],
             parked_drops: [0; REASONS],
         }
     }
@@ -86,6 +86,22 @@ impl Counters {
         rows
     }
 
+    /// Adds another port's counters to these.
+    pub fn add(&mut self, other: &Self) {
+        self.rx_frames += other.rx_frames;
+        self.rx_bytes += other.rx_bytes;
+        self.tx_frames += other.tx_frames;
+        self.tx_bytes += other.tx_bytes;
+        add_each(&mut self.fates, &other.fates);
+        add_each(&mut self.drops, &other.drops);
+        add_each(&mut self.origins, &other.origins);
+        add_each(&mut self.replaced, &other.replaced);
+        add_each(&mut self.parked_drops, &other.parked_drops);
+        for (mine, theirs) in self.egress_drops.iter_mut().zip(&other.egress_drops) {
+            add_each(mine, theirs);
+        }
+    }
+
     /// Checks the two equations of conservation over a whole switch: `queued` and `parked` are the frames that sit in
     /// its output queues and wait for neighbours. Says what does not add up.
     pub fn check(&self, queued: u64, parked: u64) -> Result<(), String> {
@@ -105,14 +121,23 @@ impl Counters {
         equal(
             "fate parked = unparked + dropped while parked + parked",
             self.fate(Fate::Parked),
-            self.origin(Origin::Unparked) + self.parked_drops.iter().sum::<u64>() + parked,
+            self.origin(Origin::Unparked)
+                + self.replaced[Origin::Unparked.index()]
+                + self.parked_drops.iter().sum::<u64>()
+                + parked,
         );
         equal(
             "fate forwarded = origin forwarded + replaced",
             self.fate(Fate::Forwarded),
-            self.origin(Origin::Forwarded) + self.replaced,
+            self.origin(Origin::Forwarded) + self.replaced[Origin::Forwarded.index()],
         );
         if text.is_empty() { Ok(()) } else { Err(text) }
+    }
+}
+
+fn add_each(mine: &mut [u64], theirs: &[u64]) {
+    for (a, b) in mine.iter_mut().zip(theirs) {
+        *a += b;
     }
 }
 

@@ -49,6 +49,14 @@ pub struct Offload {
     pub segmentation: Option<Segmentation>,
 }
 
+impl Offload {
+    /// Whether the L4 checksum needs no verification: it was verified by the device, or the packet never left this
+    /// machine and its checksum is still to be made.
+    pub const fn is_trusted(&self) -> bool {
+        matches!(self.checksum, Checksum::Verified | Checksum::Partial { .. })
+    }
+}
+
 /// What a device takes over from software on frames given to it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]

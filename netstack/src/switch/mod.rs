@@ -1,1 +1,312 @@
-//! The switch: public verbs.
+//! The switch: eats batches of frames and a time, gives back batches of frames.
+//!
+//! # Theory of operation
+//! A frame is *admitted* (port and VLAN to segment, headers parsed, sender checked), its source is *learned*, the slow
+//! path *decides* about it without changing anything, and the decision is *committed*: rewritten, queued, parked,
+//! answered or dropped, and counted. [`Switch::explain`] runs the same admission and decision and commits nothing.
+//!
+//! The five verbs may be called in any order and at any time:
+//!
+//! | verb | does |
+//! |---|---|
+//! | [`handle_frames`](Switch::handle_frames) | takes in a batch that came from a port |
+//! | [`handle_timeout`](Switch::handle_timeout) | does what is due |
+//! | [`poll_transmit`](Switch::poll_transmit) | gives a batch for one port |
+//! | [`poll_timeout`](Switch::poll_timeout) | says when something will be due |
+//! | [`poll_event`](Switch::poll_event) | tells what changed |
+//!
+//! Every frame is accounted for: see [`Counters::check`].
+
+mod admit;
+mod commit;
+mod discovery;
+mod explain;
+mod output;
+mod port;
+mod slow;
+
+pub use explain::{Stage, Step, Trace};
+
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use lb::hash::FlowHash;
+
+use self::commit::Waiting;
+use self::explain::Silent;
+use self::port::PortState;
+use crate::addr::PortId;
+use crate::bridge::Fdb;
+use crate::config::{Limits, Snapshot};
+use crate::counters::Counters;
+use crate::event::Event;
+use crate::frame::{Frame, FrameBatch, FramePool};
+use crate::icmp::RateLimiter;
+use crate::neighbor::{NeighborTimers, Neighbors, Parked};
+use crate::seed::Seed;
+use crate::verdict::{DropReason, EgressDrop, Fate};
+
+/// Timer actions per call of [`Switch::handle_timeout`].
+const TIMEOUT_BUDGET: usize = 256;
+/// How often, and how many entries at a time, the MAC table is swept for aged ones. A full sweep of the default table
+/// takes a minute; lookups honour the age by themselves.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+const SWEEP_SLOTS: usize = 256;
+
+/// A switch: bridge, neighbours and router in one object, owned by one thread, without I/O, clock or randomness.
+#[derive(Debug)]
+pub struct Switch {
+    snapshot: Arc<Snapshot>,
+    limits: Limits,
+    pool: FramePool,
+    ports: Vec<PortState>,
+    /// Ports with frames to send, each at most once, served in turn.
+    ready: VecDeque<PortId>,
+    fdb: Fdb,
+    neighbors: Neighbors,
+    parked: Parked<Waiting>,
+    limiter: RateLimiter,
+    flow_hash: FlowHash,
+    events: VecDeque<Event>,
+    events_lost: u64,
+    next_sweep: Duration,
+    /// Scratch for frames being cut.
+    pieces: Vec<Frame>,
+    segments: Vec<Frame>,
+}
+
+impl Switch {
+    /// A switch that carries nothing until [`Switch::install`] names its ports. Takes the memory for its tables at once.
+    pub fn new(limits: Limits, seed: &Seed, pool: FramePool) -> Self {
+        Self {
+            snapshot: Snapshot::empty(),
+            limits,
+            pool,
+            ports: Vec::new(),
+            ready: VecDeque::new(),
+            fdb: Fdb::new(&limits, seed),
+            neighbors: Neighbors::new(&limits, NeighborTimers::default(), seed),
+            parked: Parked::new(&limits),
+            limiter: RateLimiter::new(limits.icmp_errors_per_second, seed),
+            flow_hash: FlowHash::new(flow_key(seed)),
+            events: VecDeque::with_capacity(limits.events as usize),
+            events_lost: 0,
+            next_sweep: SWEEP_INTERVAL,
+            pieces: Vec::with_capacity(64),
+            segments: Vec::with_capacity(64),
+        }
+    }
+
+    /// Takes in the frames of a batch, leaving it empty.
+    pub fn handle_frames(&mut self, now: Duration, port: PortId, batch: &mut FrameBatch) {
+        let snapshot = Arc::clone(&self.snapshot);
+        for frame in batch.drain() {
+            self.handle_frame(&snapshot, now, port, frame);
+        }
+    }
+
+    fn handle_frame(&mut self, snapshot: &Snapshot, now: Duration, port: PortId, mut frame: Frame) {
+        let counters = self.counters_mut(port);
+        counters.rx_frames += 1;
+        counters.rx_bytes += frame.len() as u64;
+        match admit::admit(snapshot, port, &mut frame, &mut Silent) {
+            Ok(arrival) => {
+                self.learn(now, &arrival);
+                let decided = self.decide(snapshot, now, &arrival, &frame, &mut Silent);
+                self.commit(snapshot, now, &arrival, decided, frame);
+            }
+            Err(reason) => self.drop_frame(port, frame, reason),
+        }
+    }
+
+    /// Does what is due by `now`; bounded work, so call again while [`Switch::poll_timeout`] is not after `now`.
+    pub fn handle_timeout(&mut self, now: Duration) {
+        let snapshot = Arc::clone(&self.snapshot);
+        self.neighbor_timeouts(&snapshot, now);
+        if now >= self.next_sweep {
+            self.next_sweep = now + SWEEP_INTERVAL;
+            self.fdb.sweep(now, SWEEP_SLOTS);
+        }
+    }
+
+    /// Moves frames for one port into `batch` (which may hold frames already) and names the port; `None` when nothing
+    /// is to be sent. Ports are served in turn.
+    pub fn poll_transmit(&mut self, batch: &mut FrameBatch) -> Option<PortId> {
+        if batch.is_full() {
+            return None;
+        }
+        let id = self.ready.pop_front()?;
+        let state = self.port_mut(id);
+        while !batch.is_full() {
+            let Some((frame, _)) = state.queue.pop() else { break };
+            state.counters.tx_frames += 1;
+            state.counters.tx_bytes += frame.len() as u64;
+            // The batch has room: it was asked just before.
+            if batch.push(frame).is_err() {
+                break;
+            }
+        }
+        if state.queue.is_empty() {
+            state.queue.ready = false;
+        } else {
+            self.ready.push_back(id);
+        }
+        Some(id)
+    }
+
+    /// When [`Switch::handle_timeout`] has something to do next, in the epoch of `now`; `None` when nothing is pending.
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        let sweep = (!self.fdb.is_empty()).then_some(self.next_sweep);
+        [self.neighbors.next_timeout(), sweep].into_iter().flatten().min()
+    }
+
+    /// The oldest event not yet told.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Swaps the configuration and returns the old one, to be dropped wherever that disturbs nobody. Ports that are no
+    /// longer named lose what they had queued; what was learned behind ports and segments that changed is forgotten.
+    pub fn install(&mut self, snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
+        let old = core::mem::replace(&mut self.snapshot, snapshot);
+        let new = Arc::clone(&self.snapshot);
+        for port in old.ports() {
+            let id = port.id();
+            match new.port(id) {
+                Some(kept) if core::ptr::eq(kept, port) => {}
+                Some(_) => self.fdb.flush_port(id),
+                None => {
+                    self.fdb.flush_port(id);
+                    self.close(id);
+                }
+            }
+        }
+        for segment in old.segments() {
+            let kept = new.segment(segment.id());
+            if kept.is_none_or(|k| k.gateway().map(|g| &g.addresses) != segment.gateway().map(|g| &g.addresses)) {
+                self.neighbors.flush_segment(segment.id());
+            }
+        }
+        for port in new.ports() {
+            self.port_mut(port.id());
+        }
+        self.event(Event::Installed { generation: new.generation() });
+        old
+    }
+
+    /// Throws away what a closed port had queued.
+    fn close(&mut self, id: PortId) {
+        while let Some((frame, origin)) = self.port_mut(id).queue.pop() {
+            self.counters_mut(id).egress_drops[EgressDrop::PortClosed.index()][origin.index()] += 1;
+            self.pool.recycle(frame);
+        }
+    }
+
+    /// Says, without changing anything, where a frame from `port` would go at `now` and why.
+    pub fn explain(&self, now: Duration, port: PortId, frame: &[u8]) -> Trace {
+        explain::explain(self, now, port, frame)
+    }
+
+    /// The installed configuration.
+    pub fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
+    }
+
+    /// The bounds it was built with.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Where its frames come from; a driver fills batches from here.
+    pub fn pool(&mut self) -> &mut FramePool {
+        &mut self.pool
+    }
+
+    /// Learned MAC addresses.
+    pub fn fdb(&self) -> &Fdb {
+        &self.fdb
+    }
+
+    /// Learned neighbours.
+    pub fn neighbors(&self) -> &Neighbors {
+        &self.neighbors
+    }
+
+    /// Counters of one port; `None` if it never existed.
+    pub fn port_counters(&self, id: PortId) -> Option<&Counters> {
+        self.ports.get(usize::from(id.0)).map(|p| &p.counters)
+    }
+
+    /// Counters of all ports together, those of closed ones included.
+    pub fn counters(&self) -> Counters {
+        let mut sum = Counters::default();
+        for port in &self.ports {
+            sum.add(&port.counters);
+        }
+        sum
+    }
+
+    /// Frames in output queues.
+    pub fn queued(&self) -> usize {
+        self.ports.iter().map(|p| p.queue.len()).sum()
+    }
+
+    /// Frames waiting for neighbours.
+    pub fn parked(&self) -> usize {
+        self.parked.len()
+    }
+
+    /// Events that nobody polled in time.
+    pub fn events_lost(&self) -> u64 {
+        self.events_lost
+    }
+
+    /// Whether every frame is accounted for at this moment.
+    ///
+    /// # Errors
+    /// What does not add up.
+    pub fn check(&self) -> Result<(), alloc::string::String> {
+        self.counters().check(self.queued() as u64, self.parked() as u64)
+    }
+
+    fn port_mut(&mut self, id: PortId) -> &mut PortState {
+        let index = usize::from(id.0);
+        if index >= self.ports.len() {
+            let limits = self.limits;
+            self.ports.resize_with(index + 1, || PortState::new(&limits));
+        }
+        &mut self.ports[index]
+    }
+
+    fn counters_mut(&mut self, id: PortId) -> &mut Counters {
+        &mut self.port_mut(id).counters
+    }
+
+    fn count_fate(&mut self, port: PortId, fate: Fate) {
+        self.counters_mut(port).fates[fate.index()] += 1;
+    }
+
+    fn drop_frame(&mut self, port: PortId, frame: Frame, reason: DropReason) {
+        let counters = self.counters_mut(port);
+        counters.fates[Fate::Dropped.index()] += 1;
+        counters.drops[reason.index()] += 1;
+        self.pool.recycle(frame);
+    }
+
+    fn event(&mut self, event: Event) {
+        if self.events.len() >= self.limits.events as usize {
+            self.events.pop_front();
+            self.events_lost += 1;
+        }
+        self.events.push_back(event);
+    }
+}
+
+fn flow_key(seed: &Seed) -> [u8; 16] {
+    let mut key = [0; 16];
+    key[..8].copy_from_slice(&seed.derive("flow hash").to_le_bytes());
+    key[8..].copy_from_slice(&seed.derive("flow hash, second half").to_le_bytes());
+    key
+}

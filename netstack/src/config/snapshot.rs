@@ -1,0 +1,505 @@
+//! A checked and compiled [`Config`]: what the switch looks things up in.
+//!
+//! # Theory of operation
+//! A snapshot is a tree of `Arc`s. [`Snapshot::compile`] takes the snapshot before it and keeps every part whose source
+//! did not change, so that a rebuild costs what changed and two snapshots share the rest. Snapshots are immutable; the
+//! switch swaps one for the next between batches and hands the old one back, to be dropped on another thread.
+
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::net::{IpAddr, Ipv6Addr};
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
+use super::{
+    Config, ConfigErrors, NextHop, PortConfig, ReversePath, RouteTarget, SegmentConfig, Station as StationConfig, VlanMode,
+    validate,
+};
+use crate::addr::{IpNet, MacAddr, PortId, SegmentId};
+use crate::offload::OffloadFeatures;
+use crate::route::RouteTable;
+
+/// Keys come from the configuration, not from outside bytes, so a fixed fast hash serves.
+type Map<K, V> = HashMap<K, V, FixedState>;
+
+/// One compiled configuration.
+#[derive(Debug)]
+pub struct Snapshot {
+    generation: u64,
+    config: Arc<Config>,
+    ports: Vec<Option<Arc<Port>>>,
+    segments: Vec<Option<Arc<Segment>>>,
+    router: Arc<Router>,
+}
+
+/// A compiled port.
+#[derive(Debug)]
+pub struct Port {
+    config: PortConfig,
+    /// What the switch's frames must look like when they leave here, by segment: the VLAN identifier to push.
+    tags: Vec<(SegmentId, Option<u16>)>,
+}
+
+/// A compiled segment.
+#[derive(Debug)]
+pub struct Segment {
+    config: SegmentConfig,
+    /// All ports, and those with unknown stations behind them.
+    members: Vec<PortId>,
+    foreign: Vec<PortId>,
+    stations: Vec<Station>,
+    by_mac: Map<MacAddr, u32>,
+    by_address: Map<IpAddr, u32>,
+    gateway: Option<Gateway>,
+}
+
+/// The router's interface on a segment.
+#[derive(Clone, Debug)]
+pub struct Gateway {
+    /// Its MAC address.
+    pub mac: MacAddr,
+    /// Its addresses with their on-link prefixes.
+    pub addresses: Vec<IpNet>,
+    /// Its IPv6 link-local address.
+    pub link_local: Ipv6Addr,
+    /// Reverse path filter.
+    pub reverse_path: ReversePath,
+    /// Whether the link leads to the machine that the switch is.
+    pub node_local: bool,
+}
+
+/// A managed station.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Station {
+    /// The port it is behind.
+    pub port: PortId,
+    /// Its MAC address.
+    pub mac: MacAddr,
+}
+
+/// What routing needs of all segments together.
+#[derive(Debug)]
+pub struct Router {
+    routes: RouteTable,
+    targets: Vec<Target>,
+    /// The router's own addresses and the segment each is on; link-local ones are each segment's own.
+    own: Map<IpAddr, SegmentId>,
+    /// IPv4 broadcast addresses of on-link prefixes.
+    broadcasts: Map<IpAddr, SegmentId>,
+    /// Own addresses that a station behind a node-local link shares.
+    delegated: Map<IpAddr, SegmentId>,
+}
+
+/// What a route leads to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Target {
+    /// The destination is on this segment itself.
+    Connected(SegmentId),
+    /// As configured.
+    Configured(RouteTarget),
+}
+
+impl Snapshot {
+    /// Checks `config` and compiles it, sharing with `previous` what did not change.
+    ///
+    /// # Errors
+    /// All that is wrong with `config`.
+    pub fn compile(config: Config, previous: Option<&Self>) -> Result<Arc<Self>, ConfigErrors> {
+        validate::validate(&config)?;
+        let ports = index_by(&config.ports, |p| usize::from(p.id.0), |port| {
+            let old = previous.and_then(|p| p.ports.get(usize::from(port.id.0))?.as_ref());
+            match old {
+                Some(old) if old.config == *port => Arc::clone(old),
+                _ => Arc::new(Port::compile(port)),
+            }
+        });
+        let segments = index_by(&config.segments, |s| usize::from(s.id.0), |segment| {
+            let new = Segment::compile(segment, &config.ports);
+            let old = previous.and_then(|p| p.segments.get(usize::from(segment.id.0))?.as_ref());
+            match old {
+                Some(old) if old.same(&new) => Arc::clone(old),
+                _ => Arc::new(new),
+            }
+        });
+        let router = match previous {
+            Some(p) if p.routes_like(&config) => Arc::clone(&p.router),
+            _ => Arc::new(Router::compile(&config)),
+        };
+        let generation = previous.map_or(1, |p| p.generation + 1);
+        Ok(Arc::new(Self { generation, config: Arc::new(config), ports, segments, router }))
+    }
+
+    /// The snapshot of a switch that has not been configured: it names no port, so none carries anything.
+    pub fn empty() -> Arc<Self> {
+        Arc::new(Self {
+            generation: 0,
+            config: Arc::default(),
+            ports: Vec::new(),
+            segments: Vec::new(),
+            router: Arc::new(Router::compile(&Config::default())),
+        })
+    }
+
+    /// Counts up with every compilation from a previous snapshot.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// What was compiled.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// A port, if the configuration names it.
+    #[inline]
+    pub fn port(&self, id: PortId) -> Option<&Port> {
+        self.ports.get(usize::from(id.0))?.as_deref()
+    }
+
+    /// A segment, if the configuration names it.
+    #[inline]
+    pub fn segment(&self, id: SegmentId) -> Option<&Segment> {
+        self.segments.get(usize::from(id.0))?.as_deref()
+    }
+
+    /// Every port, in order of its number.
+    pub fn ports(&self) -> impl Iterator<Item = &Port> {
+        self.ports.iter().flatten().map(|p| &**p)
+    }
+
+    /// Every segment, in order of its number.
+    pub fn segments(&self) -> impl Iterator<Item = &Segment> {
+        self.segments.iter().flatten().map(|s| &**s)
+    }
+
+    /// Routing.
+    #[inline]
+    pub fn router(&self) -> &Router {
+        &self.router
+    }
+
+    fn routes_like(&self, config: &Config) -> bool {
+        let stations = |c: &Config| -> Vec<(SegmentId, Vec<IpAddr>)> { node_local_stations(c).collect() };
+        self.config.routes == config.routes
+            && self.config.segments == config.segments
+            && stations(&self.config) == stations(config)
+    }
+}
+
+fn index_by<T, U>(items: &[T], position: impl Fn(&T) -> usize, make: impl Fn(&T) -> U) -> Vec<Option<U>> {
+    let len = items.iter().map(|i| position(i) + 1).max().unwrap_or(0);
+    let mut out: Vec<Option<U>> = Vec::new();
+    out.resize_with(len, || None);
+    for item in items {
+        out[position(item)] = Some(make(item));
+    }
+    out
+}
+
+impl Port {
+    fn compile(config: &PortConfig) -> Self {
+        let tags = match &config.vlan {
+            VlanMode::Access(segment) => alloc::vec![(*segment, None)],
+            VlanMode::Trunk { native, tagged } => {
+                native.iter().map(|&s| (s, None)).chain(tagged.iter().map(|&(v, s)| (s, Some(v)))).collect()
+            }
+        };
+        Self { config: config.clone(), tags }
+    }
+
+    /// Its number.
+    pub fn id(&self) -> PortId {
+        self.config.id
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    /// What its device takes over from software.
+    #[inline]
+    pub fn offload(&self) -> OffloadFeatures {
+        self.config.offload
+    }
+
+    /// Who is behind it.
+    #[inline]
+    pub fn station(&self) -> &StationConfig {
+        &self.config.station
+    }
+
+    /// Where a frame that came in with this tag (TCI) belongs. VLAN identifier 0 is a priority tag: as untagged.
+    #[inline]
+    pub fn segment_of(&self, tci: Option<u16>) -> Option<SegmentId> {
+        let vlan = tci.map(|t| t & 0x0fff).filter(|&v| v != 0);
+        self.tags.iter().find(|(_, tag)| *tag == vlan).map(|&(segment, _)| segment)
+    }
+
+    /// The VLAN identifier that frames of `segment` leave with; the outer `None` means that the port is not on it.
+    #[inline]
+    pub fn tag_for(&self, segment: SegmentId) -> Option<Option<u16>> {
+        self.tags.iter().find(|(s, _)| *s == segment).map(|&(_, tag)| tag)
+    }
+}
+
+impl Segment {
+    fn compile(config: &SegmentConfig, ports: &[PortConfig]) -> Self {
+        let mut segment = Self {
+            config: config.clone(),
+            members: Vec::new(),
+            foreign: Vec::new(),
+            stations: Vec::new(),
+            by_mac: Map::default(),
+            by_address: Map::default(),
+            gateway: config.gateway.as_ref().map(|g| Gateway {
+                mac: g.mac,
+                addresses: g.addresses.clone(),
+                link_local: g.mac.link_local(),
+                reverse_path: g.reverse_path,
+                node_local: g.node_local,
+            }),
+        };
+        for port in ports {
+            let on = match &port.vlan {
+                VlanMode::Access(s) => *s == config.id,
+                VlanMode::Trunk { native, tagged } => {
+                    *native == Some(config.id) || tagged.iter().any(|&(_, s)| s == config.id)
+                }
+            };
+            if on {
+                segment.add_member(port);
+            }
+        }
+        segment
+    }
+
+    fn add_member(&mut self, port: &PortConfig) {
+        self.members.push(port.id);
+        match &port.station {
+            StationConfig::Foreign => self.foreign.push(port.id),
+            StationConfig::Managed { mac, addresses } => {
+                let index = u32::try_from(self.stations.len()).unwrap_or(u32::MAX);
+                self.stations.push(Station { port: port.id, mac: *mac });
+                self.by_mac.insert(*mac, index);
+                for &address in addresses {
+                    self.by_address.insert(address, index);
+                }
+                self.by_address.insert(IpAddr::V6(mac.link_local()), index);
+            }
+        }
+    }
+
+    fn same(&self, other: &Self) -> bool {
+        self.config == other.config
+            && self.members == other.members
+            && self.foreign == other.foreign
+            && self.stations == other.stations
+            && self.by_address == other.by_address
+    }
+
+    /// Its number.
+    #[inline]
+    pub fn id(&self) -> SegmentId {
+        self.config.id
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    /// The largest IP packet that fits.
+    #[inline]
+    pub fn mtu(&self) -> usize {
+        usize::from(self.config.mtu)
+    }
+
+    /// Whether frames between its ports are bridged.
+    #[inline]
+    pub fn bridges(&self) -> bool {
+        self.config.bridge
+    }
+
+    /// All its ports.
+    #[inline]
+    pub fn members(&self) -> &[PortId] {
+        &self.members
+    }
+
+    /// Its ports with unknown stations behind them.
+    #[inline]
+    pub fn foreign(&self) -> &[PortId] {
+        &self.foreign
+    }
+
+    /// The router's interface.
+    #[inline]
+    pub fn gateway(&self) -> Option<&Gateway> {
+        self.gateway.as_ref()
+    }
+
+    /// The managed station with this MAC address.
+    #[inline]
+    pub fn station_by_mac(&self, mac: MacAddr) -> Option<Station> {
+        self.by_mac.get(&mac).map(|&i| self.stations[i as usize])
+    }
+
+    /// The managed station with this address, its link-local one included.
+    #[inline]
+    pub fn station_by_address(&self, address: IpAddr) -> Option<Station> {
+        self.by_address.get(&address).map(|&i| self.stations[i as usize])
+    }
+
+    /// Addresses of managed stations, for listing.
+    pub fn stations(&self) -> impl Iterator<Item = (IpAddr, Station)> {
+        self.by_address.iter().map(|(&address, &i)| (address, self.stations[i as usize]))
+    }
+}
+
+impl Gateway {
+    /// Whether `address` is this interface's, its link-local one included.
+    #[inline]
+    pub fn has(&self, address: IpAddr) -> bool {
+        self.addresses.iter().any(|n| n.addr() == address) || address == IpAddr::V6(self.link_local)
+    }
+
+    /// The address to speak with to a neighbour: the one whose prefix holds it, else any of its family, else, for
+    /// IPv6, the link-local one.
+    pub fn source_for(&self, neighbor: IpAddr) -> Option<IpAddr> {
+        if let IpAddr::V6(v6) = neighbor
+            && v6.is_unicast_link_local()
+        {
+            return Some(IpAddr::V6(self.link_local));
+        }
+        self.addresses
+            .iter()
+            .find(|n| n.contains(&neighbor))
+            .or_else(|| self.addresses.iter().find(|n| n.addr().is_ipv4() == neighbor.is_ipv4()))
+            .map(IpNet::addr)
+            .or_else(|| neighbor.is_ipv6().then_some(IpAddr::V6(self.link_local)))
+    }
+}
+
+/// Addresses of managed stations behind node-local links, by segment.
+fn node_local_stations(config: &Config) -> impl Iterator<Item = (SegmentId, Vec<IpAddr>)> {
+    config.ports.iter().filter_map(|port| {
+        let (VlanMode::Access(id), StationConfig::Managed { addresses, .. }) = (&port.vlan, &port.station) else {
+            return None;
+        };
+        let segment = config.segments.iter().find(|s| s.id == *id)?;
+        segment.gateway.as_ref()?.node_local.then(|| (*id, addresses.clone()))
+    })
+}
+
+impl Router {
+    fn compile(config: &Config) -> Self {
+        let mut targets = Vec::new();
+        let mut entries: Vec<(IpNet, u32)> = Vec::new();
+        let mut own = Map::default();
+        let mut broadcasts = Map::default();
+        let mut add = |prefix: IpNet, target: Target| {
+            let at = targets.iter().position(|t| *t == target).unwrap_or_else(|| {
+                targets.push(target);
+                targets.len() - 1
+            });
+            entries.push((prefix, u32::try_from(at).unwrap_or(u32::MAX)));
+        };
+        for segment in &config.segments {
+            for net in segment.gateway.iter().flat_map(|g| &g.addresses) {
+                own.insert(net.addr(), segment.id);
+                add(net.trunc(), Target::Connected(segment.id));
+                if net.addr().is_ipv4() && net.prefix_len() < 31 {
+                    broadcasts.insert(net.broadcast(), segment.id);
+                    broadcasts.insert(net.network(), segment.id);
+                }
+            }
+        }
+        let mut delegated = Map::default();
+        for (segment, addresses) in node_local_stations(config) {
+            for address in addresses {
+                // The station's address is usually one of our own on another segment; where it is not, it is a host
+                // route to the link.
+                if own.contains_key(&address) {
+                    delegated.insert(address, segment);
+                } else {
+                    add(IpNet::from(address), Target::Connected(segment));
+                }
+            }
+        }
+        for route in &config.routes {
+            add(route.prefix, Target::Configured(route.target.clone()));
+        }
+        Self { routes: RouteTable::build(entries), targets, own, broadcasts, delegated }
+    }
+
+    /// Where packets to `destination` go.
+    #[inline]
+    pub fn lookup(&self, destination: IpAddr) -> Option<&Target> {
+        self.targets.get(self.routes.lookup(destination)? as usize)
+    }
+
+    /// Where packets to `destination` go, and by which prefix.
+    pub fn lookup_prefix(&self, destination: IpAddr) -> Option<(IpNet, &Target)> {
+        let (prefix, target) = self.routes.lookup_prefix(destination)?;
+        Some((prefix, self.targets.get(target as usize)?))
+    }
+
+    /// The segment that an address of the router's own is on; link-local addresses are not listed here.
+    #[inline]
+    pub fn own(&self, address: IpAddr) -> Option<SegmentId> {
+        self.own.get(&address).copied()
+    }
+
+    /// Any address of the router's own in this family, the smallest, for packets from an interface without one.
+    pub fn any_own(&self, v4: bool) -> Option<IpAddr> {
+        self.own.keys().copied().filter(|a| a.is_ipv4() == v4).min()
+    }
+
+    /// Whether `address` is the broadcast address, or the obsolete all-zeros one, of an on-link prefix.
+    #[inline]
+    pub fn is_broadcast(&self, address: IpAddr) -> bool {
+        self.broadcasts.contains_key(&address)
+    }
+
+    /// The node-local segment whose station shares this own address.
+    #[inline]
+    pub fn delegated(&self, address: IpAddr) -> Option<SegmentId> {
+        self.delegated.get(&address).copied()
+    }
+}
+
+impl Target {
+    /// The segments that packets may leave through.
+    pub fn segments(&self) -> impl Iterator<Item = SegmentId> {
+        let (connected, hops): (Option<SegmentId>, &[NextHop]) = match self {
+            Self::Connected(segment) => (Some(*segment), &[]),
+            Self::Configured(RouteTarget::Via(hops)) => (None, hops),
+            Self::Configured(RouteTarget::Blackhole | RouteTarget::Unreachable | RouteTarget::Prohibit) => (None, &[]),
+        };
+        connected.into_iter().chain(hops.iter().map(|h| h.segment))
+    }
+}
+
+impl core::fmt::Display for Target {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Connected(segment) => write!(f, "on {segment}"),
+            Self::Configured(RouteTarget::Via(hops)) => {
+                let hops: Vec<String> = hops
+                    .iter()
+                    .map(|h| match h.gateway {
+                        Some(gateway) => alloc::format!("via {gateway} on {}", h.segment),
+                        None => alloc::format!("on {}", h.segment),
+                    })
+                    .collect();
+                f.write_str(&hops.join(", "))
+            }
+            Self::Configured(RouteTarget::Blackhole) => f.write_str("blackhole"),
+            Self::Configured(RouteTarget::Unreachable) => f.write_str("unreachable"),
+            Self::Configured(RouteTarget::Prohibit) => f.write_str("prohibit"),
+        }
+    }
+}

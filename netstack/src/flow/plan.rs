@@ -1,0 +1,48 @@
+//! What is done to a frame on its way: the only code that writes into a forwarded packet.
+
+use nat::checksum;
+
+use crate::addr::MacAddr;
+use crate::frame::Frame;
+
+const ETHERNET_HEADER: usize = 14;
+const IPV4_TTL: usize = ETHERNET_HEADER + 8;
+const IPV4_CHECKSUM: usize = ETHERNET_HEADER + 10;
+const IPV6_HOP_LIMIT: usize = ETHERNET_HEADER + 7;
+
+/// A routed frame's rewrite. A bridged frame needs none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Plan {
+    /// The next hop's MAC address.
+    pub destination: MacAddr,
+    /// The router's MAC address on the next link.
+    pub source: MacAddr,
+    /// Whether TTL or hop limit goes down by one (RFC 1812 section 5.3.1): not towards or from the machine that the
+    /// switch is, which is no hop away.
+    pub decrement: bool,
+}
+
+impl Plan {
+    /// Rewrites an untagged frame that [`crate::parse`] accepted as an IP packet with TTL or hop limit over 1.
+    #[inline]
+    pub fn apply(&self, frame: &mut Frame) {
+        let bytes = frame.bytes_mut();
+        bytes[..6].copy_from_slice(&self.destination.0);
+        bytes[6..12].copy_from_slice(&self.source.0);
+        if self.decrement {
+            decrement(bytes);
+        }
+    }
+}
+
+fn decrement(bytes: &mut [u8]) {
+    if bytes[ETHERNET_HEADER] >> 4 == 6 {
+        bytes[IPV6_HOP_LIMIT] -= 1;
+        return;
+    }
+    let word = |b: &[u8], at: usize| u16::from_be_bytes([b[at], b[at + 1]]);
+    let (old, sum) = (word(bytes, IPV4_TTL), word(bytes, IPV4_CHECKSUM));
+    bytes[IPV4_TTL] -= 1;
+    let sum = checksum::update16(sum, old, word(bytes, IPV4_TTL));
+    bytes[IPV4_CHECKSUM..IPV4_CHECKSUM + 2].copy_from_slice(&sum.to_be_bytes());
+}

@@ -1,0 +1,301 @@
+//! Carrying decisions out: the only part of the slow path that changes the switch.
+
+use core::net::IpAddr;
+use core::time::Duration;
+
+use super::Switch;
+use super::admit::Arrival;
+use super::slow::{Adjacent, Answer, Decided, Decision, Hearsay, Route, Scope};
+use crate::addr::{MacAddr, PortId, SegmentId};
+use crate::bridge::Learned;
+use crate::config::{Segment, Snapshot};
+use crate::emit;
+use crate::event::Event;
+use crate::flow::Plan;
+use crate::frame::Frame;
+use crate::neighbor::{NeighborAction, Parking};
+use crate::parse::{self, Network};
+use crate::verdict::{DropReason, Fate, Origin};
+
+/// What a parked frame needs to go on.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    ingress: PortId,
+    ingress_segment: SegmentId,
+    egress: SegmentId,
+    plan: Plan,
+    fragment: Option<u16>,
+}
+
+impl Switch {
+    pub(super) fn learn(&mut self, now: Duration, arrival: &Arrival<'_>) {
+        let (segment, mac, port) = (arrival.segment.id(), arrival.link.source, arrival.port.id());
+        if arrival.is_managed() || arrival.segment.station_by_mac(mac).is_some() {
+            return;
+        }
+        match self.fdb.learn(now, segment, mac, port) {
+            Learned::Moved { from } => self.event(Event::MacMoved { segment, mac, from, to: port }),
+            Learned::Refused(_) => self.event(Event::FdbFull { port }),
+            Learned::New | Learned::Refreshed | Learned::Unchanged => {}
+        }
+    }
+
+    /// Does what was decided about a frame and counts its fate.
+    pub(super) fn commit(
+        &mut self,
+        snapshot: &Snapshot,
+        now: Duration,
+        arrival: &Arrival<'_>,
+        decided: Decided,
+        frame: Frame,
+    ) {
+        let port = arrival.port.id();
+        if let Some(hearsay) = decided.hearsay {
+            self.hear(snapshot, now, arrival.segment.id(), &hearsay);
+        }
+        match decided.decision {
+            Decision::Drop { reason, answer } => {
+                if let Some(answer) = answer {
+                    self.answer(snapshot, now, arrival, &frame, &answer);
+                }
+                self.drop_frame(port, frame, reason);
+            }
+            Decision::Consume(answer) => {
+                if let Some(answer) = answer {
+                    self.answer(snapshot, now, arrival, &frame, &answer);
+                }
+                self.count_fate(port, Fate::Consumed);
+                self.pool.recycle(frame);
+            }
+            Decision::Bridge(to) => {
+                self.count_fate(port, Fate::Forwarded);
+                self.send(snapshot, to, arrival.segment, frame, Origin::Forwarded);
+            }
+            Decision::Flood(scope) => self.flood(snapshot, arrival, scope, frame),
+            Decision::Route(route) => self.route(snapshot, now, arrival, route, frame),
+        }
+    }
+
+    fn flood(&mut self, snapshot: &Snapshot, arrival: &Arrival<'_>, scope: Scope, frame: Frame) {
+        let ingress = arrival.port.id();
+        let ports = match scope {
+            Scope::All => arrival.segment.members(),
+            Scope::Foreign => arrival.segment.foreign(),
+        };
+        let mut targets = ports.iter().copied().filter(|&p| p != ingress).peekable();
+        if targets.peek().is_none() {
+            return self.drop_frame(ingress, frame, DropReason::NoOtherPort);
+        }
+        self.count_fate(ingress, Fate::Flooded);
+        self.copy_to(snapshot, arrival.segment, targets, frame, Origin::FloodCopy);
+    }
+
+    /// Sends a frame to each port; the last one gets the original.
+    fn copy_to(
+        &mut self,
+        snapshot: &Snapshot,
+        segment: &Segment,
+        targets: impl Iterator<Item = PortId>,
+        frame: Frame,
+        origin: Origin,
+    ) {
+        let mut targets = targets.peekable();
+        while let Some(port) = targets.next() {
+            if targets.peek().is_none() {
+                return self.send(snapshot, port, segment, frame, origin);
+            }
+            let copy = self.pool.duplicate(&frame);
+            self.send(snapshot, port, segment, copy, origin);
+        }
+        self.pool.recycle(frame);
+    }
+
+    fn route(&mut self, snapshot: &Snapshot, now: Duration, arrival: &Arrival<'_>, route: Route, frame: Frame) {
+        let ingress = arrival.port.id();
+        let Some(egress) = snapshot.segment(route.egress) else {
+            return self.drop_frame(ingress, frame, DropReason::NoRoute);
+        };
+        match route.adjacency {
+            Adjacent::Unresolved => self.park(snapshot, now, arrival, route, frame),
+            Adjacent::Station { port } => {
+                self.count_fate(ingress, Fate::Forwarded);
+                self.transmit(snapshot, port, egress, &route.plan, route.fragment, frame, Origin::Forwarded);
+            }
+            Adjacent::Learned { slot } => {
+                self.neighbors.use_entry(now, slot);
+                match self.port_of(now, egress, route.plan.destination) {
+                    Some(port) => {
+                        self.count_fate(ingress, Fate::Forwarded);
+                        self.transmit(snapshot, port, egress, &route.plan, route.fragment, frame, Origin::Forwarded);
+                    }
+                    None => self.transmit_unlearned(snapshot, ingress, egress, &route, frame),
+                }
+            }
+        }
+    }
+
+    /// A neighbour whose MAC address has aged out of the bridge's table: as for any unknown unicast, the frame goes to
+    /// every foreign port of the segment.
+    fn transmit_unlearned(
+        &mut self,
+        snapshot: &Snapshot,
+        ingress: PortId,
+        egress: &Segment,
+        route: &Route,
+        frame: Frame,
+    ) {
+        if egress.foreign().is_empty() {
+            return self.drop_frame(ingress, frame, DropReason::NoOtherPort);
+        }
+        self.count_fate(ingress, Fate::Flooded);
+        for (i, &port) in egress.foreign().iter().enumerate().rev() {
+            if i == 0 {
+                return self.transmit(snapshot, port, egress, &route.plan, route.fragment, frame, Origin::FloodCopy);
+            }
+            let copy = self.pool.duplicate(&frame);
+            self.transmit(snapshot, port, egress, &route.plan, route.fragment, copy, Origin::FloodCopy);
+        }
+    }
+
+    fn park(&mut self, snapshot: &Snapshot, now: Duration, arrival: &Arrival<'_>, route: Route, frame: Frame) {
+        let ingress = arrival.port.id();
+        let Ok((slot, ask)) = self.neighbors.resolve(now, route.egress, route.next_hop) else {
+            self.event(Event::NeighborTableFull { segment: route.egress });
+            return self.drop_frame(ingress, frame, DropReason::NeighborTableFull);
+        };
+        let waiting = Waiting {
+            ingress,
+            ingress_segment: arrival.segment.id(),
+            egress: route.egress,
+            plan: route.plan,
+            fragment: route.fragment,
+        };
+        match self.parked.park(slot, frame, waiting) {
+            Parking::Parked => self.count_fate(ingress, Fate::Parked),
+            Parking::ParkedDroppingOldest(oldest, context) => {
+                self.count_fate(ingress, Fate::Parked);
+                self.drop_parked(oldest, &context, DropReason::NeighborQueueFull);
+            }
+            Parking::Refused(frame, _) => self.drop_frame(ingress, frame, DropReason::NeighborQueueFull),
+        }
+        if ask {
+            self.solicit(snapshot, route.egress, route.next_hop, None);
+        }
+    }
+
+    fn drop_parked(&mut self, frame: Frame, context: &Waiting, reason: DropReason) {
+        self.counters_mut(context.ingress).parked_drops[reason.index()] += 1;
+        self.pool.recycle(frame);
+    }
+
+    /// Takes in what a frame said about a neighbour, and sends on what waited for it.
+    fn hear(&mut self, snapshot: &Snapshot, now: Duration, segment: SegmentId, hearsay: &Hearsay) {
+        let heard = self.neighbors.heard(now, segment, hearsay.address, hearsay.mac, hearsay.hearing);
+        if let Some(mac) = heard.changed {
+            self.event(Event::NeighborChanged { segment, address: hearsay.address, mac });
+        }
+        if let Some((slot, mac)) = heard.resolved {
+            self.release(snapshot, now, slot, mac);
+        }
+    }
+
+    fn release(&mut self, snapshot: &Snapshot, now: Duration, slot: u32, mac: MacAddr) {
+        while let Some((frame, mut context)) = self.parked.release(slot) {
+            let Some(egress) = snapshot.segment(context.egress) else {
+                self.drop_parked(frame, &context, DropReason::NoRoute);
+                continue;
+            };
+            context.plan.destination = mac;
+            match self.port_of(now, egress, mac).or_else(|| egress.foreign().first().copied()) {
+                Some(port) => {
+                    self.transmit(snapshot, port, egress, &context.plan, context.fragment, frame, Origin::Unparked);
+                }
+                None => self.drop_parked(frame, &context, DropReason::NoOtherPort),
+            }
+        }
+    }
+
+    /// Asks for a neighbour on the segment's foreign ports; managed stations never need to be asked.
+    fn solicit(&mut self, snapshot: &Snapshot, segment: SegmentId, target: IpAddr, unicast: Option<MacAddr>) {
+        let Some(segment) = snapshot.segment(segment) else { return };
+        let Some(gateway) = segment.gateway() else { return };
+        let source = gateway.source_for(target).or_else(|| snapshot.router().any_own(target.is_ipv4()));
+        let Some(source) = source else { return };
+        let frame = match (source, target) {
+            (IpAddr::V4(source), IpAddr::V4(target)) => {
+                emit::arp_request(&mut self.pool, gateway.mac, source, target, unicast)
+            }
+            (IpAddr::V6(source), IpAddr::V6(target)) => {
+                emit::neighbor_solicitation(&mut self.pool, gateway.mac, source, target, unicast)
+            }
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => return,
+        };
+        self.copy_to(snapshot, segment, segment.foreign().iter().copied(), frame, Origin::Originated);
+    }
+
+    /// Timers of neighbours: asks again, or gives up and tells the senders of what waited.
+    pub(super) fn neighbor_timeouts(&mut self, snapshot: &Snapshot, now: Duration) {
+        for _ in 0..super::TIMEOUT_BUDGET {
+            match self.neighbors.poll_action(now) {
+                Some(NeighborAction::Solicit { segment, address, unicast_to }) => {
+                    self.solicit(snapshot, segment, address, unicast_to);
+                }
+                Some(NeighborAction::Failed { segment, address, slot }) => {
+                    self.event(Event::NeighborFailed { segment, address });
+                    while let Some((frame, context)) = self.parked.release(slot) {
+                        self.unreachable(snapshot, now, &frame, &context);
+                        self.drop_parked(frame, &context, DropReason::NeighborFailed);
+                    }
+                }
+                None => return,
+            }
+        }
+    }
+
+    /// Tells a parked frame's sender that its next hop did not answer.
+    fn unreachable(&mut self, snapshot: &Snapshot, now: Duration, frame: &Frame, context: &Waiting) {
+        let (Some(port), Some(segment)) = (snapshot.port(context.ingress), snapshot.segment(context.ingress_segment))
+        else {
+            return;
+        };
+        let Ok(link) = parse::link(frame.bytes()) else { return };
+        let Ok(network) = parse::network(frame.bytes(), &link) else { return };
+        let arrival = Arrival { port, segment, link, network: Some(network), discovery: None };
+        if let Some(answer) = self.host_unreachable(snapshot, now, &arrival, frame) {
+            self.answer(snapshot, now, &arrival, frame, &answer);
+        }
+    }
+
+    /// Sends our own frame back by the port and to the station that a frame came from.
+    fn answer(&mut self, snapshot: &Snapshot, now: Duration, arrival: &Arrival<'_>, frame: &Frame, answer: &Answer) {
+        let Some(gateway) = arrival.segment.gateway() else {
+            // A purely bridged segment still answers discovery on behalf of its managed stations.
+            if let Answer::Discovery { target, mac, router, asker } = answer {
+                let reply = emit::discovery_reply(&mut self.pool, *target, *mac, *router, *asker);
+                self.originate(snapshot, arrival, reply);
+            }
+            return;
+        };
+        let (own, peer, link) = (gateway.mac, arrival.link.source, &arrival.link);
+        let reply = match (answer, &arrival.network) {
+            (Answer::Discovery { target, mac, router, asker }, _) => {
+                Some(emit::discovery_reply(&mut self.pool, *target, *mac, *router, *asker))
+            }
+            (Answer::Echo, Some(Network::Ip(ip))) => Some(emit::echo_reply(&mut self.pool, frame, link, ip)),
+            (Answer::Reset, Some(Network::Ip(ip))) if self.limiter.allow(now, ip.source) => {
+                emit::tcp_reset(&mut self.pool, frame.bytes(), link, ip)
+            }
+            (Answer::Icmp { error, source }, Some(Network::Ip(ip))) if self.limiter.allow(now, ip.source) => {
+                emit::icmp_error(&mut self.pool, *error, frame.bytes(), ip, *source, own, peer)
+            }
+            (Answer::Echo | Answer::Reset | Answer::Icmp { .. }, _) => None,
+        };
+        if let Some(reply) = reply {
+            self.originate(snapshot, arrival, reply);
+        }
+    }
+
+    fn originate(&mut self, snapshot: &Snapshot, arrival: &Arrival<'_>, reply: Frame) {
+        self.send(snapshot, arrival.port.id(), arrival.segment, reply, Origin::Originated);
+    }
+}

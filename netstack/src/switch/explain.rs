@@ -1,0 +1,179 @@
+//! Why a frame goes where it goes: the slow path's own reasons, written down.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+use core::time::Duration;
+
+use super::Switch;
+use super::admit;
+use super::slow::{Adjacent, Answer, Decision, Route, Scope};
+use crate::addr::PortId;
+use crate::config::Snapshot;
+use crate::frame::{Frame, FramePool, MAX_FRAME};
+use crate::verdict::DropReason;
+
+/// A stage of the slow path, in the order in which a frame meets them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum Stage {
+    /// Port and VLAN to segment, lengths and headers.
+    Parse,
+    /// A managed port's source addresses.
+    Guard,
+    /// ARP and neighbour discovery.
+    Discovery,
+    /// To the switch, bridged, or routed.
+    Classify,
+    /// Longest prefix.
+    Route,
+    /// Size against the next link.
+    Mtu,
+    /// The next hop's MAC address.
+    Neighbor,
+    /// Ports the frame leaves by.
+    Output,
+}
+
+/// One decision and its reason.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Step {
+    /// Where it was taken.
+    pub stage: Stage,
+    /// What was decided, and by which table entry.
+    pub text: String,
+}
+
+/// The whole way of one frame through a switch.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Trace {
+    /// Each decision, in order.
+    pub steps: Vec<Step>,
+    /// What becomes of the frame, in a sentence.
+    pub outcome: String,
+    /// The ports it leaves by, with their numbers.
+    pub ports: Vec<PortId>,
+    /// The frame as it leaves, when it leaves by exactly one way.
+    #[cfg_attr(feature = "serde", serde(skip))]
+    pub frame: Option<Vec<u8>>,
+}
+
+impl fmt::Display for Trace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for step in &self.steps {
+            let stage = alloc::format!("{:?}", step.stage).to_lowercase();
+            writeln!(f, "{stage:<10} {}", step.text)?;
+        }
+        write!(f, "{:<10} {}", "outcome", self.outcome)
+    }
+}
+
+/// Takes the slow path's reasons, or throws them away before they are put into words.
+pub(super) trait Recorder {
+    fn step(&mut self, stage: Stage, text: impl FnOnce() -> String);
+}
+
+/// The data path's recorder: compiles to nothing.
+pub(super) struct Silent;
+
+impl Recorder for Silent {
+    #[inline(always)]
+    fn step(&mut self, _stage: Stage, _text: impl FnOnce() -> String) {}
+}
+
+impl Recorder for Trace {
+    fn step(&mut self, stage: Stage, text: impl FnOnce() -> String) {
+        self.steps.push(Step { stage, text: text() });
+    }
+}
+
+/// Runs a frame through admission and decision, and puts into words what would be done.
+pub(super) fn explain(switch: &Switch, now: Duration, port: PortId, bytes: &[u8]) -> Trace {
+    let mut trace = Trace::default();
+    if bytes.len() > MAX_FRAME {
+        trace.outcome = dropped(DropReason::FrameTooLong);
+        return trace;
+    }
+    let snapshot = switch.snapshot();
+    let mut frame = FramePool::new().copy_of(bytes);
+    let arrival = match admit::admit(snapshot, port, &mut frame, &mut trace) {
+        Ok(arrival) => arrival,
+        Err(reason) => {
+            trace.outcome = dropped(reason);
+            return trace;
+        }
+    };
+    let decided = switch.decide(snapshot, now, &arrival, &frame, &mut trace);
+    match decided.decision {
+        Decision::Drop { reason, answer } => {
+            trace.outcome = dropped(reason);
+            if let Some(answer) = answer {
+                trace.outcome.push_str(&answered(&answer));
+            }
+        }
+        Decision::Consume(answer) => {
+            trace.outcome = "consumed by the switch".into();
+            if let Some(answer) = answer {
+                trace.outcome.push_str(&answered(&answer));
+            }
+        }
+        Decision::Bridge(to) => leave(&mut trace, snapshot, "bridged", &[to], &frame),
+        Decision::Flood(scope) => {
+            let all = match scope {
+                Scope::All => arrival.segment.members(),
+                Scope::Foreign => arrival.segment.foreign(),
+            };
+            let ports: Vec<PortId> = all.iter().copied().filter(|&p| p != port).collect();
+            leave(&mut trace, snapshot, "flooded", &ports, &frame);
+        }
+        Decision::Route(route) => routed(switch, now, &mut trace, &route, &mut frame),
+    }
+    trace
+}
+
+fn routed(switch: &Switch, now: Duration, trace: &mut Trace, route: &Route, frame: &mut Frame) {
+    let snapshot = switch.snapshot();
+    let Some(egress) = snapshot.segment(route.egress) else { return };
+    let ports = match route.adjacency {
+        Adjacent::Station { port } => alloc::vec![port],
+        Adjacent::Learned { .. } => match switch.port_of(now, egress, route.plan.destination) {
+            Some(port) => alloc::vec![port],
+            None => egress.foreign().to_vec(),
+        },
+        Adjacent::Unresolved => {
+            trace.outcome = alloc::format!("parked until {} answers", route.next_hop);
+            return;
+        }
+    };
+    route.plan.apply(frame);
+    let verb = if route.fragment.is_some() { "routed in fragments" } else { "routed" };
+    leave(trace, snapshot, verb, &ports, frame);
+}
+
+fn leave(trace: &mut Trace, snapshot: &Snapshot, verb: &str, ports: &[PortId], frame: &Frame) {
+    if ports.is_empty() {
+        trace.outcome = dropped(DropReason::NoOtherPort);
+        return;
+    }
+    let names: Vec<&str> = ports.iter().map(|&p| snapshot.port(p).map_or("a closed port", |p| p.name())).collect();
+    trace.step(Stage::Output, || alloc::format!("leaves by {}", names.join(", ")));
+    trace.outcome = alloc::format!("{verb} to {}", names.join(", "));
+    trace.ports = ports.to_vec();
+    trace.frame = Some(frame.bytes().to_vec());
+}
+
+fn dropped(reason: DropReason) -> String {
+    alloc::format!("dropped: {} ({})", reason.name(), reason.describe().trim())
+}
+
+fn answered(answer: &Answer) -> String {
+    match answer {
+        Answer::Discovery { target, mac, .. } => alloc::format!("; answers that {target} is at {mac}"),
+        Answer::Echo => "; answers with an echo reply".into(),
+        Answer::Icmp { error, source } => alloc::format!("; answers from {source} with ICMP {error}"),
+        Answer::Reset => "; answers with a TCP reset".into(),
+    }
+}
