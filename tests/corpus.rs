@@ -1,0 +1,25 @@
+//! Replays the fuzzers' corpora: every input that ever mattered, at every test run.
+
+use std::fs;
+
+use vswitch_tests::{fuzz, top};
+
+fn replay(name: &str, target: fn(&[u8])) {
+    let folder = top().join("tests/corpus").join(name);
+    let mut count = 0;
+    for entry in fs::read_dir(&folder).unwrap() {
+        target(&fs::read(entry.unwrap().path()).unwrap());
+        count += 1;
+    }
+    assert!(count >= 20, "{}: {count} inputs", folder.display());
+}
+
+#[test]
+fn switch() {
+    replay("switch", fuzz::switch);
+}
+
+#[test]
+fn parse() {
+    replay("parse", fuzz::parse);
+}

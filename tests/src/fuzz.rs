@@ -1,0 +1,192 @@
+//! What the fuzzer calls, and the corpus replay with it. One function per target; a finding is a panic.
+
+use std::time::Duration;
+
+use netstack::addr::{IpNet, PortId, SegmentId};
+use netstack::config::{
+    Config, GatewayConfig, Limits, NextHop, PortConfig, ReversePath, RouteConfig, RouteTarget, SegmentConfig, Snapshot,
+    Station, VlanMode,
+};
+use netstack::frame::{FrameBatch, FramePool, MAX_FRAME};
+use netstack::offload::{Checksum, Offload, OffloadFeatures, SegmentKind, Segmentation};
+use netstack::seed::Seed;
+use netstack::switch::Switch;
+
+/// A switch with everything on it: two managed stations, a foreign access port, a trunk, a port that takes super-frames
+/// and one that does not, a node-local link, a small MTU, routes of every kind; and small tables, so that their limits
+/// are met.
+pub fn everything() -> Config {
+    let net = |text: &str| -> IpNet { text.parse().expect("a valid prefix") };
+    let gateway = |id: u8, addresses: &[&str], node_local: bool| GatewayConfig {
+        mac: netstack::addr::MacAddr([2, 0, 0, 0, 0xee, id]),
+        addresses: addresses.iter().map(|a| net(a)).collect(),
+        reverse_path: if id == 1 { ReversePath::Strict } else { ReversePath::Off },
+        node_local,
+    };
+    let segment = |id: u16, mtu: u16, gateway: GatewayConfig| SegmentConfig {
+        id: SegmentId(id),
+        name: format!("segment-{id}"),
+        mtu,
+        gateway: Some(gateway),
+        bridge: id != 1,
+    };
+    let station = |last: u8, addresses: &[&str]| Station::Managed {
+        mac: netstack::addr::MacAddr([2, 0, 0, 0, 0, last]),
+        addresses: addresses.iter().map(|a| a.parse().expect("a valid address")).collect(),
+    };
+    let port = |id: u16, segment: u16, offload: OffloadFeatures, station: Station| PortConfig {
+        id: PortId(id),
+        name: format!("port-{id}"),
+        offload,
+        vlan: VlanMode::Access(SegmentId(segment)),
+        station,
+    };
+    let (all, none) = (OffloadFeatures::ALL, OffloadFeatures::NONE);
+    let mut ports = vec![
+        port(0, 0, all, station(1, &["10.0.0.2", "fd00::2"])),
+        port(1, 0, none, station(2, &["10.0.0.3", "fd00::3"])),
+        port(2, 0, none, Station::Foreign),
+        port(3, 1, all, Station::Foreign),
+        port(4, 2, none, station(3, &["10.0.0.1", "fd00::1"])),
+    ];
+    ports.push(PortConfig {
+        id: PortId(5),
+        name: "trunk".into(),
+        offload: none,
+        vlan: VlanMode::Trunk { native: Some(SegmentId(3)), tagged: vec![(10, SegmentId(0)), (20, SegmentId(1))] },
+        station: Station::Foreign,
+    });
+    let via = |gateway: &str| NextHop { segment: SegmentId(1), gateway: Some(gateway.parse().expect("an address")) };
+    let route = |prefix: &str, target| RouteConfig { prefix: net(prefix), target };
+    Config {
+        ports,
+        segments: vec![
+            segment(0, 1500, gateway(0, &["10.0.0.1/24", "fd00::1/64"], false)),
+            segment(1, 1280, gateway(1, &["10.1.0.1/24", "fd00:1::1/64"], false)),
+            segment(2, 1500, gateway(2, &["169.254.1.1/32"], true)),
+            segment(3, 9000, gateway(3, &["10.3.0.1/24", "fd00:3::1/64"], false)),
+        ],
+        routes: vec![
+            route("0.0.0.0/0", RouteTarget::Via(vec![via("10.1.0.2"), via("10.1.0.3")])),
+            route("::/0", RouteTarget::Via(vec![via("fd00:1::2"), via("fd00:1::3")])),
+            route("10.4.0.0/16", RouteTarget::Blackhole),
+            route("10.5.0.0/16", RouteTarget::Unreachable),
+            route("fd00:6::/48", RouteTarget::Prohibit),
+        ],
+    }
+}
+
+/// Small limits, so that a short input meets them.
+fn small() -> Limits {
+    Limits {
+        fdb_entries: 16,
+        fdb_entries_per_port: 8,
+        neighbors: 8,
+        parked_per_neighbor: 2,
+        parked: 4,
+        parked_bytes: 8192,
+        queue_frames: 8,
+        queue_bytes: 1 << 17,
+        events: 4,
+        icmp_errors_per_second: 100,
+    }
+}
+
+/// Feeds a whole switch with steps read from `data` and checks after each that every frame is accounted for.
+///
+/// A step is an octet that says what, and its operands: a frame for a port (with an offload state that may be a lie), an
+/// advance of time, a drained output queue, another configuration.
+pub fn switch(data: &[u8]) {
+    let mut input = Input(data);
+    let mut switch = Switch::new(small(), &Seed::from_u64(9), FramePool::new());
+    let full = Snapshot::compile(everything(), None).expect("the configuration is valid");
+    let mut fewer = everything();
+    fewer.ports.truncate(3);
+    let fewer = Snapshot::compile(fewer, Some(&full)).expect("the configuration is valid");
+    switch.install(full.clone());
+    let mut pool = FramePool::new();
+    let mut batch = FrameBatch::new();
+    let mut now = Duration::from_secs(1);
+    while let Some(step) = input.octet() {
+        match step >> 5 {
+            0 => now += Duration::from_millis(u64::from(input.octet().unwrap_or(0)) * 40),
+            1 => drop(switch.install(if step & 1 == 0 { full.clone() } else { fewer.clone() })),
+            2 => drain(&mut switch, &mut batch, &mut pool),
+            _ => {
+                let length = usize::from(u16::from_be_bytes([input.octet().unwrap_or(0), input.octet().unwrap_or(64)]));
+                let mut frame = pool.copy_of(input.octets(length.min(MAX_FRAME)));
+                frame.offload = offload(step, &mut input);
+                let _ = batch.push(frame);
+                let explained = batch.iter().next().map(|f| switch.explain(now, PortId(u16::from(step & 7)), f.bytes()));
+                drop(explained);
+                switch.handle_frames(now, PortId(u16::from(step & 7)), &mut batch);
+            }
+        }
+        while switch.poll_timeout().is_some_and(|at| at <= now) {
+            switch.handle_timeout(now);
+        }
+        switch.check().unwrap_or_else(|e| panic!("frames are not accounted for:\n{e}"));
+    }
+    drain(&mut switch, &mut batch, &mut pool);
+    switch.check().unwrap_or_else(|e| panic!("frames are not accounted for:\n{e}"));
+    assert_eq!(switch.queued(), 0);
+}
+
+/// What leaves must be fit for the port it leaves by.
+fn drain(switch: &mut Switch, batch: &mut FrameBatch, pool: &mut FramePool) {
+    while let Some(port) = switch.poll_transmit(batch) {
+        let features = switch.snapshot().port(port).map(netstack::config::Port::offload);
+        for frame in batch.drain() {
+            if let Some(features) = features {
+                assert!(frame.offload.segmentation.is_none_or(|s| features.takes(s.kind)), "a super-frame for {port}");
+                let partial = matches!(frame.offload.checksum, Checksum::Partial { .. });
+                assert!(features.checksum || !partial, "an unfinished checksum for {port}");
+            }
+            pool.recycle(frame);
+        }
+    }
+}
+
+fn offload(step: u8, input: &mut Input<'_>) -> Offload {
+    if step & 0b1_0000 == 0 {
+        return Offload::default();
+    }
+    let octet = |input: &mut Input<'_>| u16::from(input.octet().unwrap_or(0));
+    let (start, offset, size) = (octet(input), octet(input) & 31, octet(input) * 16);
+    let segmentation = match step & 0b1000 {
+        0 => None,
+        _ => Some(Segmentation {
+            kind: [SegmentKind::TcpV4, SegmentKind::TcpV6, SegmentKind::Udp][usize::from(size / 16 % 3)],
+            size,
+            ecn: start & 1 == 1,
+        }),
+    };
+    Offload { checksum: Checksum::Partial { start, offset }, segmentation }
+}
+
+/// The parsers: never a panic, never an offset outside the frame.
+pub fn parse(data: &[u8]) {
+    use netstack::parse::{self, Network};
+    let Ok(link) = parse::link(data) else { return };
+    assert!(link.payload <= data.len());
+    let Ok(Network::Ip(ip)) = parse::network(data, &link) else { return };
+    assert!(ip.offset <= ip.transport_offset && ip.transport_offset <= ip.end && ip.end <= data.len());
+    let _ = parse::verify_transport_checksum(data, &ip);
+    let _ = parse::neighbor_discovery(data, &ip);
+}
+
+struct Input<'a>(&'a [u8]);
+
+impl Input<'_> {
+    fn octet(&mut self) -> Option<u8> {
+        let (&first, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(first)
+    }
+
+    fn octets(&mut self, count: usize) -> &[u8] {
+        let (taken, rest) = self.0.split_at(count.min(self.0.len()));
+        self.0 = rest;
+        taken
+    }
+}

@@ -1,0 +1,211 @@
+//! The cluster as a model: nodes, pods, plain hosts and the segments that join them. Nothing here touches the system.
+
+mod builtin;
+mod wire;
+
+pub use builtin::builtin;
+pub use wire::{Attachment, Endpoint, SwitchPlan, UNDERLAY, Wiring, wire};
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use netstack::addr::{IpNet, MacAddr};
+
+/// A whole cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cluster {
+    /// Prefix of every namespace's name.
+    pub name: String,
+    /// The largest IP packet on every link.
+    pub mtu: u16,
+    /// The underlay: L3 segments joined by one router.
+    pub segments: Vec<UnderlaySegment>,
+    /// Nodes.
+    pub nodes: Vec<Node>,
+    /// Pods.
+    pub pods: Vec<Pod>,
+    /// Plain machines on the underlay.
+    pub hosts: Vec<Host>,
+}
+
+/// An L3 segment of the underlay. The router has the first address of each prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnderlaySegment {
+    /// Its name.
+    pub name: String,
+    /// Its prefixes, with the router's address in each.
+    pub gateways: Vec<IpNet>,
+}
+
+/// A node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// The underlay segment it is on.
+    pub segment: String,
+    /// Its own addresses there.
+    pub addresses: Vec<IpAddr>,
+    /// The prefixes its pods' addresses come from, with the node's own address in each.
+    pub gateways: Vec<IpNet>,
+}
+
+/// A pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pod {
+    /// Its Kubernetes namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The node it is on.
+    pub node: String,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// A plain machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// Its name.
+    pub name: String,
+    /// The underlay segment it is on.
+    pub segment: String,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// Whom a command means: `NAME` or `NAMESPACE/NAME` for a pod, `node/NAME`, `host/NAME`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Place {
+    /// A pod.
+    Pod {
+        /// Its Kubernetes namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
+    /// A node's own namespace.
+    Node(String),
+    /// A plain machine.
+    Host(String),
+}
+
+impl Place {
+    /// The name of its network namespace in cluster `cluster`, as `ip netns` shows it.
+    pub fn netns(&self, cluster: &str) -> String {
+        match self {
+            Self::Pod { namespace, name } => format!("{cluster}.{namespace}.{name}"),
+            Self::Node(name) => format!("{cluster}.node.{name}"),
+            Self::Host(name) => format!("{cluster}.host.{name}"),
+        }
+    }
+
+    /// The name behind the last slash.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Pod { name, .. } | Self::Node(name) | Self::Host(name) => name,
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pod { namespace, name } => write!(f, "{namespace}/{name}"),
+            Self::Node(name) => write!(f, "node/{name}"),
+            Self::Host(name) => write!(f, "host/{name}"),
+        }
+    }
+}
+
+/// The text names nobody.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} names no place; write POD, NAMESPACE/POD, node/NAME or host/NAME")]
+pub struct PlaceError(String);
+
+impl FromStr for Place {
+    type Err = PlaceError;
+
+    fn from_str(text: &str) -> Result<Self, PlaceError> {
+        let good = |s: &str| !s.is_empty() && !s.contains('/') && !s.contains(char::is_whitespace);
+        let error = || PlaceError(text.to_owned());
+        match text.split_once('/') {
+            None if good(text) => Ok(Self::Pod { namespace: "default".into(), name: text.into() }),
+            Some(("node", name)) if good(name) => Ok(Self::Node(name.into())),
+            Some(("host", name)) if good(name) => Ok(Self::Host(name.into())),
+            Some((namespace, name)) if good(namespace) && good(name) => {
+                Ok(Self::Pod { namespace: namespace.into(), name: name.into() })
+            }
+            None | Some(_) => Err(error()),
+        }
+    }
+}
+
+impl Pod {
+    /// How commands name it.
+    pub fn place(&self) -> Place {
+        Place::Pod { namespace: self.namespace.clone(), name: self.name.clone() }
+    }
+}
+
+impl Cluster {
+    /// Everyone who has a namespace, pods first.
+    pub fn places(&self) -> Vec<Place> {
+        self.pods
+            .iter()
+            .map(Pod::place)
+            .chain(self.nodes.iter().map(|n| Place::Node(n.name.clone())))
+            .chain(self.hosts.iter().map(|h| Place::Host(h.name.clone())))
+            .collect()
+    }
+
+    /// The addresses of a place.
+    pub fn addresses(&self, place: &Place) -> Option<&[IpAddr]> {
+        match place {
+            Place::Pod { namespace, name } => {
+                self.pods.iter().find(|p| p.namespace == *namespace && p.name == *name).map(|p| &p.addresses[..])
+            }
+            Place::Node(name) => self.nodes.iter().find(|n| n.name == *name).map(|n| &n.addresses[..]),
+            Place::Host(name) => self.hosts.iter().find(|h| h.name == *name).map(|h| &h.addresses[..]),
+        }
+    }
+
+    /// A locally administered MAC address that belongs to `what` alone and is the same on every start.
+    pub(crate) fn mac(&self, what: &str) -> MacAddr {
+        use std::hash::{Hash, Hasher};
+        let mut hasher = netstack::seed::Seed([0x6d; 32]).hasher("mac").build();
+        (&self.name, what).hash(&mut hasher);
+        MacAddr::local(hasher.finish())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_read_as_they_print() {
+        for (text, full) in [
+            ("alpha", "default/alpha"),
+            ("web/front", "web/front"),
+            ("node/node-1", "node/node-1"),
+            ("host/outside", "host/outside"),
+        ] {
+            let place: Place = text.parse().unwrap();
+            assert_eq!(place.to_string(), full);
+            assert_eq!(full.parse::<Place>().unwrap(), place);
+        }
+        for bad in ["", "a/b/c", "/a", "a/", "a b"] {
+            assert!(bad.parse::<Place>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn mac_addresses_differ_and_stay() {
+        let cluster = builtin("lab");
+        assert_eq!(cluster.mac("pod default/alpha"), cluster.mac("pod default/alpha"));
+        assert_ne!(cluster.mac("pod default/alpha"), cluster.mac("pod default/beta"));
+        assert!(cluster.mac("x").is_valid_source());
+    }
+}

@@ -1,0 +1,179 @@
+//! What the control socket speaks: plain data, the same for the server, the command line and `-o json`.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// Who serves and how.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the serving `vswitch`.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// The cluster's name.
+    pub cluster: String,
+    /// `tap` or `memory`.
+    pub mode: String,
+    /// Seconds since it became ready.
+    pub uptime_seconds: f64,
+}
+
+/// One port of one switch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PortView {
+    /// The switch.
+    pub switch: String,
+    /// The port's name: a place, or `uplink`.
+    pub port: String,
+    /// Its number.
+    pub id: u16,
+    /// The segments it carries.
+    pub segments: Vec<String>,
+    /// `managed` or `foreign`.
+    pub station: String,
+    /// MAC address of a managed station.
+    pub mac: Option<String>,
+    /// Addresses of a managed station.
+    pub addresses: Vec<IpAddr>,
+    /// What the device takes over: `csum`, `tso4`, `tso6`, `uso`.
+    pub offload: Vec<String>,
+    /// `up`, or what happened to the device.
+    pub state: String,
+    /// Frames from the device.
+    pub rx_frames: u64,
+    /// Octets from the device.
+    pub rx_bytes: u64,
+    /// Frames to the device.
+    pub tx_frames: u64,
+    /// Octets to the device.
+    pub tx_bytes: u64,
+    /// Frames dropped, whatever the reason and direction.
+    pub drops: u64,
+}
+
+/// One MAC address that a switch knows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FdbView {
+    /// The switch.
+    pub switch: String,
+    /// Its broadcast domain.
+    pub segment: String,
+    /// The address.
+    pub mac: String,
+    /// The port it is behind; `-` for the switch itself.
+    pub port: String,
+    /// `self`, `static` or `learned`.
+    pub kind: String,
+    /// Seconds since it was last heard, for a learned one.
+    pub age_seconds: Option<f64>,
+}
+
+/// One neighbour that a switch knows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NeighborView {
+    /// The switch.
+    pub switch: String,
+    /// Where the neighbour is.
+    pub segment: String,
+    /// The neighbour.
+    pub address: IpAddr,
+    /// Its MAC address, once known.
+    pub mac: Option<String>,
+    /// `permanent` for a managed station, else the state of RFC 4861 section 7.3.2.
+    pub state: String,
+}
+
+/// One route.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RouteView {
+    /// The switch.
+    pub switch: String,
+    /// Destinations.
+    pub prefix: String,
+    /// Where they go.
+    pub target: String,
+    /// `connected`, `local` or `static`.
+    pub kind: String,
+}
+
+/// One reason for drops on one port.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DropView {
+    /// The switch.
+    pub switch: String,
+    /// The port.
+    pub port: String,
+    /// The reason's name.
+    pub reason: String,
+    /// Frames.
+    pub count: u64,
+    /// What it means.
+    pub description: String,
+}
+
+/// One place and how to enter it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlaceView {
+    /// As commands name it.
+    pub place: String,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Its network namespace's name, as `ip netns` shows it; none on memory links.
+    pub netns: Option<String>,
+    /// The process that holds its namespaces.
+    pub pause_pid: Option<u32>,
+    /// The switch it is plugged into.
+    pub switch: String,
+}
+
+/// What to explain.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TraceRequest {
+    /// Whose packet it is.
+    pub from: String,
+    /// What packet: `tcp 10.244.1.2:80`, `udp [fd00::1]:53`, `icmp 10.244.1.2`.
+    pub packet: String,
+}
+
+/// The way of an imagined packet.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TraceView {
+    /// Switch by switch.
+    pub hops: Vec<TraceHop>,
+    /// Where it ends.
+    pub outcome: String,
+    /// Whether it reaches an end station.
+    pub delivered: bool,
+}
+
+/// One switch on the way.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TraceHop {
+    /// The switch.
+    pub switch: String,
+    /// The port it came in by.
+    pub port: String,
+    /// Decisions, in order: stage and reason.
+    pub steps: Vec<(String, String)>,
+    /// What this switch does with it.
+    pub outcome: String,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EventView {
+    /// Seconds since the data path started.
+    pub at_seconds: f64,
+    /// Where.
+    pub switch: String,
+    /// What, in a sentence.
+    pub text: String,
+}
+
+/// An answer that is an error.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// What is wrong and what to do.
+    pub error: String,
+}
