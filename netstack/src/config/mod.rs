@@ -9,7 +9,11 @@ use crate::offload::OffloadFeatures;
 
 /// The whole configuration of one switch.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default, deny_unknown_fields))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
 pub struct Config {
     /// Ports. A port that is not named here carries nothing.
     pub ports: Vec<PortConfig>,

@@ -4,9 +4,9 @@ mod batch;
 mod pool;
 
 pub use batch::{BATCH_BYTES, BATCH_FRAMES, FrameBatch};
-pub use pool::{FramePool, PoolCounters};
 #[cfg(feature = "std")]
 pub use pool::Depot;
+pub use pool::{FramePool, PoolCounters};
 
 use alloc::boxed::Box;
 use core::fmt;
@@ -112,7 +112,10 @@ impl Frame {
 
 impl fmt::Debug for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Frame").field("len", &self.len()).field("offload", &self.offload).finish_non_exhaustive()
+        f.debug_struct("Frame")
+            .field("len", &self.len())
+            .field("offload", &self.offload)
+            .finish_non_exhaustive()
     }
 }
 
