@@ -1,4 +1,20 @@
-//! Checksum and segmentation state, which travels with a frame (the virtio-net header's meaning without its bytes).
+//! Checksum and segmentation state, which travels with a frame (the virtio-net header's meaning without its bytes), and
+//! what software does when the next device does not take it over.
+
+mod checksum;
+mod fragment;
+mod segment;
+mod validate;
+
+pub use checksum::complete_checksum;
+pub use fragment::{FragmentError, MIN_MTU, fragment_ipv4};
+pub use segment::segment;
+pub use validate::{MAX_PIECES, packet_size_on_wire, validate};
+
+/// The offload state does not fit the frame it stands on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the offload state does not fit the frame")]
+pub struct OffloadInvalid;
 
 /// What is known of a frame's L4 checksum.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -78,3 +94,6 @@ impl OffloadFeatures {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

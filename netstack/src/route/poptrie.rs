@@ -138,7 +138,6 @@ impl Poptrie {
 }
 
 /// The key's first six bits.
-#[expect(clippy::cast_possible_truncation, reason = "six bits are left")]
 const fn first_slot(key: u128) -> u32 {
     (key >> (128 - STRIDE)) as u32
 }
