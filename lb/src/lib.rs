@@ -3,3 +3,9 @@
 #![forbid(unsafe_code)]
 
 pub mod hash;
+pub mod rendezvous;
+
+/// Compiles the README's example.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

@@ -44,7 +44,9 @@ impl Seed {
 
     /// The hasher that tables keyed by outside bytes use.
     pub fn hasher(&self, label: &str) -> TableHasher {
-        TableHasher { key: (self.derive(label), self.derive("second key") ^ self.derive(label).rotate_left(32)) }
+        TableHasher {
+            key: (self.derive(label), self.derive("second key") ^ self.derive(label).rotate_left(32)),
+        }
     }
 
     /// A small generator for jitter and identifiers; not for secrets.

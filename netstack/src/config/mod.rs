@@ -11,11 +11,15 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 
 use crate::addr::{IpNet, MacAddr, PortId, SegmentId};
-use crate::offload::OffloadFeatures;
+use crate::frame::OffloadFeatures;
 
 /// The whole configuration of one switch.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default, deny_unknown_fields))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
 pub struct Config {
     /// Ports. A port that is not named here carries nothing.
     pub ports: Vec<PortConfig>,

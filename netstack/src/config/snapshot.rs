@@ -18,7 +18,7 @@ use super::{
     validate,
 };
 use crate::addr::{IpNet, MacAddr, PortId, SegmentId};
-use crate::offload::OffloadFeatures;
+use crate::frame::OffloadFeatures;
 use crate::route::RouteTable;
 
 /// Keys come from the configuration, not from outside bytes, so a fixed fast hash serves.
@@ -432,7 +432,7 @@ impl Router {
         for route in &config.routes {
             add(route.prefix, Target::Configured(route.target.clone()));
         }
-        Self { routes: RouteTable::build(entries), targets, own, broadcasts, delegated }
+        Self { routes: RouteTable::build(entries.into_iter()), targets, own, broadcasts, delegated }
     }
 
     /// Where packets to `destination` go.

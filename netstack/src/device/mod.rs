@@ -1,7 +1,6 @@
 //! What the driver needs of a device, and nothing about how one is made.
 
-use crate::frame::{FrameBatch, FramePool};
-use crate::offload::OffloadFeatures;
+use crate::frame::{FrameBatch, FramePool, OffloadFeatures};
 
 #[cfg(feature = "std")]
 pub mod memory;

@@ -2,17 +2,16 @@
 
 mod batch;
 mod pool;
+mod state;
 
 pub use batch::{BATCH_BYTES, BATCH_FRAMES, FrameBatch};
-pub use pool::{FramePool, PoolCounters};
 #[cfg(feature = "std")]
 pub use pool::Depot;
+pub use pool::{FramePool, PoolCounters};
+pub use state::{Checksum, Offload, OffloadFeatures, SegmentKind, Segmentation};
 
 use alloc::boxed::Box;
 use core::fmt;
-
-use crate::offload::Offload;
-
 /// Octets kept free in front of a fresh frame: an 802.1Q tag, or an outer header of 70 octets (VXLAN over IPv6).
 pub const HEADROOM: usize = 128;
 /// Octets of a small slab; holds a frame of MTU 1500 with headroom.
@@ -112,7 +111,10 @@ impl Frame {
 
 impl fmt::Debug for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Frame").field("len", &self.len()).field("offload", &self.offload).finish_non_exhaustive()
+        f.debug_struct("Frame")
+            .field("len", &self.len())
+            .field("offload", &self.offload)
+            .finish_non_exhaustive()
     }
 }
 

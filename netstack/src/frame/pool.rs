@@ -176,7 +176,8 @@ impl FramePool {
             _ => (&mut self.large, &mut self.counters),
         };
         #[cfg(feature = "std")]
-        let exchange = self.depot.as_deref().map(|d| if slab.len() == SMALL_SLAB { &d.small } else { &d.large });
+        let exchange =
+            self.depot.as_deref().map(|d| if slab.len() == SMALL_SLAB { &d.small } else { &d.large });
         class.put(slab, counters, |_loaded| {
             #[cfg(feature = "std")]
             if let Some(exchange) = exchange {

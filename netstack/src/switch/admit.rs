@@ -65,7 +65,7 @@ pub(super) fn admit<'s, R: Recorder>(
     arrival.network = look_inside(&arrival, frame, strict)?;
     if is_offloaded(frame) {
         match &arrival.network {
-            Some(Network::Ip(ip)) => offload::validate(frame, &link, ip)?,
+            Some(Network::Ip(ip)) => offload::validate(frame, ip)?,
             _ => return Err(DropReason::OffloadInvalid),
         }
     }

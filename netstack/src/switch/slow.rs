@@ -13,7 +13,7 @@ use crate::config::{Gateway, NextHop, ReversePath, RouteTarget, Segment, Snapsho
 use crate::emit::IcmpError;
 use crate::flow::Plan;
 use crate::frame::Frame;
-use crate::icmp;
+use crate::icmp::{self, Occasion};
 use crate::neighbor::{Adjacency, Hearing};
 use crate::offload;
 use crate::parse::{self, Ip, Network, Transport, protocol};
@@ -206,7 +206,8 @@ impl Layer3<'_> {
             return self.drop(DropReason::MartianDestination, None);
         }
         if self.ip.source_route {
-            return self.drop(DropReason::SourceRoute, self.error(IcmpError::SourceRouteFailed));
+            // RFC 7126 sections 4.3 and 4.4: dropped by default, and silently, as hosts have done for decades.
+            return self.drop(DropReason::SourceRoute, None);
         }
         if !self.reverse_path(gateway) {
             return self.drop(DropReason::ReversePath, None);
@@ -231,7 +232,7 @@ impl Layer3<'_> {
         }
         let answer = match self.ip.transport {
             Transport::Udp { .. } => self.error(IcmpError::PortUnreachable),
-            Transport::Tcp { .. } => self.may_answer(false).then_some(Answer::Reset),
+            Transport::Tcp { .. } => self.may_answer(Occasion::Other).then_some(Answer::Reset),
             Transport::Icmp { .. } => None,
             Transport::Sctp { .. } | Transport::Opaque if self.ip.fragment.is_some() => None,
             Transport::Sctp { .. } | Transport::Opaque => self.error(IcmpError::ProtocolUnreachable),
@@ -307,7 +308,7 @@ impl Layer3<'_> {
         if offload::packet_size_on_wire(self.frame, &self.ip) > egress.mtu() {
             let mtu = u16::try_from(egress.mtu()).unwrap_or(u16::MAX);
             if self.ip.dont_fragment {
-                let error = if self.may_answer(true) { self.unchecked_error(IcmpError::PacketTooBig { mtu }) } else { None };
+                let error = if self.may_answer(Occasion::PacketTooBig) { self.unchecked_error(IcmpError::PacketTooBig { mtu }) } else { None };
                 return self.drop(DropReason::PacketTooBig, error);
             }
             recorder.step(Stage::Mtu, || alloc::format!("longer than {mtu} octets, will be fragmented"));
@@ -364,13 +365,15 @@ impl Layer3<'_> {
         self.snapshot.router().own(address).is_some() || gateway.has(address)
     }
 
-    fn may_answer(&self, too_big: bool) -> bool {
-        icmp::may_answer(&self.arrival.link, &self.ip, self.frame.bytes(), too_big)
+    fn may_answer(&self, occasion: Occasion) -> bool {
+        let router = self.snapshot.router();
+        let broadcast = router.is_broadcast(self.ip.destination) || router.is_broadcast(self.ip.source);
+        icmp::may_answer(&self.arrival.link, &self.ip, occasion, broadcast)
     }
 
     /// An ICMP error about this packet, where one is allowed.
     fn error(&self, error: IcmpError) -> Option<Answer> {
-        if self.may_answer(false) { self.unchecked_error(error) } else { None }
+        if self.may_answer(Occasion::Other) { self.unchecked_error(error) } else { None }
     }
 
     /// The source is the router's address on the link the packet came from, so that a traceroute shows the way there.

@@ -1,4 +1,4 @@
-//! Checksum and segmentation state, which travels with a frame (the virtio-net header's meaning without its bytes).
+//! Checksum and segmentation state, which travels with a frame: the virtio-net header's meaning without its octets.
 
 /// What is known of a frame's L4 checksum.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -86,3 +86,4 @@ impl OffloadFeatures {
         }
     }
 }
+

@@ -1,5 +1,7 @@
 //! Names of things: MAC addresses, switch ports, segments.
 
+pub mod scope;
+
 use core::fmt;
 use core::net::Ipv6Addr;
 use core::str::FromStr;
@@ -41,9 +43,7 @@ impl MacAddr {
     /// The link-local address that this interface identifier gives (modified EUI-64, RFC 4291 appendix A).
     pub fn link_local(self) -> Ipv6Addr {
         let m = self.0;
-        Ipv6Addr::from([
-            0xfe, 0x80, 0, 0, 0, 0, 0, 0, m[0] ^ 2, m[1], m[2], 0xff, 0xfe, m[3], m[4], m[5],
-        ])
+        Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, m[0] ^ 2, m[1], m[2], 0xff, 0xfe, m[3], m[4], m[5]])
     }
 
     /// The group address that `group` is sent to on Ethernet (RFC 1112 section 6.4, RFC 2464 section 7).
@@ -146,7 +146,14 @@ mod tests {
         let mac = MacAddr([0x02, 0xab, 0, 1, 0xff, 9]);
         assert_eq!(mac.to_string(), "02:ab:00:01:ff:09");
         assert_eq!(mac.to_string().parse(), Ok(mac));
-        for bad in ["", "02:ab:00:01:ff", "02:ab:00:01:ff:09:0a", "2:ab:0:1:ff:9", "+2:ab:00:01:ff:09", "zz:ab:00:01:ff:09"] {
+        for bad in [
+            "",
+            "02:ab:00:01:ff",
+            "02:ab:00:01:ff:09:0a",
+            "2:ab:0:1:ff:9",
+            "+2:ab:00:01:ff:09",
+            "zz:ab:00:01:ff:09",
+        ] {
             assert_eq!(bad.parse::<MacAddr>(), Err(MacParseError), "{bad}");
         }
     }
@@ -160,6 +167,9 @@ mod tests {
     #[test]
     fn group_addresses_map_to_ethernet() {
         assert_eq!(MacAddr::for_multicast("224.129.2.3".parse().unwrap()).to_string(), "01:00:5e:01:02:03");
-        assert_eq!(MacAddr::for_multicast("ff02::1:ff00:9".parse().unwrap()).to_string(), "33:33:ff:00:00:09");
+        assert_eq!(
+            MacAddr::for_multicast("ff02::1:ff00:9".parse().unwrap()).to_string(),
+            "33:33:ff:00:00:09"
+        );
     }
 }

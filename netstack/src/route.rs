@@ -1,1 +1,0 @@
-//! Longest-prefix match.
