@@ -72,6 +72,11 @@ pub(super) fn admit<'s, R: Recorder>(
     if packet_len(frame, &arrival) > segment.mtu() {
         return Err(DropReason::FrameTooLong);
     }
+    if let (true, Some(Network::Ip(ip))) = (arrival.to_gateway(), &arrival.network) {
+        // What pads a short frame on this link does not belong on the next.
+        let fits = frame.set_len(ip.end);
+        debug_assert!(fits);
+    }
     if let Some(Network::Ip(ip)) = &arrival.network {
         arrival.discovery = match parse::neighbor_discovery(frame.bytes(), ip) {
             Ok(message) => message,

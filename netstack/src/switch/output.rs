@@ -7,7 +7,7 @@ use crate::config::{Port, Segment, Snapshot};
 use crate::flow::Plan;
 use crate::frame::Frame;
 use crate::offload::{self, Checksum, OffloadFeatures};
-use crate::parse::{self, Ip, Link, Network};
+use crate::parse::{self, Ip, Network};
 use crate::verdict::{EgressDrop, Origin};
 
 impl Switch {
@@ -49,11 +49,11 @@ impl Switch {
     }
 
     fn send_segments(&mut self, port: &Port, tag: Option<u16>, frame: Frame, origin: Origin) {
-        let Some((link, ip)) = reparse(&frame) else {
+        let Some(ip) = reparse(&frame) else {
             return self.refuse(port.id(), frame, EgressDrop::OffloadInvalid, origin);
         };
         let mut pieces = core::mem::take(&mut self.pieces);
-        let cut = offload::segment(&frame, &link, &ip, port.offload(), &mut self.pool, &mut |piece| pieces.push(piece));
+        let cut = offload::segment(&frame, &ip, port.offload(), &mut self.pool, &mut |piece| pieces.push(piece));
         self.finish_pieces(port, tag, frame, origin, Origin::Segment, &mut pieces, cut.is_ok());
         self.pieces = pieces;
     }
@@ -70,7 +70,7 @@ impl Switch {
         let Some((port, tag)) = snapshot.port(id).and_then(|p| Some((p, p.tag_for(segment.id())?))) else {
             return self.refuse(id, frame, EgressDrop::PortClosed, origin);
         };
-        let Some((link, ip)) = reparse(&frame) else {
+        let Some(ip) = reparse(&frame) else {
             return self.refuse(id, frame, EgressDrop::OffloadInvalid, origin);
         };
         let mut pieces = core::mem::take(&mut self.pieces);
@@ -78,7 +78,7 @@ impl Switch {
         let cut = if frame.offload.segmentation.is_some() {
             // A super-frame whose pieces are themselves too long: cut into pieces first, then those into fragments.
             let mut segments = core::mem::take(&mut self.segments);
-            let mut ok = offload::segment(&frame, &link, &ip, OffloadFeatures::NONE, pool, &mut |s| segments.push(s)).is_ok();
+            let mut ok = offload::segment(&frame, &ip, OffloadFeatures::NONE, pool, &mut |s| segments.push(s)).is_ok();
             for segment in segments.drain(..) {
                 ok &= fragment(&segment, mtu, pool, &mut pieces);
                 pool.recycle(segment);
@@ -149,16 +149,16 @@ fn fragment(
     pool: &mut crate::frame::FramePool,
     pieces: &mut alloc::vec::Vec<Frame>,
 ) -> bool {
-    let Some((link, ip)) = reparse(frame) else { return false };
-    offload::fragment_ipv4(frame, &link, &ip, mtu, pool, &mut |piece| pieces.push(piece)).is_ok()
+    let Some(ip) = reparse(frame) else { return false };
+    offload::fragment_ipv4(frame, &ip, mtu, pool, &mut |piece| pieces.push(piece)).is_ok()
 }
 
 /// The headers of a frame that is about to be cut. It was parsed on its way in; it is parsed again here because this is
 /// the rare case, and carrying the offsets along would burden the common one.
-fn reparse(frame: &Frame) -> Option<(Link, Ip)> {
+fn reparse(frame: &Frame) -> Option<Ip> {
     let link = parse::link(frame.bytes()).ok()?;
     match parse::network(frame.bytes(), &link).ok()? {
-        Network::Ip(ip) => Some((link, ip)),
+        Network::Ip(ip) => Some(ip),
         Network::Arp(_) | Network::Other => None,
     }
 }

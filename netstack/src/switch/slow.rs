@@ -218,10 +218,10 @@ impl Layer3<'_> {
     /// A packet for an address of ours: the machine behind the node-local link gets all but echo requests.
     fn local<R: Recorder>(&self, gateway: &Gateway, recorder: &mut R) -> Decision {
         if self.is_echo_request() {
-            if !parse::verify_transport_checksum(self.frame.bytes(), &self.ip) && !self.frame.offload.is_trusted() {
-                return self.drop(DropReason::TransportChecksum, None);
-            }
-            return Decision::Consume(Some(Answer::Echo));
+            return match self.is_intact() {
+                true => Decision::Consume(Some(Answer::Echo)),
+                false => self.drop(DropReason::TransportChecksum, None),
+            };
         }
         if let Some(segment) = self.snapshot.router().delegated(self.ip.destination)
             && segment != self.arrival.segment.id()
@@ -229,6 +229,9 @@ impl Layer3<'_> {
         {
             recorder.step(Stage::Classify, || alloc::format!("handed to the machine itself on {:?}", segment.name()));
             return self.forward(gateway, segment, self.ip.destination, recorder);
+        }
+        if !self.is_intact() {
+            return self.drop(DropReason::TransportChecksum, None);
         }
         let answer = match self.ip.transport {
             Transport::Udp { .. } => self.error(IcmpError::PortUnreachable),
@@ -238,6 +241,10 @@ impl Layer3<'_> {
             Transport::Sctp { .. } | Transport::Opaque => self.error(IcmpError::ProtocolUnreachable),
         };
         self.drop(DropReason::NoListener, answer)
+    }
+
+    fn is_intact(&self) -> bool {
+        self.frame.offload.is_trusted() || parse::verify_transport_checksum(self.frame.bytes(), &self.ip)
     }
 
     fn is_echo_request(&self) -> bool {
