@@ -3,7 +3,8 @@
 //! # Theory of operation
 //! Entries live in a slab, so that a slot number stays valid while its entry lives and a sweep is a cursor over
 //! slots; a `hashbrown` table maps keys to slots. All memory is taken at construction: a full table refuses the
-//! insert, it never grows and never rehashes under load.
+//! insert, it never grows. The index is built for twice the entries, because `hashbrown` answers a table worn by many
+//! removals by rehashing in place while it is at most half full, and by taking more memory otherwise.
 
 use alloc::vec::Vec;
 use core::hash::{BuildHasher, Hash};
@@ -33,7 +34,7 @@ impl<K: Hash + Eq, V> BoundedMap<K, V> {
         slots.resize_with(capacity as usize, || None);
         Self {
             slots,
-            index: HashTable::with_capacity(capacity as usize),
+            index: HashTable::with_capacity(capacity as usize * 2),
             free: (0..capacity).rev().collect(),
             hasher,
             cursor: 0,
@@ -191,6 +192,22 @@ mod tests {
             }
             map.sweep(16, |_, _| true, |_, _| ());
             prop_assert!(map.is_empty());
+        }
+    }
+
+    #[test]
+    fn memory_stands_still_under_churn() {
+        for capacity in [1u32, 7, 28, 100, 1000] {
+            let mut map = BoundedMap::new(capacity, Seed::from_u64(3).hasher("test"));
+            let mut rng = Seed::from_u64(9).rng("test");
+            let memory = map.index.allocation_size();
+            for key in 0..u64::from(capacity) * 2000 {
+                if map.insert(key, ()).is_err() {
+                    map.remove_at(rng.below(capacity)).unwrap();
+                    map.insert(key, ()).unwrap();
+                }
+            }
+            assert_eq!(map.index.allocation_size(), memory, "{capacity} entries");
         }
     }
 }
