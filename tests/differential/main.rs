@@ -237,7 +237,7 @@ impl Switched {
     fn introduce(&mut self, side: &str, v4: &str, v6: &str, mac: &str, router: (&str, &str)) {
         let mac: MacAddr = mac.parse().unwrap();
         let mut pool = FramePool::new();
-        let arp = netstack::emit::arp_request(&mut pool, mac, v4.parse().unwrap(), router.0.parse().unwrap(), None);
+        let arp = netstack::emit::arp_request(&mut pool, mac, v4.parse().unwrap(), router.0.parse().unwrap(), MacAddr::BROADCAST);
         let nd =
             netstack::emit::neighbor_solicitation(&mut pool, mac, v6.parse().unwrap(), router.1.parse().unwrap(), None);
         for frame in [arp, nd] {

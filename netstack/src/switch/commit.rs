@@ -1,6 +1,6 @@
 //! Carrying decisions out: the only part of the slow path that changes the switch.
 
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv4Addr};
 use core::time::Duration;
 
 use super::Switch;
@@ -13,7 +13,7 @@ use crate::emit;
 use crate::event::Event;
 use crate::flow::Plan;
 use crate::frame::Frame;
-use crate::neighbor::{NeighborAction, Parking};
+use crate::neighbor::{Heard, NeighborAction, Parking, Resolving};
 use crate::parse::{self, Network};
 use crate::verdict::{DropReason, Fate, Origin};
 
@@ -159,7 +159,7 @@ impl Switch {
 
     fn park(&mut self, snapshot: &Snapshot, now: Duration, arrival: &Arrival<'_>, route: Route, frame: Frame) {
         let ingress = arrival.port.id();
-        let Ok((slot, ask)) = self.neighbors.resolve(now, route.egress, route.next_hop) else {
+        let Ok(Resolving { slot, solicit }) = self.neighbors.resolve(now, route.egress, route.next_hop) else {
             self.event(Event::NeighborTableFull { segment: route.egress });
             return self.drop_frame(ingress, frame, DropReason::NeighborTableFull);
         };
@@ -178,7 +178,7 @@ impl Switch {
             }
             Parking::Refused(frame, _) => self.drop_frame(ingress, frame, DropReason::NeighborQueueFull),
         }
-        if ask {
+        if solicit {
             self.solicit(snapshot, route.egress, route.next_hop, None);
         }
     }
@@ -191,16 +191,17 @@ impl Switch {
     /// Takes in what a frame said about a neighbour, and sends on what waited for it.
     fn hear(&mut self, snapshot: &Snapshot, now: Duration, segment: SegmentId, hearsay: &Hearsay) {
         let heard = self.neighbors.heard(now, segment, hearsay.address, hearsay.mac, hearsay.hearing);
-        if let Some(mac) = heard.changed {
+        let (Some(mac), Heard::Resolved { slot } | Heard::Moved { slot, .. }) = (hearsay.mac, heard) else {
+            return;
+        };
+        if let Heard::Moved { .. } = heard {
             self.event(Event::NeighborChanged { segment, address: hearsay.address, mac });
         }
-        if let Some((slot, mac)) = heard.resolved {
-            self.release(snapshot, now, slot, mac);
-        }
+        self.release(snapshot, now, slot, mac);
     }
 
     fn release(&mut self, snapshot: &Snapshot, now: Duration, slot: u32, mac: MacAddr) {
-        while let Some((frame, mut context)) = self.parked.release(slot) {
+        while let Some((frame, mut context)) = self.parked.take_oldest(slot) {
             let Some(egress) = snapshot.segment(context.egress) else {
                 self.drop_parked(frame, &context, DropReason::NoRoute);
                 continue;
@@ -215,6 +216,13 @@ impl Switch {
         }
     }
 
+    /// Drops what waits under a slot whose neighbour has been forgotten.
+    pub(super) fn abandon(&mut self, slot: u32) {
+        while let Some((frame, context)) = self.parked.take_oldest(slot) {
+            self.drop_parked(frame, &context, DropReason::NeighborFailed);
+        }
+    }
+
     /// Asks for a neighbour on the segment's foreign ports; managed stations never need to be asked.
     fn solicit(&mut self, snapshot: &Snapshot, segment: SegmentId, target: IpAddr, unicast: Option<MacAddr>) {
         let Some(segment) = snapshot.segment(segment) else { return };
@@ -223,7 +231,7 @@ impl Switch {
         let Some(source) = source else { return };
         let frame = match (source, target) {
             (IpAddr::V4(source), IpAddr::V4(target)) => {
-                emit::arp_request(&mut self.pool, gateway.mac, source, target, unicast)
+                emit::arp_request(&mut self.pool, gateway.mac, source, target, unicast.unwrap_or(MacAddr::BROADCAST))
             }
             (IpAddr::V6(source), IpAddr::V6(target)) => {
                 emit::neighbor_solicitation(&mut self.pool, gateway.mac, source, target, unicast)
@@ -235,21 +243,21 @@ impl Switch {
 
     /// Timers of neighbours: asks again, or gives up and tells the senders of what waited.
     pub(super) fn neighbor_timeouts(&mut self, snapshot: &Snapshot, now: Duration) {
-        for _ in 0..super::TIMEOUT_BUDGET {
-            match self.neighbors.poll_action(now) {
-                Some(NeighborAction::Solicit { segment, address, unicast_to }) => {
-                    self.solicit(snapshot, segment, address, unicast_to);
-                }
-                Some(NeighborAction::Failed { segment, address, slot }) => {
-                    self.event(Event::NeighborFailed { segment, address });
-                    while let Some((frame, context)) = self.parked.release(slot) {
+        let mut actions = core::mem::take(&mut self.actions);
+        self.neighbors.handle_timeout(now, super::TIMEOUT_BUDGET, &mut |action| actions.push(action));
+        for action in actions.drain(..) {
+            match action {
+                NeighborAction::Solicit { segment, ip, unicast_to } => self.solicit(snapshot, segment, ip, unicast_to),
+                NeighborAction::Failed { segment, ip, slot } => {
+                    self.event(Event::NeighborFailed { segment, address: ip });
+                    while let Some((frame, context)) = self.parked.take_oldest(slot) {
                         self.unreachable(snapshot, now, &frame, &context);
                         self.drop_parked(frame, &context, DropReason::NeighborFailed);
                     }
                 }
-                None => return,
             }
         }
+        self.actions = actions;
     }
 
     /// Tells a parked frame's sender that its next hop did not answer.
@@ -270,18 +278,15 @@ impl Switch {
     fn answer(&mut self, snapshot: &Snapshot, now: Duration, arrival: &Arrival<'_>, frame: &Frame, answer: &Answer) {
         let Some(gateway) = arrival.segment.gateway() else {
             // A purely bridged segment still answers discovery on behalf of its managed stations.
-            if let Answer::Discovery { target, mac, router, asker } = answer {
-                let reply = emit::discovery_reply(&mut self.pool, *target, *mac, *router, *asker);
+            if let Some(reply) = self.discovery_answer(answer) {
                 self.originate(snapshot, arrival, reply);
             }
             return;
         };
         let (own, peer, link) = (gateway.mac, arrival.link.source, &arrival.link);
         let reply = match (answer, &arrival.network) {
-            (Answer::Discovery { target, mac, router, asker }, _) => {
-                Some(emit::discovery_reply(&mut self.pool, *target, *mac, *router, *asker))
-            }
-            (Answer::Echo, Some(Network::Ip(ip))) => Some(emit::echo_reply(&mut self.pool, frame, link, ip)),
+            (Answer::Discovery { .. }, _) => self.discovery_answer(answer),
+            (Answer::Echo, Some(Network::Ip(ip))) => emit::echo_reply(&mut self.pool, frame.bytes(), link, ip),
             (Answer::Reset, Some(Network::Ip(ip))) if self.limiter.allow(now, ip.source) => {
                 emit::tcp_reset(&mut self.pool, frame.bytes(), link, ip)
             }
@@ -293,6 +298,25 @@ impl Switch {
         if let Some(reply) = reply {
             self.originate(snapshot, arrival, reply);
         }
+    }
+
+    /// ARP reply or neighbour advertisement. One that answers a probe goes to whoever probed (ARP) or to everybody
+    /// (RFC 4861 section 7.2.4), for the prober has no address yet.
+    fn discovery_answer(&mut self, answer: &Answer) -> Option<Frame> {
+        let Answer::Discovery { target, mac, router, asker, asker_mac } = *answer else { return None };
+        Some(match (target, asker) {
+            (IpAddr::V4(target), Some(IpAddr::V4(asker))) => {
+                emit::arp_reply(&mut self.pool, mac, target, asker_mac, asker)
+            }
+            (IpAddr::V4(target), None) => {
+                emit::arp_reply(&mut self.pool, mac, target, asker_mac, Ipv4Addr::UNSPECIFIED)
+            }
+            (IpAddr::V6(target), Some(IpAddr::V6(asker))) => {
+                emit::neighbor_advertisement(&mut self.pool, target, mac, Some((asker_mac, asker)), router, true)
+            }
+            (IpAddr::V6(target), None) => emit::neighbor_advertisement(&mut self.pool, target, mac, None, router, true),
+            (IpAddr::V4(_), Some(IpAddr::V6(_))) | (IpAddr::V6(_), Some(IpAddr::V4(_))) => return None,
+        })
     }
 
     fn originate(&mut self, snapshot: &Snapshot, arrival: &Arrival<'_>, reply: Frame) {

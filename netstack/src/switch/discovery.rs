@@ -29,7 +29,7 @@ pub(super) enum Discovery {
 fn read(arrival: &Arrival<'_>) -> Option<Discovery> {
     match (&arrival.network, &arrival.discovery) {
         (Some(Network::Arp(arp)), _) => read_arp(arp, arrival.link.destination),
-        (Some(Network::Ip(ip)), Some(message)) => read_ndisc(ip.source, message, arrival.link.destination),
+        (Some(Network::Ip(ip)), Some(message)) => read_ndisc(ip.source, message),
         _ => None,
     }
 }
@@ -49,14 +49,14 @@ fn read_arp(arp: &Arp, destination: MacAddr) -> Option<Discovery> {
             mac: Some(arp.sender_mac),
         }),
         REPLY => {
-            let hearing = if destination.is_multicast() { Hearing::Gratuitous } else { Hearing::ArpReply };
+            let hearing = if destination.is_multicast() { Hearing::Gratuitous } else { Hearing::Answer };
             Some(Discovery::Tell { address: sender, mac: Some(arp.sender_mac), hearing })
         }
         _ => None,
     }
 }
 
-fn read_ndisc(source: IpAddr, message: &NeighborDiscovery, destination: MacAddr) -> Option<Discovery> {
+fn read_ndisc(source: IpAddr, message: &NeighborDiscovery) -> Option<Discovery> {
     match *message {
         NeighborDiscovery::Solicit { target, source_link, .. } => Some(Discovery::Ask {
             target: IpAddr::V6(target),
@@ -64,11 +64,7 @@ fn read_ndisc(source: IpAddr, message: &NeighborDiscovery, destination: MacAddr)
             mac: source_link,
         }),
         NeighborDiscovery::Advert { target, target_link, solicited, override_, .. } => {
-            let hearing = if destination.is_multicast() && !solicited {
-                Hearing::Gratuitous
-            } else {
-                Hearing::Advert { solicited, override_ }
-            };
+            let hearing = Hearing::Advertisement { solicited, override_flag: override_ };
             Some(Discovery::Tell { address: IpAddr::V6(target), mac: target_link, hearing })
         }
         NeighborDiscovery::RouterSolicit | NeighborDiscovery::RouterAdvert | NeighborDiscovery::Redirect => None,
@@ -113,25 +109,25 @@ fn ask<R: Recorder>(
         (Some(address), Some(_)) if !arrival.is_managed() => Some(Hearsay { address, mac, hearing }),
         _ => None,
     };
-    let asker = sender.map(|address| (address, mac.unwrap_or(arrival.link.source)));
+    let asker_mac = mac.unwrap_or(arrival.link.source);
     if let Some(gateway) = segment.gateway().filter(|g| g.has(target)) {
         recorder.step(Stage::Discovery, || alloc::format!("{target} is the gateway, at {}", gateway.mac));
-        let answer = Answer::Discovery { target, mac: gateway.mac, router: true, asker };
-        return Some(Decided { decision: Decision::Consume(Some(answer)), hearsay: hearsay(Hearing::RequestToUs) });
+        let answer = Answer::Discovery { target, mac: gateway.mac, router: true, asker: sender, asker_mac };
+        return Some(Decided { decision: Decision::Consume(Some(answer)), hearsay: hearsay(Hearing::Solicitation) });
     }
     if let Some(station) = segment.station_by_address(target) {
         recorder.step(Stage::Discovery, || alloc::format!("{target} is managed, at {}", station.mac));
-        let answer = Answer::Discovery { target, mac: station.mac, router: false, asker };
+        let answer = Answer::Discovery { target, mac: station.mac, router: false, asker: sender, asker_mac };
         // A station that asks for its own address (duplicate address detection) must not be told that it is taken.
         let answer = (station.port != arrival.port.id()).then_some(answer);
-        return Some(Decided { decision: Decision::Consume(answer), hearsay: hearsay(Hearing::RequestNotToUs) });
+        return Some(Decided { decision: Decision::Consume(answer), hearsay: hearsay(Hearing::Overheard) });
     }
     if !arrival.link.destination.is_multicast() {
         return None;
     }
     // Managed stations have answered already: only a foreign station can know more.
     recorder.step(Stage::Discovery, || alloc::format!("{target} is not known here, the foreign ports are asked"));
-    Some(Decided { decision: Decision::Flood(Scope::Foreign), hearsay: hearsay(Hearing::RequestNotToUs) })
+    Some(Decided { decision: Decision::Flood(Scope::Foreign), hearsay: hearsay(Hearing::Overheard) })
 }
 
 fn tell(arrival: &Arrival<'_>, address: IpAddr, mac: Option<MacAddr>, hearing: Hearing) -> Option<Decided> {

@@ -28,6 +28,7 @@ mod slow;
 pub use explain::{Stage, Step, Trace};
 
 use alloc::collections::VecDeque;
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -37,14 +38,14 @@ use lb::hash::FlowHash;
 use self::commit::Waiting;
 use self::explain::Silent;
 use self::port::PortState;
-use crate::addr::PortId;
+use crate::addr::{PortId, SegmentId};
 use crate::bridge::Fdb;
 use crate::config::{Limits, Snapshot};
 use crate::counters::Counters;
 use crate::event::Event;
 use crate::frame::{Frame, FrameBatch, FramePool};
 use crate::icmp::RateLimiter;
-use crate::neighbor::{NeighborTimers, Neighbors, Parked};
+use crate::neighbor::{NeighborAction, NeighborTimers, Neighbors, Parked};
 use crate::seed::Seed;
 use crate::verdict::{DropReason, EgressDrop, Fate};
 
@@ -75,6 +76,7 @@ pub struct Switch {
     /// Scratch for frames being cut.
     pieces: Vec<Frame>,
     segments: Vec<Frame>,
+    actions: Vec<NeighborAction>,
 }
 
 impl Switch {
@@ -87,7 +89,7 @@ impl Switch {
             ports: Vec::new(),
             ready: VecDeque::new(),
             fdb: Fdb::new(&limits, seed),
-            neighbors: Neighbors::new(&limits, NeighborTimers::default(), seed),
+            neighbors: Neighbors::new(&limits, seed, NeighborTimers::default()),
             parked: Parked::new(&limits),
             limiter: RateLimiter::new(limits.icmp_errors_per_second, seed),
             flow_hash: FlowHash::new(flow_key(seed)),
@@ -96,6 +98,7 @@ impl Switch {
             next_sweep: SWEEP_INTERVAL,
             pieces: Vec::with_capacity(64),
             segments: Vec::with_capacity(64),
+            actions: Vec::with_capacity(TIMEOUT_BUDGET),
         }
     }
 
@@ -176,7 +179,7 @@ impl Switch {
             let id = port.id();
             match new.port(id) {
                 Some(kept) if core::ptr::eq(kept, port) => {}
-                Some(_) => self.fdb.flush_port(id),
+                Some(_) => drop(self.fdb.flush_port(id)),
                 None => {
                     self.fdb.flush_port(id);
                     self.close(id);
@@ -186,7 +189,7 @@ impl Switch {
         for segment in old.segments() {
             let kept = new.segment(segment.id());
             if kept.is_none_or(|k| k.gateway().map(|g| &g.addresses) != segment.gateway().map(|g| &g.addresses)) {
-                self.neighbors.flush_segment(segment.id());
+                self.forget_neighbors(segment.id());
             }
         }
         for port in new.ports() {
@@ -194,6 +197,12 @@ impl Switch {
         }
         self.event(Event::Installed { generation: new.generation() });
         old
+    }
+
+    fn forget_neighbors(&mut self, segment: SegmentId) {
+        let mut slots = Vec::new();
+        self.neighbors.flush_segment(segment, &mut |slot| slots.push(slot));
+        slots.into_iter().for_each(|slot| self.abandon(slot));
     }
 
     /// Throws away what a closed port had queued.
@@ -267,7 +276,7 @@ impl Switch {
     ///
     /// # Errors
     /// What does not add up.
-    pub fn check(&self) -> Result<(), alloc::string::String> {
+    pub fn check(&self) -> Result<(), String> {
         self.counters().check(self.queued() as u64, self.parked() as u64)
     }
 

@@ -1,5 +1,7 @@
 //! The way out: finishing a frame for a port's device, tagging it, queueing it.
 
+use alloc::vec::Vec;
+
 use super::Switch;
 use crate::addr::PortId;
 use crate::bridge;
@@ -105,7 +107,7 @@ impl Switch {
         whole: Frame,
         origin: Origin,
         piece_origin: Origin,
-        pieces: &mut alloc::vec::Vec<Frame>,
+        pieces: &mut Vec<Frame>,
         cut: bool,
     ) {
         if !cut {
@@ -147,7 +149,7 @@ fn fragment(
     frame: &Frame,
     mtu: usize,
     pool: &mut crate::frame::FramePool,
-    pieces: &mut alloc::vec::Vec<Frame>,
+    pieces: &mut Vec<Frame>,
 ) -> bool {
     let Some(ip) = reparse(frame) else { return false };
     offload::fragment_ipv4(frame, &ip, mtu, pool, &mut |piece| pieces.push(piece)).is_ok()

@@ -40,7 +40,7 @@ pub(super) enum Scope {
 /// A frame of our own in answer to one that came in; it leaves by the port that one came in by.
 pub(super) enum Answer {
     /// ARP reply or neighbour advertisement: `target` is at `mac`. `asker` is `None` for a probe.
-    Discovery { target: IpAddr, mac: MacAddr, router: bool, asker: Option<(IpAddr, MacAddr)> },
+    Discovery { target: IpAddr, mac: MacAddr, router: bool, asker: Option<IpAddr>, asker_mac: MacAddr },
     Echo,
     Icmp { error: IcmpError, source: IpAddr },
     Reset,
@@ -152,7 +152,7 @@ impl Switch {
         frame: &Frame,
     ) -> Option<Answer> {
         let Some(Network::Ip(ip)) = arrival.network else { return None };
-        Layer3 { switch: self, snapshot, now, arrival, frame, ip }.error(IcmpError::HostUnreachable)
+        Layer3 { switch: self, snapshot, now, arrival, frame, ip }.error(IcmpError::AddressUnreachable)
     }
 
     /// The port that a station is behind: managed ones are known, others may have been learned.
@@ -334,7 +334,7 @@ impl Layer3<'_> {
             }
             Found::Unknown => {}
             Found::Failed => {
-                return self.drop(DropReason::NeighborFailed, self.error(IcmpError::HostUnreachable));
+                return self.drop(DropReason::NeighborFailed, self.error(IcmpError::AddressUnreachable));
             }
         }
         recorder.step(Stage::Neighbor, || match route.adjacency {
@@ -353,7 +353,7 @@ impl Layer3<'_> {
         }
         match self.switch.neighbors.lookup(self.now, egress.id(), next_hop) {
             Adjacency::Known { mac, slot, .. } => Found::Learned(mac, slot),
-            Adjacency::Pending | Adjacency::Unknown => Found::Unknown,
+            Adjacency::Pending { .. } | Adjacency::Unknown => Found::Unknown,
             Adjacency::Failed => Found::Failed,
         }
     }
