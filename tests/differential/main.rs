@@ -10,6 +10,7 @@
 mod exceptions;
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::process::Command;
 use std::time::Duration;
 
@@ -19,8 +20,10 @@ use netstack::config::{
     Config, GatewayConfig, Limits, NextHop, PortConfig, ReversePath, RouteConfig, RouteTarget, SegmentConfig, Snapshot,
     Station, VlanMode,
 };
-use netstack::frame::{FrameBatch, FramePool};
+use netstack::emit;
+use netstack::frame::{Frame, FrameBatch, FramePool};
 use netstack::offload::OffloadFeatures;
+use netstack::parse::{self, NeighborDiscovery, Network};
 use netstack::seed::Seed;
 use netstack::switch::Switch;
 use serde_json::Value;
@@ -163,6 +166,35 @@ fn shares_payload(frame: &[u8], sent: &[u8]) -> bool {
     addresses(frame) == addresses(sent)
 }
 
+/// The hosts' answers when the router verifies that they are still there. (Linux's entries are permanent.)
+fn answer(pool: &mut FramePool, frame: &[u8]) -> Option<Frame> {
+    let hosts = [
+        ("10.1.0.2", "02:00:00:00:0a:02"),
+        ("fd00:1::2", "02:00:00:00:0a:02"),
+        ("fe80::2", "02:00:00:00:0a:02"),
+        ("10.2.0.2", "02:00:00:00:0b:02"),
+        ("fd00:2::2", "02:00:00:00:0b:02"),
+    ];
+    let mac_of = |address: IpAddr| -> Option<MacAddr> {
+        hosts.iter().find(|(a, _)| a.parse() == Ok(address)).map(|(_, mac)| mac.parse().unwrap())
+    };
+    let link = parse::link(frame).ok()?;
+    match parse::network(frame, &link).ok()? {
+        Network::Arp(arp) if arp.operation == 1 => {
+            let mac = mac_of(IpAddr::V4(arp.target))?;
+            Some(emit::arp_reply(pool, mac, arp.target, arp.sender_mac, arp.sender))
+        }
+        Network::Ip(ip) => match (parse::neighbor_discovery(frame, &ip).ok()??, ip.source) {
+            (NeighborDiscovery::Solicit { target, .. }, IpAddr::V6(source)) => {
+                let mac = mac_of(IpAddr::V6(target))?;
+                Some(emit::neighbor_advertisement(pool, target, mac, Some((link.source, source)), false, true))
+            }
+            _ => None,
+        },
+        Network::Arp(_) | Network::Other => None,
+    }
+}
+
 /// Our switch, set up as `linux.py` sets up the kernel.
 struct Switched {
     switch: Switch,
@@ -237,9 +269,9 @@ impl Switched {
     fn introduce(&mut self, side: &str, v4: &str, v6: &str, mac: &str, router: (&str, &str)) {
         let mac: MacAddr = mac.parse().unwrap();
         let mut pool = FramePool::new();
-        let arp = netstack::emit::arp_request(&mut pool, mac, v4.parse().unwrap(), router.0.parse().unwrap(), MacAddr::BROADCAST);
+        let arp = emit::arp_request(&mut pool, mac, v4.parse().unwrap(), router.0.parse().unwrap(), MacAddr::BROADCAST);
         let nd =
-            netstack::emit::neighbor_solicitation(&mut pool, mac, v6.parse().unwrap(), router.1.parse().unwrap(), None);
+            emit::neighbor_solicitation(&mut pool, mac, v6.parse().unwrap(), router.1.parse().unwrap(), None);
         for frame in [arp, nd] {
             let name = format!("introduction of {mac}");
             let case = Case { name, side: side.into(), sent: frame.bytes().to_vec(), linux: Vec::new() };
@@ -253,14 +285,21 @@ impl Switched {
         let mut batch = FrameBatch::new();
         batch.push(self.pool.copy_of(&case.sent)).unwrap();
         self.switch.handle_frames(self.now, PortId(u16::try_from(port).unwrap()), &mut batch);
-        let mut out = Vec::new();
+        let (mut out, mut replies) = (Vec::new(), Vec::new());
         let end = self.now + Duration::from_secs(4);
         loop {
             while let Some(port) = self.switch.poll_transmit(&mut batch) {
                 for frame in batch.drain() {
-                    out.push((self.ports[usize::from(port.0)].to_owned(), frame.bytes().to_vec()));
+                    match answer(&mut self.pool, frame.bytes()) {
+                        Some(reply) => replies.push((port, reply)),
+                        None => out.push((self.ports[usize::from(port.0)].to_owned(), frame.bytes().to_vec())),
+                    }
                     self.pool.recycle(frame);
                 }
+            }
+            for (port, reply) in replies.drain(..) {
+                batch.push(reply).unwrap();
+                self.switch.handle_frames(self.now, port, &mut batch);
             }
             self.switch.check().unwrap();
             match self.switch.poll_timeout() {

@@ -173,7 +173,7 @@ fn answered(answer: &Answer) -> String {
     match answer {
         Answer::Discovery { target, mac, .. } => alloc::format!("; answers that {target} is at {mac}"),
         Answer::Echo => "; answers with an echo reply".into(),
-        Answer::Icmp { error, source } => alloc::format!("; answers from {source} with ICMP {error}"),
+        Answer::Icmp { error, source } => alloc::format!("; answers from {source} with ICMP {error:?}"),
         Answer::Reset => "; answers with a TCP reset".into(),
     }
 }
