@@ -1,1 +1,0 @@
-//! The frames this stack makes itself.
