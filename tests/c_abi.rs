@@ -23,12 +23,26 @@ fn version_is_the_crates_from_c() {
             vswitch_tests::skip("c_abi", &format!("{compiler} is not installed"));
             continue;
         }
-        let program = std::env::temp_dir().join(format!("netstack-version-{compiler}-{}", std::process::id()));
+        let program =
+            std::env::temp_dir().join(format!("netstack-version-{compiler}-{}", std::process::id()));
         let arguments = [
-            "-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", &expected, "-I",
-            include.to_str().unwrap(), top.join("ffi/tests/version.c").to_str().unwrap(),
-            library.to_str().unwrap(), "-lpthread", "-ldl", "-lm", "-o", program.to_str().unwrap(),
-        ].map(str::to_owned);
+            "-std=c99",
+            "-Wall",
+            "-Wextra",
+            "-Wpedantic",
+            "-Werror",
+            &expected,
+            "-I",
+            include.to_str().unwrap(),
+            top.join("ffi/tests/version.c").to_str().unwrap(),
+            library.to_str().unwrap(),
+            "-lpthread",
+            "-ldl",
+            "-lm",
+            "-o",
+            program.to_str().unwrap(),
+        ]
+        .map(str::to_owned);
         run(compiler, &arguments.iter().map(String::as_str).collect::<Vec<_>>());
         let printed = run(program.to_str().unwrap(), &[]);
         std::fs::remove_file(&program).unwrap();

@@ -141,7 +141,9 @@ fn split_group(group: &str) -> Vec<&str> {
 
 fn row(path: &str) -> Option<(&'static str, u32)> {
     ROWS.iter()
-        .filter(|(name, _)| path == *name || path.strip_prefix(name).is_some_and(|rest| rest.starts_with("::")))
+        .filter(|(name, _)| {
+            path == *name || path.strip_prefix(name).is_some_and(|rest| rest.starts_with("::"))
+        })
         .max_by_key(|(name, _)| name.len())
         .copied()
 }
@@ -173,7 +175,9 @@ fn modules_import_only_from_rows_below() {
     let folder = top().join("netstack/src");
     let wrong: Vec<String> = sources(&folder)
         .iter()
-        .map(|path| (path.strip_prefix(&folder).unwrap().display().to_string(), fs::read_to_string(path).unwrap()))
+        .map(|path| {
+            (path.strip_prefix(&folder).unwrap().display().to_string(), fs::read_to_string(path).unwrap())
+        })
         .filter(|(file, _)| !COMPOSERS.contains(&file.as_str()) && !file.ends_with("tests.rs"))
         .flat_map(|(file, text)| wrong_imports(&file, &text))
         .collect();
@@ -183,7 +187,10 @@ fn modules_import_only_from_rows_below() {
 #[test]
 fn the_import_rule_catches_a_planted_arrow() {
     let planted = "use crate::addr::MacAddr;\nuse crate::{neighbor::Neighbors, config::Limits};\n";
-    assert_eq!(wrong_imports("bridge/fdb.rs", planted), ["bridge/fdb.rs (row 4) imports neighbor::Neighbors (row 4)"]);
+    assert_eq!(
+        wrong_imports("bridge/fdb.rs", planted),
+        ["bridge/fdb.rs (row 4) imports neighbor::Neighbors (row 4)"]
+    );
     assert!(wrong_imports("switch/slow.rs", planted).is_empty());
     assert_eq!(wrong_imports("frame/mod.rs", "use crate::switch::Switch;").len(), 1);
 }
@@ -210,7 +217,11 @@ fn files_and_functions_are_short() {
     for (name, text) in all_sources() {
         let body = without_tests(&text);
         let lines = body.lines().count();
-        if lines > FILE_LINES && !name.ends_with("tests.rs") && !name.contains("/tests/") && !name.starts_with("tests/") {
+        if lines > FILE_LINES
+            && !name.ends_with("tests.rs")
+            && !name.contains("/tests/")
+            && !name.starts_with("tests/")
+        {
             long.push(format!("{name}: {lines} lines, at most {FILE_LINES}"));
         }
         for (at, length, function) in functions(body) {
@@ -238,7 +249,8 @@ fn functions(text: &str) -> Vec<(usize, usize, String)> {
         let indent = line.len() - code.len();
         let end = format!("{}}}", " ".repeat(indent));
         let one_line = line.trim_end().ends_with('}') || line.trim_end().ends_with(';');
-        let length = if one_line { 1 } else { lines[at..].iter().position(|l| *l == end).map_or(1, |n| n + 1) };
+        let length =
+            if one_line { 1 } else { lines[at..].iter().position(|l| *l == end).map_or(1, |n| n + 1) };
         let name = rest.1.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or("").to_owned();
         found.push((at + 1, length, name));
     }
@@ -265,9 +277,14 @@ fn no_unfinished_marks_and_unsafe_only_where_it_is_argued() {
         }
         let code_unsafe = text.lines().any(|l| {
             let l = l.trim_start();
-            !l.starts_with("//") && (l.contains("unsafe {") || l.contains("unsafe fn") || l.contains("unsafe impl"))
+            !l.starts_with("//")
+                && (l.contains("unsafe {") || l.contains("unsafe fn") || l.contains("unsafe impl"))
         });
-        if code_unsafe && !UNSAFE.contains(&name.as_str()) && !name.contains("/tests/") && !name.starts_with("tests/") {
+        if code_unsafe
+            && !UNSAFE.contains(&name.as_str())
+            && !name.contains("/tests/")
+            && !name.starts_with("tests/")
+        {
             wrong.push(format!("{name} holds unsafe code; it belongs into one of {UNSAFE:?}"));
         }
     }
@@ -287,8 +304,20 @@ fn no_match_on_a_closed_list_has_a_wildcard() {
 #[test]
 fn the_top_level_is_the_agreed_one() {
     const AGREED: &[&str] = &[
-        "Cargo.toml", "Cargo.lock", "netstack", "vswitch", "nat", "lb", "ffi", "benches", "examples", "tests", "README.md",
-        "LICENSE-MIT", "LICENSE-APACHE", "target",
+        "Cargo.toml",
+        "Cargo.lock",
+        "netstack",
+        "vswitch",
+        "nat",
+        "lb",
+        "ffi",
+        "benches",
+        "examples",
+        "tests",
+        "README.md",
+        "LICENSE-MIT",
+        "LICENSE-APACHE",
+        "target",
     ];
     let found: BTreeMap<String, ()> = fs::read_dir(top())
         .unwrap()

@@ -206,6 +206,7 @@ mod tests {
             dont_fragment: false,
             fragment: None,
             source_route: false,
+            option_problem: None,
             transport: Transport::Udp { source_port: 1, destination_port: 2 },
         }
     }

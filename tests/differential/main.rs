@@ -17,8 +17,8 @@ use std::time::Duration;
 use exceptions::{EXCEPTIONS, Ours};
 use netstack::addr::{MacAddr, PortId, SegmentId};
 use netstack::config::{
-    Config, GatewayConfig, Limits, NextHop, PortConfig, ReversePath, RouteConfig, RouteTarget, SegmentConfig, Snapshot,
-    Station, VlanMode,
+    Config, GatewayConfig, Limits, NextHop, PortConfig, ReversePath, RouteConfig, RouteTarget, SegmentConfig,
+    Snapshot, Station, VlanMode,
 };
 use netstack::emit;
 use netstack::frame::{Frame, FrameBatch, FramePool};
@@ -44,7 +44,11 @@ fn the_same_packets_through_linux_and_through_us() {
     if !nix::unistd::geteuid().is_root() {
         return skip("differential", "making a Linux router needs root");
     }
-    if Command::new("/usr/bin/python3").args(["-c", "import scapy"]).output().is_ok_and(|o| !o.status.success()) {
+    if Command::new("/usr/bin/python3")
+        .args(["-c", "import scapy"])
+        .output()
+        .is_ok_and(|o| !o.status.success())
+    {
         return skip("differential", "python3-scapy is not installed");
     }
     let output = Command::new("/usr/bin/python3")
@@ -71,7 +75,13 @@ fn the_same_packets_through_linux_and_through_us() {
             wrong.push(format!("exception {name:?} is not needed: the outputs are equal"));
         }
     }
-    assert!(wrong.is_empty(), "{} differences from Linux {}:\n{}", wrong.len(), results["kernel"], wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} differences from Linux {}:\n{}",
+        wrong.len(),
+        results["kernel"],
+        wrong.join("\n")
+    );
 }
 
 fn cases(list: &Value) -> Vec<Case> {
@@ -187,7 +197,14 @@ fn answer(pool: &mut FramePool, frame: &[u8]) -> Option<Frame> {
         Network::Ip(ip) => match (parse::neighbor_discovery(frame, &ip).ok()??, ip.source) {
             (NeighborDiscovery::Solicit { target, .. }, IpAddr::V6(source)) => {
                 let mac = mac_of(IpAddr::V6(target))?;
-                Some(emit::neighbor_advertisement(pool, target, mac, Some((link.source, source)), false, true))
+                Some(emit::neighbor_advertisement(
+                    pool,
+                    target,
+                    mac,
+                    Some((link.source, source)),
+                    false,
+                    true,
+                ))
             }
             _ => None,
         },
@@ -219,7 +236,8 @@ impl Switched {
             vlan: VlanMode::Access(SegmentId(0)),
             station: Station::Foreign,
         };
-        let segment = SegmentConfig { id: SegmentId(0), name: "br0".into(), mtu: 1500, gateway: None, bridge: true };
+        let segment =
+            SegmentConfig { id: SegmentId(0), name: "br0".into(), mtu: 1500, gateway: None, bridge: true };
         let names = vec!["p0", "p1", "p2"];
         let ports = (0..).zip(&names).map(|(id, name)| port(id, name)).collect();
         Self::new(Config { ports, segments: vec![segment], routes: Vec::new() }, names)
@@ -240,7 +258,16 @@ impl Switched {
                 reverse_path: ReversePath::Off,
                 node_local: false,
             };
-            (port, SegmentConfig { id: SegmentId(id), name: name.into(), mtu, gateway: Some(gateway), bridge: true })
+            (
+                port,
+                SegmentConfig {
+                    id: SegmentId(id),
+                    name: name.into(),
+                    mtu,
+                    gateway: Some(gateway),
+                    bridge: true,
+                },
+            )
         };
         let (port_a, a) = side(0, "a", "02:00:00:00:0a:01", 1500, ["10.1.0.1/24", "fd00:1::1/64"]);
         let (port_b, b) = side(1, "b", "02:00:00:00:0b:01", 1280, ["10.2.0.1/24", "fd00:2::1/64"]);
@@ -269,7 +296,13 @@ impl Switched {
     fn introduce(&mut self, side: &str, v4: &str, v6: &str, mac: &str, router: (&str, &str)) {
         let mac: MacAddr = mac.parse().unwrap();
         let mut pool = FramePool::new();
-        let arp = emit::arp_request(&mut pool, mac, v4.parse().unwrap(), router.0.parse().unwrap(), MacAddr::BROADCAST);
+        let arp = emit::arp_request(
+            &mut pool,
+            mac,
+            v4.parse().unwrap(),
+            router.0.parse().unwrap(),
+            MacAddr::BROADCAST,
+        );
         let nd =
             emit::neighbor_solicitation(&mut pool, mac, v6.parse().unwrap(), router.1.parse().unwrap(), None);
         for frame in [arp, nd] {
@@ -292,7 +325,9 @@ impl Switched {
                 for frame in batch.drain() {
                     match answer(&mut self.pool, frame.bytes()) {
                         Some(reply) => replies.push((port, reply)),
-                        None => out.push((self.ports[usize::from(port.0)].to_owned(), frame.bytes().to_vec())),
+                        None => {
+                            out.push((self.ports[usize::from(port.0)].to_owned(), frame.bytes().to_vec()))
+                        }
                     }
                     self.pool.recycle(frame);
                 }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use netstack::addr::{IpNet, PortId, SegmentId};
 use netstack::config::{
-    Config, GatewayConfig, Limits, NextHop, PortConfig, ReversePath, RouteConfig, RouteTarget, SegmentConfig, Snapshot,
-    Station, VlanMode,
+    Config, GatewayConfig, Limits, NextHop, PortConfig, ReversePath, RouteConfig, RouteTarget, SegmentConfig,
+    Snapshot, Station, VlanMode,
 };
 use netstack::frame::{FrameBatch, FramePool, MAX_FRAME};
 use netstack::offload::{Checksum, Offload, OffloadFeatures, SegmentKind, Segmentation};
@@ -53,10 +53,16 @@ pub fn everything() -> Config {
         id: PortId(5),
         name: "trunk".into(),
         offload: none,
-        vlan: VlanMode::Trunk { native: Some(SegmentId(3)), tagged: vec![(10, SegmentId(0)), (20, SegmentId(1))] },
+        vlan: VlanMode::Trunk {
+            native: Some(SegmentId(3)),
+            tagged: vec![(10, SegmentId(0)), (20, SegmentId(1))],
+        },
         station: Station::Foreign,
     });
-    let via = |gateway: &str| NextHop { segment: SegmentId(1), gateway: Some(gateway.parse().expect("an address")) };
+    let via = |gateway: &str| NextHop {
+        segment: SegmentId(1),
+        gateway: Some(gateway.parse().expect("an address")),
+    };
     let route = |prefix: &str, target| RouteConfig { prefix: net(prefix), target };
     Config {
         ports,
@@ -113,11 +119,15 @@ pub fn switch(data: &[u8]) {
             1 => drop(switch.install(if step & 1 == 0 { full.clone() } else { fewer.clone() })),
             2 => drain(&mut switch, &mut batch, &mut pool),
             _ => {
-                let length = usize::from(u16::from_be_bytes([input.octet().unwrap_or(0), input.octet().unwrap_or(64)]));
+                let length = usize::from(u16::from_be_bytes([
+                    input.octet().unwrap_or(0),
+                    input.octet().unwrap_or(64),
+                ]));
                 let mut frame = pool.copy_of(input.octets(length.min(MAX_FRAME)));
                 frame.offload = offload(step, &mut input);
                 let _ = batch.push(frame);
-                let explained = batch.iter().next().map(|f| switch.explain(now, PortId(u16::from(step & 7)), f.bytes()));
+                let explained =
+                    batch.iter().next().map(|f| switch.explain(now, PortId(u16::from(step & 7)), f.bytes()));
                 drop(explained);
                 switch.handle_frames(now, PortId(u16::from(step & 7)), &mut batch);
             }
@@ -138,7 +148,10 @@ fn drain(switch: &mut Switch, batch: &mut FrameBatch, pool: &mut FramePool) {
         let features = switch.snapshot().port(port).map(netstack::config::Port::offload);
         for frame in batch.drain() {
             if let Some(features) = features {
-                assert!(frame.offload.segmentation.is_none_or(|s| features.takes(s.kind)), "a super-frame for {port}");
+                assert!(
+                    frame.offload.segmentation.is_none_or(|s| features.takes(s.kind)),
+                    "a super-frame for {port}"
+                );
                 let partial = matches!(frame.offload.checksum, Checksum::Partial { .. });
                 assert!(features.checksum || !partial, "an unfinished checksum for {port}");
             }

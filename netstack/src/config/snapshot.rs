@@ -14,8 +14,8 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use super::{
-    Config, ConfigErrors, NextHop, PortConfig, ReversePath, RouteTarget, SegmentConfig, Station as StationConfig, VlanMode,
-    validate,
+    Config, ConfigErrors, NextHop, PortConfig, ReversePath, RouteTarget, SegmentConfig,
+    Station as StationConfig, VlanMode, validate,
 };
 use crate::addr::{IpNet, MacAddr, PortId, SegmentId};
 use crate::frame::OffloadFeatures;
@@ -108,21 +108,29 @@ impl Snapshot {
     /// All that is wrong with `config`.
     pub fn compile(config: Config, previous: Option<&Self>) -> Result<Arc<Self>, ConfigErrors> {
         validate::validate(&config)?;
-        let ports = index_by(&config.ports, |p| usize::from(p.id.0), |port| {
-            let old = previous.and_then(|p| p.ports.get(usize::from(port.id.0))?.as_ref());
-            match old {
-                Some(old) if old.config == *port => Arc::clone(old),
-                _ => Arc::new(Port::compile(port)),
-            }
-        });
-        let segments = index_by(&config.segments, |s| usize::from(s.id.0), |segment| {
-            let new = Segment::compile(segment, &config.ports);
-            let old = previous.and_then(|p| p.segments.get(usize::from(segment.id.0))?.as_ref());
-            match old {
-                Some(old) if old.same(&new) => Arc::clone(old),
-                _ => Arc::new(new),
-            }
-        });
+        let ports = index_by(
+            &config.ports,
+            |p| usize::from(p.id.0),
+            |port| {
+                let old = previous.and_then(|p| p.ports.get(usize::from(port.id.0))?.as_ref());
+                match old {
+                    Some(old) if old.config == *port => Arc::clone(old),
+                    _ => Arc::new(Port::compile(port)),
+                }
+            },
+        );
+        let segments = index_by(
+            &config.segments,
+            |s| usize::from(s.id.0),
+            |segment| {
+                let new = Segment::compile(segment, &config.ports);
+                let old = previous.and_then(|p| p.segments.get(usize::from(segment.id.0))?.as_ref());
+                match old {
+                    Some(old) if old.same(&new) => Arc::clone(old),
+                    _ => Arc::new(new),
+                }
+            },
+        );
         let router = match previous {
             Some(p) if p.routes_like(&config) => Arc::clone(&p.router),
             _ => Arc::new(Router::compile(&config)),
@@ -386,7 +394,8 @@ impl Gateway {
 /// Addresses of managed stations behind node-local links, by segment.
 fn node_local_stations(config: &Config) -> impl Iterator<Item = (SegmentId, Vec<IpAddr>)> {
     config.ports.iter().filter_map(|port| {
-        let (VlanMode::Access(id), StationConfig::Managed { addresses, .. }) = (&port.vlan, &port.station) else {
+        let (VlanMode::Access(id), StationConfig::Managed { addresses, .. }) = (&port.vlan, &port.station)
+        else {
             return None;
         };
         let segment = config.segments.iter().find(|s| s.id == *id)?;
@@ -477,7 +486,9 @@ impl Target {
         let (connected, hops): (Option<SegmentId>, &[NextHop]) = match self {
             Self::Connected(segment) => (Some(*segment), &[]),
             Self::Configured(RouteTarget::Via(hops)) => (None, hops),
-            Self::Configured(RouteTarget::Blackhole | RouteTarget::Unreachable | RouteTarget::Prohibit) => (None, &[]),
+            Self::Configured(RouteTarget::Blackhole | RouteTarget::Unreachable | RouteTarget::Prohibit) => {
+                (None, &[])
+            }
         };
         connected.into_iter().chain(hops.iter().map(|h| h.segment))
     }

@@ -6,7 +6,9 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::net::IpAddr;
 
-use super::{Config, GatewayConfig, NextHop, PortConfig, RouteConfig, RouteTarget, SegmentConfig, Station, VlanMode};
+use super::{
+    Config, GatewayConfig, NextHop, PortConfig, RouteConfig, RouteTarget, SegmentConfig, Station, VlanMode,
+};
 use crate::addr::{IpNet, MacAddr, PortId, SegmentId};
 
 /// One thing that is wrong, naming what and where.
@@ -140,7 +142,9 @@ pub enum ConfigError {
         gateway: IpAddr,
     },
     /// Two routes for one prefix.
-    #[error("route {prefix} is defined twice, or is already a segment's own; several next hops go into one route")]
+    #[error(
+        "route {prefix} is defined twice, or is already a segment's own; several next hops go into one route"
+    )]
     DuplicateRoute {
         /// The prefix.
         prefix: IpNet,
@@ -204,7 +208,12 @@ impl<'a> Check<'a> {
             let v6 = segment.gateway.iter().flat_map(|g| &g.addresses).any(|a| a.addr().is_ipv6());
             let (least, family) = if v6 { (1280, "IPv6") } else { (68, "IPv4") };
             if segment.mtu < least {
-                self.error(ConfigError::Mtu { segment: segment.name.clone(), mtu: segment.mtu, least, family });
+                self.error(ConfigError::Mtu {
+                    segment: segment.name.clone(),
+                    mtu: segment.mtu,
+                    least,
+                    family,
+                });
             }
             if let Some(gateway) = &segment.gateway {
                 self.gateway(segment, gateway);
@@ -265,7 +274,10 @@ impl<'a> Check<'a> {
 
     fn segment_named(&mut self, port: &PortConfig, segment: SegmentId) {
         if !self.segments.contains_key(&segment) {
-            self.error(ConfigError::UnknownSegment { place: alloc::format!("port {:?}", port.name), segment });
+            self.error(ConfigError::UnknownSegment {
+                place: alloc::format!("port {:?}", port.name),
+                segment,
+            });
         }
     }
 
@@ -282,7 +294,8 @@ impl<'a> Check<'a> {
             }
         }
         for port in &self.config.ports {
-            let (VlanMode::Access(segment), Station::Managed { mac, addresses: own }) = (&port.vlan, &port.station)
+            let (VlanMode::Access(segment), Station::Managed { mac, addresses: own }) =
+                (&port.vlan, &port.station)
             else {
                 continue;
             };
@@ -349,7 +362,8 @@ impl<'a> Check<'a> {
                 self.error(ConfigError::NotRouted { prefix, segment: hop.segment });
             }
             Some(segment) => {
-                let own = segment.gateway.iter().flat_map(|g| &g.addresses).any(|n| Some(n.addr()) == hop.gateway);
+                let own =
+                    segment.gateway.iter().flat_map(|g| &g.addresses).any(|n| Some(n.addr()) == hop.gateway);
                 if let (true, Some(gateway)) = (own, hop.gateway) {
                     self.error(ConfigError::GatewayIsSelf { prefix, gateway });
                 }

@@ -181,6 +181,7 @@ impl Recipe {
             dont_fragment: self.v6,
             fragment: None,
             source_route: false,
+            option_problem: None,
             transport,
         };
         (frame, ip)

@@ -39,7 +39,7 @@ pub(super) fn parse(frame: &[u8], offset: usize) -> Result<Ip, DropReason> {
     if !checksum::is_valid(checksum::sum(&arrived[..header_len])) {
         return Err(DropReason::Ipv4Checksum);
     }
-    let source_route = options(&arrived[MIN_HEADER..header_len])?;
+    let (source_route, option_problem) = options(&arrived[MIN_HEADER..header_len]);
     let position = u16::from_be_bytes([header[6], header[7]]);
     let fragment = fragment(position, u16::from_be_bytes([header[4], header[5]]), header_len, total_len)?;
     let protocol = header[9];
@@ -55,6 +55,7 @@ pub(super) fn parse(frame: &[u8], offset: usize) -> Result<Ip, DropReason> {
         dont_fragment: position & FLAG_DONT_FRAGMENT != 0,
         fragment,
         source_route,
+        option_problem,
         transport: transport::parse(
             &frame[transport_offset..end],
             protocol,
@@ -64,24 +65,25 @@ pub(super) fn parse(frame: &[u8], offset: usize) -> Result<Ip, DropReason> {
     })
 }
 
-/// Walks the options; says whether one of them asks for source routing.
-fn options(mut rest: &[u8]) -> Result<bool, DropReason> {
-    let mut source_route = false;
-    while let [kind, tail @ ..] = rest {
-        match *kind {
+/// Walks the options; says whether one of them asks for source routing, and where one of impossible length stands, from
+/// the start of the IP header. What stands behind such a one is not read.
+fn options(options: &[u8]) -> (bool, Option<u8>) {
+    let (mut source_route, mut at) = (false, 0);
+    while let Some(&kind) = options.get(at) {
+        match kind {
             OPTION_END => break,
-            OPTION_NOP => rest = tail,
+            OPTION_NOP => at += 1,
             kind => {
-                let len = tail.first().map_or(0, |&len| usize::from(len));
-                if len < 2 || len > rest.len() {
-                    return Err(DropReason::Ipv4Options);
+                let len = options.get(at + 1).map_or(0, |&len| usize::from(len));
+                if len < 2 || at + len > options.len() {
+                    return (source_route, u8::try_from(MIN_HEADER + at).ok());
                 }
                 source_route |= matches!(kind, OPTION_LSRR | OPTION_SSRR);
-                rest = &rest[len..];
+                at += len;
             }
         }
     }
-    Ok(source_route)
+    (source_route, None)
 }
 
 /// The fragment's position, if it is one. The header counts towards the longest datagram, because the datagram that

@@ -86,6 +86,7 @@ pub(super) fn parse(frame: &[u8], offset: usize) -> Result<Ip, DropReason> {
         dont_fragment: true,
         fragment: chain.fragment,
         source_route: false,
+        option_problem: None,
         transport,
     })
 }

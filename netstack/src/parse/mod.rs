@@ -117,6 +117,9 @@ pub struct Ip {
     pub fragment: Option<Fragment>,
     /// IPv4 loose or strict source routing is asked for (options 131 and 137).
     pub source_route: bool,
+    /// Where an IPv4 option of impossible length stands, in octets from the start of the header: the router tells the
+    /// sender (RFC 792, parameter problem), everybody else drops the packet.
+    pub option_problem: Option<u8>,
     /// What was read of the upper layer's header.
     pub transport: Transport,
 }

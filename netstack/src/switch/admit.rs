@@ -8,7 +8,7 @@ use crate::bridge;
 use crate::config::{Port, Segment, Snapshot, Station};
 use crate::frame::Frame;
 use crate::offload::{self, Checksum};
-use crate::parse::{self, Ip, Link, Network, NeighborDiscovery, Transport, ethertype};
+use crate::parse::{self, Ip, Link, NeighborDiscovery, Network, Transport, ethertype};
 use crate::verdict::DropReason;
 
 /// A frame that has been let in. Its tag is gone: from here on a segment stands for a VLAN.
@@ -78,6 +78,9 @@ pub(super) fn admit<'s, R: Recorder>(
         debug_assert!(fits);
     }
     if let Some(Network::Ip(ip)) = &arrival.network {
+        if ip.option_problem.is_some() && arrival.is_managed() && !arrival.to_gateway() {
+            return Err(DropReason::Ipv4Options);
+        }
         arrival.discovery = match parse::neighbor_discovery(frame.bytes(), ip) {
             Ok(message) => message,
             Err(reason) if strict || segment.gateway().is_some() => return Err(reason),
@@ -95,8 +98,8 @@ pub(super) fn admit<'s, R: Recorder>(
 /// answer. Everything else is bridged whatever it carries.
 fn look_inside(arrival: &Arrival<'_>, frame: &Frame, strict: bool) -> Result<Option<Network>, DropReason> {
     let link = &arrival.link;
-    let maybe_discovery =
-        link.ethertype == ethertype::ARP || (link.ethertype == ethertype::IPV6 && link.destination.is_multicast());
+    let maybe_discovery = link.ethertype == ethertype::ARP
+        || (link.ethertype == ethertype::IPV6 && link.destination.is_multicast());
     if !strict && !maybe_discovery {
         return Ok(None);
     }
@@ -127,7 +130,8 @@ fn guard(arrival: &Arrival<'_>, mac: MacAddr, addresses: &[IpAddr]) -> Result<()
     let owns = |a: IpAddr| addresses.contains(&a) || a == IpAddr::V6(mac.link_local());
     match &arrival.network {
         Some(Network::Arp(arp)) => {
-            let sender = arp.sender_mac == mac && (arp.sender.is_unspecified() || owns(IpAddr::V4(arp.sender)));
+            let sender =
+                arp.sender_mac == mac && (arp.sender.is_unspecified() || owns(IpAddr::V4(arp.sender)));
             if sender { Ok(()) } else { Err(DropReason::SpoofedArp) }
         }
         Some(Network::Ip(ip)) => {

@@ -110,7 +110,14 @@ impl Switch {
         self.pool.recycle(frame);
     }
 
-    fn route(&mut self, snapshot: &Snapshot, now: Duration, arrival: &Arrival<'_>, route: Route, frame: Frame) {
+    fn route(
+        &mut self,
+        snapshot: &Snapshot,
+        now: Duration,
+        arrival: &Arrival<'_>,
+        route: Route,
+        frame: Frame,
+    ) {
         let ingress = arrival.port.id();
         let Some(egress) = snapshot.segment(route.egress) else {
             return self.drop_frame(ingress, frame, DropReason::NoRoute);
@@ -126,7 +133,15 @@ impl Switch {
                 match self.port_of(now, egress, route.plan.destination) {
                     Some(port) => {
                         self.count_fate(ingress, Fate::Forwarded);
-                        self.transmit(snapshot, port, egress, &route.plan, route.fragment, frame, Origin::Forwarded);
+                        self.transmit(
+                            snapshot,
+                            port,
+                            egress,
+                            &route.plan,
+                            route.fragment,
+                            frame,
+                            Origin::Forwarded,
+                        );
                     }
                     None => self.transmit_unlearned(snapshot, ingress, egress, &route, frame),
                 }
@@ -150,16 +165,32 @@ impl Switch {
         self.count_fate(ingress, Fate::Flooded);
         for (i, &port) in egress.foreign().iter().enumerate().rev() {
             if i == 0 {
-                return self.transmit(snapshot, port, egress, &route.plan, route.fragment, frame, Origin::FloodCopy);
+                return self.transmit(
+                    snapshot,
+                    port,
+                    egress,
+                    &route.plan,
+                    route.fragment,
+                    frame,
+                    Origin::FloodCopy,
+                );
             }
             let copy = self.pool.duplicate(&frame);
             self.transmit(snapshot, port, egress, &route.plan, route.fragment, copy, Origin::FloodCopy);
         }
     }
 
-    fn park(&mut self, snapshot: &Snapshot, now: Duration, arrival: &Arrival<'_>, route: Route, frame: Frame) {
+    fn park(
+        &mut self,
+        snapshot: &Snapshot,
+        now: Duration,
+        arrival: &Arrival<'_>,
+        route: Route,
+        frame: Frame,
+    ) {
         let ingress = arrival.port.id();
-        let Ok(Resolving { slot, solicit }) = self.neighbors.resolve(now, route.egress, route.next_hop) else {
+        let Ok(Resolving { slot, solicit }) = self.neighbors.resolve(now, route.egress, route.next_hop)
+        else {
             self.event(Event::NeighborTableFull { segment: route.egress });
             return self.drop_frame(ingress, frame, DropReason::NeighborTableFull);
         };
@@ -209,7 +240,15 @@ impl Switch {
             context.plan.destination = mac;
             match self.port_of(now, egress, mac).or_else(|| egress.foreign().first().copied()) {
                 Some(port) => {
-                    self.transmit(snapshot, port, egress, &context.plan, context.fragment, frame, Origin::Unparked);
+                    self.transmit(
+                        snapshot,
+                        port,
+                        egress,
+                        &context.plan,
+                        context.fragment,
+                        frame,
+                        Origin::Unparked,
+                    );
                 }
                 None => self.drop_parked(frame, &context, DropReason::NoOtherPort),
             }
@@ -230,9 +269,13 @@ impl Switch {
         let source = gateway.source_for(target).or_else(|| snapshot.router().any_own(target.is_ipv4()));
         let Some(source) = source else { return };
         let frame = match (source, target) {
-            (IpAddr::V4(source), IpAddr::V4(target)) => {
-                emit::arp_request(&mut self.pool, gateway.mac, source, target, unicast.unwrap_or(MacAddr::BROADCAST))
-            }
+            (IpAddr::V4(source), IpAddr::V4(target)) => emit::arp_request(
+                &mut self.pool,
+                gateway.mac,
+                source,
+                target,
+                unicast.unwrap_or(MacAddr::BROADCAST),
+            ),
             (IpAddr::V6(source), IpAddr::V6(target)) => {
                 emit::neighbor_solicitation(&mut self.pool, gateway.mac, source, target, unicast)
             }
@@ -247,7 +290,9 @@ impl Switch {
         self.neighbors.handle_timeout(now, super::TIMEOUT_BUDGET, &mut |action| actions.push(action));
         for action in actions.drain(..) {
             match action {
-                NeighborAction::Solicit { segment, ip, unicast_to } => self.solicit(snapshot, segment, ip, unicast_to),
+                NeighborAction::Solicit { segment, ip, unicast_to } => {
+                    self.solicit(snapshot, segment, ip, unicast_to)
+                }
                 NeighborAction::Failed { segment, ip, slot } => {
                     self.event(Event::NeighborFailed { segment, address: ip });
                     while let Some((frame, context)) = self.parked.take_oldest(slot) {
@@ -262,7 +307,8 @@ impl Switch {
 
     /// Tells a parked frame's sender that its next hop did not answer.
     fn unreachable(&mut self, snapshot: &Snapshot, now: Duration, frame: &Frame, context: &Waiting) {
-        let (Some(port), Some(segment)) = (snapshot.port(context.ingress), snapshot.segment(context.ingress_segment))
+        let (Some(port), Some(segment)) =
+            (snapshot.port(context.ingress), snapshot.segment(context.ingress_segment))
         else {
             return;
         };
@@ -275,7 +321,14 @@ impl Switch {
     }
 
     /// Sends our own frame back by the port and to the station that a frame came from.
-    fn answer(&mut self, snapshot: &Snapshot, now: Duration, arrival: &Arrival<'_>, frame: &Frame, answer: &Answer) {
+    fn answer(
+        &mut self,
+        snapshot: &Snapshot,
+        now: Duration,
+        arrival: &Arrival<'_>,
+        frame: &Frame,
+        answer: &Answer,
+    ) {
         let Some(gateway) = arrival.segment.gateway() else {
             // A purely bridged segment still answers discovery on behalf of its managed stations.
             if let Some(reply) = self.discovery_answer(answer) {
@@ -286,7 +339,9 @@ impl Switch {
         let (own, peer, link) = (gateway.mac, arrival.link.source, &arrival.link);
         let reply = match (answer, &arrival.network) {
             (Answer::Discovery { .. }, _) => self.discovery_answer(answer),
-            (Answer::Echo, Some(Network::Ip(ip))) => emit::echo_reply(&mut self.pool, frame.bytes(), link, ip),
+            (Answer::Echo, Some(Network::Ip(ip))) => {
+                emit::echo_reply(&mut self.pool, frame.bytes(), link, ip)
+            }
             (Answer::Reset, Some(Network::Ip(ip))) if self.limiter.allow(now, ip.source) => {
                 emit::tcp_reset(&mut self.pool, frame.bytes(), link, ip)
             }
@@ -311,10 +366,17 @@ impl Switch {
             (IpAddr::V4(target), None) => {
                 emit::arp_reply(&mut self.pool, mac, target, asker_mac, Ipv4Addr::UNSPECIFIED)
             }
-            (IpAddr::V6(target), Some(IpAddr::V6(asker))) => {
-                emit::neighbor_advertisement(&mut self.pool, target, mac, Some((asker_mac, asker)), router, true)
+            (IpAddr::V6(target), Some(IpAddr::V6(asker))) => emit::neighbor_advertisement(
+                &mut self.pool,
+                target,
+                mac,
+                Some((asker_mac, asker)),
+                router,
+                true,
+            ),
+            (IpAddr::V6(target), None) => {
+                emit::neighbor_advertisement(&mut self.pool, target, mac, None, router, true)
             }
-            (IpAddr::V6(target), None) => emit::neighbor_advertisement(&mut self.pool, target, mac, None, router, true),
             (IpAddr::V4(_), Some(IpAddr::V6(_))) | (IpAddr::V6(_), Some(IpAddr::V4(_))) => return None,
         })
     }

@@ -67,7 +67,9 @@ fn read_ndisc(source: IpAddr, message: &NeighborDiscovery) -> Option<Discovery> 
             let hearing = Hearing::Advertisement { solicited, override_flag: override_ };
             Some(Discovery::Tell { address: IpAddr::V6(target), mac: target_link, hearing })
         }
-        NeighborDiscovery::RouterSolicit | NeighborDiscovery::RouterAdvert | NeighborDiscovery::Redirect => None,
+        NeighborDiscovery::RouterSolicit | NeighborDiscovery::RouterAdvert | NeighborDiscovery::Redirect => {
+            None
+        }
     }
 }
 
@@ -83,7 +85,9 @@ pub(super) fn decide<R: Recorder>(arrival: &Arrival<'_>, recorder: &mut R) -> Op
         && !arrival.is_managed()
         && is_ours(segment, address)
     {
-        recorder.step(Stage::Discovery, || alloc::format!("{address} is claimed by {}, but it is ours", arrival.link.source));
+        recorder.step(Stage::Discovery, || {
+            alloc::format!("{address} is claimed by {}, but it is ours", arrival.link.source)
+        });
         return Some(Decision::dropped(DropReason::ManagedAddressClaimed));
     }
     match message {
@@ -113,7 +117,10 @@ fn ask<R: Recorder>(
     if let Some(gateway) = segment.gateway().filter(|g| g.has(target)) {
         recorder.step(Stage::Discovery, || alloc::format!("{target} is the gateway, at {}", gateway.mac));
         let answer = Answer::Discovery { target, mac: gateway.mac, router: true, asker: sender, asker_mac };
-        return Some(Decided { decision: Decision::Consume(Some(answer)), hearsay: hearsay(Hearing::Solicitation) });
+        return Some(Decided {
+            decision: Decision::Consume(Some(answer)),
+            hearsay: hearsay(Hearing::Solicitation),
+        });
     }
     if let Some(station) = segment.station_by_address(target) {
         recorder.step(Stage::Discovery, || alloc::format!("{target} is managed, at {}", station.mac));
@@ -126,7 +133,8 @@ fn ask<R: Recorder>(
         return None;
     }
     // Managed stations have answered already: only a foreign station can know more.
-    recorder.step(Stage::Discovery, || alloc::format!("{target} is not known here, the foreign ports are asked"));
+    recorder
+        .step(Stage::Discovery, || alloc::format!("{target} is not known here, the foreign ports are asked"));
     Some(Decided { decision: Decision::Flood(Scope::Foreign), hearsay: hearsay(Hearing::Overheard) })
 }
 

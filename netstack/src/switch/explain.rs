@@ -158,7 +158,8 @@ fn leave(trace: &mut Trace, snapshot: &Snapshot, verb: &str, ports: &[PortId], f
         trace.outcome = dropped(DropReason::NoOtherPort);
         return;
     }
-    let names: Vec<&str> = ports.iter().map(|&p| snapshot.port(p).map_or("a closed port", |p| p.name())).collect();
+    let names: Vec<&str> =
+        ports.iter().map(|&p| snapshot.port(p).map_or("a closed port", |p| p.name())).collect();
     trace.step(Stage::Output, || alloc::format!("leaves by {}", names.join(", ")));
     trace.outcome = alloc::format!("{verb} to {}", names.join(", "));
     trace.ports = ports.to_vec();

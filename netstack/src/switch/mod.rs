@@ -188,7 +188,9 @@ impl Switch {
         }
         for segment in old.segments() {
             let kept = new.segment(segment.id());
-            if kept.is_none_or(|k| k.gateway().map(|g| &g.addresses) != segment.gateway().map(|g| &g.addresses)) {
+            if kept
+                .is_none_or(|k| k.gateway().map(|g| &g.addresses) != segment.gateway().map(|g| &g.addresses))
+            {
                 self.forget_neighbors(segment.id());
             }
         }

@@ -34,7 +34,14 @@ impl Switch {
 
     /// Sends an untagged frame of `segment` by `port`: completes what the device leaves to software, pushes the tag,
     /// and queues.
-    pub(super) fn send(&mut self, snapshot: &Snapshot, id: PortId, segment: &Segment, mut frame: Frame, origin: Origin) {
+    pub(super) fn send(
+        &mut self,
+        snapshot: &Snapshot,
+        id: PortId,
+        segment: &Segment,
+        mut frame: Frame,
+        origin: Origin,
+    ) {
         let Some((port, tag)) = snapshot.port(id).and_then(|p| Some((p, p.tag_for(segment.id())?))) else {
             return self.refuse(id, frame, EgressDrop::PortClosed, origin);
         };
@@ -55,7 +62,8 @@ impl Switch {
             return self.refuse(port.id(), frame, EgressDrop::OffloadInvalid, origin);
         };
         let mut pieces = core::mem::take(&mut self.pieces);
-        let cut = offload::segment(&frame, &ip, port.offload(), &mut self.pool, &mut |piece| pieces.push(piece));
+        let cut =
+            offload::segment(&frame, &ip, port.offload(), &mut self.pool, &mut |piece| pieces.push(piece));
         self.finish_pieces(port, tag, frame, origin, Origin::Segment, &mut pieces, cut.is_ok());
         self.pieces = pieces;
     }
@@ -80,7 +88,8 @@ impl Switch {
         let cut = if frame.offload.segmentation.is_some() {
             // A super-frame whose pieces are themselves too long: cut into pieces first, then those into fragments.
             let mut segments = core::mem::take(&mut self.segments);
-            let mut ok = offload::segment(&frame, &ip, OffloadFeatures::NONE, pool, &mut |s| segments.push(s)).is_ok();
+            let mut ok =
+                offload::segment(&frame, &ip, OffloadFeatures::NONE, pool, &mut |s| segments.push(s)).is_ok();
             for segment in segments.drain(..) {
                 ok &= fragment(&segment, mtu, pool, &mut pieces);
                 pool.recycle(segment);
@@ -145,12 +154,7 @@ impl Switch {
     }
 }
 
-fn fragment(
-    frame: &Frame,
-    mtu: usize,
-    pool: &mut crate::frame::FramePool,
-    pieces: &mut Vec<Frame>,
-) -> bool {
+fn fragment(frame: &Frame, mtu: usize, pool: &mut crate::frame::FramePool, pieces: &mut Vec<Frame>) -> bool {
     let Some(ip) = reparse(frame) else { return false };
     offload::fragment_ipv4(frame, &ip, mtu, pool, &mut |piece| pieces.push(piece)).is_ok()
 }

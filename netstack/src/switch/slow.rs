@@ -40,9 +40,18 @@ pub(super) enum Scope {
 /// A frame of our own in answer to one that came in; it leaves by the port that one came in by.
 pub(super) enum Answer {
     /// ARP reply or neighbour advertisement: `target` is at `mac`. `asker` is `None` for a probe.
-    Discovery { target: IpAddr, mac: MacAddr, router: bool, asker: Option<IpAddr>, asker_mac: MacAddr },
+    Discovery {
+        target: IpAddr,
+        mac: MacAddr,
+        router: bool,
+        asker: Option<IpAddr>,
+        asker_mac: MacAddr,
+    },
     Echo,
-    Icmp { error: IcmpError, source: IpAddr },
+    Icmp {
+        error: IcmpError,
+        source: IpAddr,
+    },
     Reset,
 }
 
@@ -119,7 +128,12 @@ impl Switch {
     }
 
     /// Layer 2: known station, learned address, or flood.
-    fn bridge<R: Recorder>(&self, now: core::time::Duration, arrival: &Arrival<'_>, recorder: &mut R) -> Decision {
+    fn bridge<R: Recorder>(
+        &self,
+        now: core::time::Duration,
+        arrival: &Arrival<'_>,
+        recorder: &mut R,
+    ) -> Decision {
         let (segment, destination) = (arrival.segment, arrival.link.destination);
         let drop = |reason| Decision::Drop { reason, answer: None };
         if !segment.bridges() {
@@ -137,7 +151,9 @@ impl Switch {
                 Decision::Bridge(port)
             }
             None => {
-                recorder.step(Stage::Classify, || alloc::format!("{destination} is unknown, flooded to foreign ports"));
+                recorder.step(Stage::Classify, || {
+                    alloc::format!("{destination} is unknown, flooded to foreign ports")
+                });
                 Decision::Flood(Scope::Foreign)
             }
         }
@@ -156,7 +172,12 @@ impl Switch {
     }
 
     /// The port that a station is behind: managed ones are known, others may have been learned.
-    pub(super) fn port_of(&self, now: core::time::Duration, segment: &Segment, mac: MacAddr) -> Option<PortId> {
+    pub(super) fn port_of(
+        &self,
+        now: core::time::Duration,
+        segment: &Segment,
+        mac: MacAddr,
+    ) -> Option<PortId> {
         match segment.station_by_mac(mac) {
             Some(station) => Some(station.port),
             None => self.fdb.lookup(now, segment.id(), mac),
@@ -167,10 +188,7 @@ impl Switch {
 /// Groups that only routers join: all-routers and the listener report address (RFC 3376 section 4.2.14, RFC 3810
 /// section 5.2.14). Managed stations are not routers.
 fn is_for_routers_only(mac: MacAddr) -> bool {
-    matches!(
-        mac.0,
-        [0x33, 0x33, 0, 0, 0, 0x02 | 0x16] | [0x01, 0x00, 0x5e, 0, 0, 0x02 | 0x16]
-    )
+    matches!(mac.0, [0x33, 0x33, 0, 0, 0, 0x02 | 0x16] | [0x01, 0x00, 0x5e, 0, 0, 0x02 | 0x16])
 }
 
 /// A packet for the router, and all that deciding about it needs.
@@ -192,6 +210,10 @@ impl Layer3<'_> {
         if route::martian_source(source) || (self.is_own(gateway, source) && !gateway.node_local) {
             return self.drop(DropReason::MartianSource, None);
         }
+        if let Some(pointer) = self.ip.option_problem {
+            let error = IcmpError::ParameterProblem { pointer: pointer.into() };
+            return self.drop(DropReason::Ipv4Options, self.error(error));
+        }
         if self.is_own(gateway, destination) {
             recorder.step(Stage::Classify, || alloc::format!("{destination} is the router's own address"));
             return self.local(gateway, recorder);
@@ -200,7 +222,9 @@ impl Layer3<'_> {
             return self.drop(DropReason::MulticastNotRouted, None);
         }
         if route::is_link_scoped(source) || route::is_link_scoped(destination) {
-            return self.drop(DropReason::BeyondScope, self.error(IcmpError::BeyondScope));
+            // RFC 4443 section 3.1 has a code for it; RFC 3927 section 7 asks for none.
+            let error = source.is_ipv6().then(|| self.error(IcmpError::BeyondScope)).flatten();
+            return self.drop(DropReason::BeyondScope, error);
         }
         if route::martian_destination(destination) || self.snapshot.router().is_broadcast(destination) {
             return self.drop(DropReason::MartianDestination, None);
@@ -227,7 +251,9 @@ impl Layer3<'_> {
             && segment != self.arrival.segment.id()
             && let Some(segment) = self.snapshot.segment(segment)
         {
-            recorder.step(Stage::Classify, || alloc::format!("handed to the machine itself on {:?}", segment.name()));
+            recorder.step(Stage::Classify, || {
+                alloc::format!("handed to the machine itself on {:?}", segment.name())
+            });
             return self.forward(gateway, segment, self.ip.destination, recorder);
         }
         if !self.is_intact() {
@@ -273,7 +299,9 @@ impl Layer3<'_> {
                 let hop = self.choose(hops);
                 (hop.segment, hop.gateway.unwrap_or(destination))
             }
-            Some(Target::Configured(RouteTarget::Blackhole)) => return self.drop(DropReason::RouteBlackhole, None),
+            Some(Target::Configured(RouteTarget::Blackhole)) => {
+                return self.drop(DropReason::RouteBlackhole, None);
+            }
             Some(Target::Configured(RouteTarget::Unreachable)) => {
                 return self.drop(DropReason::RouteUnreachable, self.error(IcmpError::RouteUnreachable));
             }
@@ -303,7 +331,13 @@ impl Layer3<'_> {
         *only
     }
 
-    fn forward<R: Recorder>(&self, gateway: &Gateway, egress: &Segment, next_hop: IpAddr, recorder: &mut R) -> Decision {
+    fn forward<R: Recorder>(
+        &self,
+        gateway: &Gateway,
+        egress: &Segment,
+        next_hop: IpAddr,
+        recorder: &mut R,
+    ) -> Decision {
         let Some(out) = egress.gateway() else {
             return self.drop(DropReason::NoRoute, self.error(IcmpError::NoRoute));
         };
@@ -315,14 +349,19 @@ impl Layer3<'_> {
         if offload::packet_size_on_wire(self.frame, &self.ip) > egress.mtu() {
             let mtu = u16::try_from(egress.mtu()).unwrap_or(u16::MAX);
             if self.ip.dont_fragment {
-                let error = if self.may_answer(Occasion::PacketTooBig) { self.unchecked_error(IcmpError::PacketTooBig { mtu }) } else { None };
+                let error = if self.may_answer(Occasion::PacketTooBig) {
+                    self.unchecked_error(IcmpError::PacketTooBig { mtu })
+                } else {
+                    None
+                };
                 return self.drop(DropReason::PacketTooBig, error);
             }
             recorder.step(Stage::Mtu, || alloc::format!("longer than {mtu} octets, will be fragmented"));
             fragment = Some(mtu);
         }
         let plan = Plan { destination: MacAddr::ZERO, source: out.mac, decrement };
-        let mut route = Route { egress: egress.id(), next_hop, adjacency: Adjacent::Unresolved, plan, fragment };
+        let mut route =
+            Route { egress: egress.id(), next_hop, adjacency: Adjacent::Unresolved, plan, fragment };
         match self.adjacency(egress, next_hop) {
             Found::Station(mac, port) => {
                 route.plan.destination = mac;
@@ -342,7 +381,9 @@ impl Layer3<'_> {
                 alloc::format!("{next_hop} is the managed station {} behind {port}", route.plan.destination)
             }
             Adjacent::Learned { .. } => alloc::format!("{next_hop} is at {}", route.plan.destination),
-            Adjacent::Unresolved => alloc::format!("{next_hop} is not known, the frame waits while it is asked for"),
+            Adjacent::Unresolved => {
+                alloc::format!("{next_hop} is not known, the frame waits while it is asked for")
+            }
         });
         Decision::Route(route)
     }
@@ -364,7 +405,9 @@ impl Layer3<'_> {
         match gateway.reverse_path {
             ReversePath::Off => true,
             ReversePath::Loose => reached().is_some_and(|t| t.segments().next().is_some()),
-            ReversePath::Strict => reached().is_some_and(|t| t.segments().any(|s| s == self.arrival.segment.id())),
+            ReversePath::Strict => {
+                reached().is_some_and(|t| t.segments().any(|s| s == self.arrival.segment.id()))
+            }
         }
     }
 
@@ -387,10 +430,11 @@ impl Layer3<'_> {
     fn unchecked_error(&self, error: IcmpError) -> Option<Answer> {
         let gateway = self.arrival.segment.gateway()?;
         let router = self.snapshot.router();
-        let global = |a: &IpAddr| !route::is_link_scoped(*a);
+        // To a link-local source from a link-local address (RFC 6724 rule 2), else from one that is valid everywhere.
+        let fits = |a: &IpAddr| route::is_link_scoped(*a) == route::is_link_scoped(self.ip.source);
         let source = gateway
             .source_for(self.ip.source)
-            .filter(global)
+            .filter(fits)
             .or_else(|| router.any_own(self.ip.source.is_ipv4()))
             .or_else(|| gateway.source_for(self.ip.source))?;
         Some(Answer::Icmp { error, source })
