@@ -107,7 +107,7 @@ impl Epoll {
 }
 
 #[cfg(feature = "tap")]
-pub(crate) use tap::{TapFd, set_nonblocking};
+pub(crate) use tap::TapFd;
 
 #[cfg(feature = "tap")]
 mod tap {
@@ -163,6 +163,11 @@ mod tap {
             &self.0
         }
 
+        /// Gives the file up.
+        pub(crate) fn into_file(self) -> File {
+            self.0
+        }
+
         /// Makes or joins the interface (TUNSETIFF) and returns the name it has.
         pub(crate) fn set_interface(&self, name: &str, flags: libc::c_int) -> io::Result<String> {
             let mut request = InterfaceRequest::new(name, flags);
@@ -201,7 +206,7 @@ mod tap {
     }
 
     /// Sets O_NONBLOCK and FD_CLOEXEC, whoever made the descriptor.
-    pub(crate) fn set_nonblocking(fd: &OwnedFd) -> io::Result<()> {
+    fn set_nonblocking(fd: &OwnedFd) -> io::Result<()> {
         let fd = fd.as_raw_fd();
         // SAFETY: these commands of fcntl take and return integers.
         unsafe {
