@@ -1,6 +1,13 @@
 //! Standard or loom primitives, and the only file that names either. Everything shared between threads goes through
 //! here, so that `RUSTFLAGS="--cfg loom"` checks every interleaving of it.
 
+mod link;
+
+pub use link::{LinkGone, LinkReceiver, LinkSender, LinkState, Notify, SendError, link};
+
+/// The channel that commands travel over. The same under loom: it is not part of any model, crossbeam tests it.
+pub use crossbeam::channel;
+
 #[cfg(not(loom))]
 mod real {
     pub use parking_lot::RwLock;
@@ -35,6 +42,7 @@ mod real {
 }
 
 #[cfg(loom)]
+#[expect(missing_docs, reason = "the same items as in `real`, which documents them")]
 mod model {
     pub use loom::sync::Arc;
     pub use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
@@ -59,15 +67,19 @@ mod model {
     }
 
     /// The bounded queue's meaning, without its lock-free implementation (crossbeam tests that itself).
+    ///
+    /// `is_empty` reads a length beside the lock: under the lock it would order everything around it, and a model of
+    /// who-sleeps-while-who-pushes would pass without the fences it is there to check.
     #[derive(Debug)]
     pub struct Queue<T> {
         items: loom::sync::Mutex<VecDeque<T>>,
+        len: AtomicU64,
         capacity: usize,
     }
 
     impl<T> Queue<T> {
         pub fn new(capacity: usize) -> Self {
-            Self { items: loom::sync::Mutex::new(VecDeque::new()), capacity }
+            Self { items: loom::sync::Mutex::new(VecDeque::new()), len: AtomicU64::new(0), capacity }
         }
 
         pub fn push(&self, value: T) -> Result<(), T> {
@@ -76,15 +88,19 @@ mod model {
                 return Err(value);
             }
             items.push_back(value);
+            self.len.fetch_add(1, Ordering::Release);
             Ok(())
         }
 
         pub fn pop(&self) -> Option<T> {
-            self.items.lock().expect("a model thread panicked").pop_front()
+            let mut items = self.items.lock().expect("a model thread panicked");
+            let value = items.pop_front()?;
+            self.len.fetch_sub(1, Ordering::Release);
+            Some(value)
         }
 
         pub fn is_empty(&self) -> bool {
-            self.items.lock().expect("a model thread panicked").is_empty()
+            self.len.load(Ordering::Acquire) == 0
         }
     }
 }

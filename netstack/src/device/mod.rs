@@ -6,6 +6,8 @@ use crate::frame::{FrameBatch, FramePool, OffloadFeatures};
 pub mod memory;
 #[cfg(feature = "std")]
 pub mod pcap;
+#[cfg(feature = "std")]
+pub(crate) mod sys;
 #[cfg(feature = "tap")]
 pub mod tap;
 
@@ -29,11 +31,26 @@ pub trait Device: Send {
     #[cfg(feature = "std")]
     fn raw_fd(&self) -> Option<std::os::fd::RawFd>;
 
+    /// Whether asking for frames costs no system call, so that the driver does so at every turn instead of waiting for
+    /// the descriptor. True as well for a device without descriptor: nothing would wake the driver for it.
+    fn is_polled(&self) -> bool {
+        false
+    }
+
     /// Says that the caller is about to sleep until the descriptor is readable. Returns false when frames wait
     /// already, so the caller must not sleep. Devices whose descriptor is readable by itself need nothing here.
     fn prepare_sleep(&mut self) -> bool {
         true
     }
+}
+
+/// Which way a frame goes, seen from the switch.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Direction {
+    /// From the device into the switch.
+    Inbound,
+    /// From the switch to the device.
+    Outbound,
 }
 
 /// What became of a batch given to [`Device::send_batch`].

@@ -1,1 +1,326 @@
-//! Kernel TAP devices.
+//! Kernel TAP devices: an Ethernet interface whose other end is a file descriptor.
+//!
+//! # Theory of operation
+//! One read is one frame and one write is one frame; the kernel has no call that moves several (`recvmmsg` wants a
+//! socket). What makes a TAP fast is therefore the size of a frame: with offload, a header before each frame carries
+//! checksum and segmentation state, and a TCP sender hands over up to 64 KiB at once.
+//!
+//! *Receiving.* The size of the next frame is not known before it is read. Each read scatters over the header, a small
+//! slab, and the tail of a large slab whose front is left free. A frame that fits the small slab is done, without a
+//! copy; for a longer one the small part is copied to the front of the large slab, so that the frame is contiguous.
+//! Both slabs come from the pool at the start of a batch and the unused ones go back at its end: the pool is last in,
+//! first out, so all TAPs of a thread share the same few large slabs, which stay in cache.
+//!
+//! *Refusals.* The interface is down (EIO), out of memory, or takes no frame of this shape (EINVAL): the frame is
+//! counted as refused. EBADFD means that the interface is gone for good, because its namespace is.
+//!
+//! A TAP that is to live in a pod's namespace is made outside and moved in: made inside, it would keep the namespace
+//! alive, and nobody would notice its end. The send buffer stays unlimited (no TUNSETSNDBUF): a limit makes the kernel
+//! stop its own queues in ways that cost orders of magnitude.
+
+mod error;
+mod header;
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
+
+pub use error::TapError;
+
+use self::header::HEADER;
+use super::sys::TapFd;
+use super::{Device, DeviceError, Sent};
+use crate::frame::{Frame, FrameBatch, FramePool, HEADROOM, MAX_FRAME, SMALL_SLAB};
+use crate::offload::{Checksum, OffloadFeatures};
+
+/// What a fresh interface has, in octets.
+const DEFAULT_MTU: usize = 1500;
+/// Octets of a frame that the small slab takes.
+const SMALL_FRAME: usize = SMALL_SLAB - HEADROOM;
+
+/// How to open a TAP.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Mode {
+    /// With offload if the kernel has it, otherwise plain.
+    #[default]
+    Auto,
+    /// Finished frames of at most the MTU, through the `tun-tap` crate.
+    Plain,
+    /// Partial checksums and super-frames in both directions.
+    Offload,
+}
+
+/// What a TAP turned out to be.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Kind {
+    /// Finished frames only.
+    Plain,
+    /// Frames with offload state.
+    Offload,
+}
+
+/// A TAP interface. It vanishes when this is dropped, unless somebody made it persistent.
+#[derive(Debug)]
+pub struct Tap {
+    fd: TapFd,
+    name: String,
+    mtu: usize,
+    /// Whether a virtio-net header stands before each frame.
+    headed: bool,
+    features: OffloadFeatures,
+    unsupported: u64,
+}
+
+impl Tap {
+    /// Makes interface `name` in the calling thread's network namespace, or joins it if it is persistent and free.
+    /// The interface is down and has no address yet; setting it up is the business of whoever owns the namespace.
+    pub fn open(name: &str, mode: Mode) -> Result<Self, TapError> {
+        error::check_name(name)?;
+        match mode {
+            Mode::Plain => Self::open_plain(name),
+            Mode::Offload => Self::open_offload(name),
+            Mode::Auto => match Self::open_offload(name) {
+                Err(TapError::NoOffload) => Self::open_plain(name),
+                other => other,
+            },
+        }
+    }
+
+    fn open_plain(name: &str) -> Result<Self, TapError> {
+        // The crate reports both steps with one error; opening the driver first tells them apart.
+        drop(open_driver()?);
+        let interface = tun_tap::Iface::without_packet_info(name, tun_tap::Mode::Tap)
+            .map_err(|source| error::attaching(name, source))?;
+        let name = interface.name().to_owned();
+        let fd = TapFd::from_owner(interface).map_err(|source| doing("set the TAP to non-blocking", source))?;
+        // A persistent interface may have kept what its last owner asked for.
+        set_offload(&fd, 0)?;
+        Ok(Self::new(fd, name, DEFAULT_MTU, false, OffloadFeatures::NONE))
+    }
+
+    fn open_offload(name: &str) -> Result<Self, TapError> {
+        let fd = TapFd::new(open_driver()?).map_err(|source| doing("set the TAP to non-blocking", source))?;
+        let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+        let name = fd.set_interface(name, flags).map_err(|source| error::attaching(name, source))?;
+        fd.set_header_size(HEADER_INT).map_err(|_| TapError::NoOffload)?;
+        let features = negotiate(&fd)?;
+        Ok(Self::new(fd, name, DEFAULT_MTU, true, features))
+    }
+
+    /// Takes over a TAP that somebody else opened and passed on, whatever namespace its interface is in. Whether a
+    /// virtio-net header stands before each frame is asked of the kernel; `mode` says what to do with it. `mtu` is the
+    /// interface's, in octets.
+    pub fn from_fd(fd: OwnedFd, mode: Mode, mtu: usize) -> Result<Self, TapError> {
+        let fd = TapFd::new(fd).map_err(|source| doing("set the TAP to non-blocking", source))?;
+        let (name, flags) = fd.interface().map_err(|_| TapError::NotATap)?;
+        if flags & libc::IFF_TAP == 0 || flags & libc::IFF_NO_PI == 0 {
+            return Err(TapError::NotATap);
+        }
+        let headed = flags & libc::IFF_VNET_HDR != 0;
+        if headed {
+            fd.set_header_size(HEADER_INT).map_err(|source| doing("set the TAP's header size", source))?;
+        }
+        let features = match (mode, headed) {
+            (Mode::Offload, false) => return Err(TapError::NoOffload),
+            (Mode::Auto | Mode::Offload, true) => negotiate(&fd)?,
+            (Mode::Plain, _) | (Mode::Auto, false) => {
+                set_offload(&fd, 0)?;
+                OffloadFeatures::NONE
+            }
+        };
+        Ok(Self::new(fd, name, mtu, headed, features))
+    }
+
+    fn new(fd: TapFd, name: String, mtu: usize, headed: bool, features: OffloadFeatures) -> Self {
+        Self { fd, name, mtu, headed, features, unsupported: 0 }
+    }
+
+    /// The interface's name when it was opened; whoever moves it to another namespace may rename it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What was got.
+    pub fn mode(&self) -> Kind {
+        if self.features == OffloadFeatures::NONE { Kind::Plain } else { Kind::Offload }
+    }
+
+    /// Says what the interface's MTU was set to, in octets; the kernel does not tell its file descriptor.
+    pub fn set_mtu(&mut self, mtu: usize) {
+        self.mtu = mtu;
+    }
+
+    /// Frames that arrived with a header that has no meaning here and were dropped; a sound kernel sends none.
+    pub fn unsupported(&self) -> u64 {
+        self.unsupported
+    }
+
+    /// Reads one frame into `small`, or into `large` if it is longer, and returns its length. The frame that holds it
+    /// has that length then.
+    fn read(&self, header: &mut [u8; HEADER], small: &mut Frame, large: &mut Frame) -> io::Result<usize> {
+        let headed = if self.headed { HEADER } else { 0 };
+        let got = {
+            let mut parts = [
+                IoSliceMut::new(&mut header[..headed]),
+                IoSliceMut::new(small.bytes_mut()),
+                IoSliceMut::new(&mut large.bytes_mut()[SMALL_FRAME..]),
+            ];
+            self.fd.file().read_vectored(&mut parts[usize::from(!self.headed)..])?
+        };
+        let len = got.saturating_sub(headed);
+        let fits = if len <= SMALL_FRAME {
+            small.set_len(len)
+        } else {
+            large.bytes_mut()[..SMALL_FRAME].copy_from_slice(small.bytes());
+            large.set_len(len)
+        };
+        debug_assert!(fits);
+        Ok(len)
+    }
+
+    /// Writes one frame. What the descriptor cannot express is refused as the kernel refuses a malformed one.
+    fn write(&self, frame: &Frame) -> io::Result<()> {
+        let mut file = self.fd.file();
+        if self.headed {
+            let header = header::encode(&frame.offload, frame.bytes());
+            file.write_vectored(&[IoSlice::new(&header), IoSlice::new(frame.bytes())])?;
+        } else if matches!(frame.offload.checksum, Checksum::Partial { .. }) || frame.offload.segmentation.is_some() {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        } else {
+            file.write_all(frame.bytes())?;
+        }
+        Ok(())
+    }
+}
+
+const HEADER_INT: libc::c_int = 10;
+const _: () = assert!(HEADER == 10);
+
+fn doing(action: &'static str, source: io::Error) -> TapError {
+    TapError::Io { action, source }
+}
+
+fn open_driver() -> Result<OwnedFd, TapError> {
+    // The standard library opens with O_CLOEXEC.
+    let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun");
+    file.map(OwnedFd::from).map_err(error::opening)
+}
+
+fn set_offload(fd: &TapFd, features: libc::c_uint) -> Result<(), TapError> {
+    fd.set_offload(features).map_err(|source| doing("set the TAP's offload", source))
+}
+
+/// Asks for everything, and for less from kernels that do not know UDP segmentation (before 6.2).
+fn negotiate(fd: &TapFd) -> Result<OffloadFeatures, TapError> {
+    let tcp = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
+    let with_udp = tcp | libc::TUN_F_USO4 | libc::TUN_F_USO6;
+    for (bits, uso) in [(with_udp, true), (tcp, false)] {
+        match fd.set_offload(bits) {
+            Ok(()) => return Ok(OffloadFeatures { uso, ..OffloadFeatures::ALL }),
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+            Err(source) => return Err(doing("set the TAP's offload", source)),
+        }
+    }
+    Err(TapError::NoOffload)
+}
+
+/// What a failed read or write says about the device; `None` if only about this frame.
+fn fatal(error: &io::Error) -> Option<DeviceError> {
+    match error.raw_os_error() {
+        Some(libc::EBADFD) => Some(DeviceError::Gone),
+        Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM | libc::EIO | libc::EINVAL | libc::EMSGSIZE) => None,
+        // A short write has no errno; the kernel takes a frame whole or not at all.
+        None => None,
+        Some(errno) => Some(DeviceError::Os(errno)),
+    }
+}
+
+impl Device for Tap {
+    fn mtu(&self) -> usize {
+        self.mtu
+    }
+
+    fn offload(&self) -> OffloadFeatures {
+        self.features
+    }
+
+    fn recv_batch(&mut self, pool: &mut FramePool, batch: &mut FrameBatch) -> Result<usize, DeviceError> {
+        let before = batch.len();
+        let mut header = [0; HEADER];
+        let mut small = pool.take(SMALL_FRAME);
+        let mut large = pool.take(MAX_FRAME);
+        let mut failure = None;
+        while !batch.is_full() {
+            let len = match self.read(&mut header, &mut small, &mut large) {
+                Ok(len) => len,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    failure = fatal(&error);
+                    break;
+                }
+            };
+            let offload = if self.headed { header::decode(&header) } else { Ok(crate::offload::Offload::default()) };
+            let Ok(offload) = offload else {
+                self.unsupported += 1;
+                // The slab keeps its place for the next frame.
+                let whole = small.set_len(SMALL_FRAME) && large.set_len(MAX_FRAME);
+                debug_assert!(whole);
+                continue;
+            };
+            let mut frame = if len <= SMALL_FRAME {
+                std::mem::replace(&mut small, pool.take(SMALL_FRAME))
+            } else {
+                std::mem::replace(&mut large, pool.take(MAX_FRAME))
+            };
+            frame.offload = offload;
+            let refused = batch.push(frame);
+            debug_assert!(refused.is_ok(), "the batch was not full");
+        }
+        pool.recycle(small);
+        pool.recycle(large);
+        match (batch.len() - before, failure) {
+            (0, Some(error)) => Err(error),
+            // What was received before the failure is the caller's; the kernel reports the failure again.
+            (received, _) => Ok(received),
+        }
+    }
+
+    fn send_batch(&mut self, pool: &mut FramePool, batch: &mut FrameBatch) -> Result<Sent, DeviceError> {
+        let mut sent = Sent::default();
+        let mut failure = None;
+        for frame in batch.drain() {
+            if failure.is_none() {
+                match self.write(&frame) {
+                    Ok(()) => {
+                        sent.frames += 1;
+                        sent.bytes += frame.len() as u64;
+                    }
+                    Err(error) => {
+                        failure = fatal(&error);
+                        sent.refused += 1;
+                    }
+                }
+            }
+            pool.recycle(frame);
+        }
+        failure.map_or(Ok(sent), Err)
+    }
+
+    fn raw_fd(&self) -> Option<RawFd> {
+        Some(self.fd.as_raw_fd())
+    }
+}
+
+impl AsFd for Tap {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.file().as_fd()
+    }
+}
+
+impl From<Tap> for OwnedFd {
+    /// Gives the descriptor up, to pass it to another process.
+    fn from(tap: Tap) -> Self {
+        File::into(tap.fd.into_file())
+    }
+}
