@@ -170,9 +170,6 @@ impl Delta {
     #[inline]
     #[must_use]
     pub const fn apply(self, checksum: u16) -> u16 {
-        if self.0 == 0 {
-            return checksum;
-        }
         !fold(!checksum as u32 + self.0 as u32)
     }
 
@@ -196,9 +193,6 @@ impl Delta {
     #[inline]
     #[must_use]
     pub const fn apply_partial(self, sum: u16) -> u16 {
-        if self.0 == 0 {
-            return sum;
-        }
         fold(sum as u32 + self.0 as u32)
     }
 }

@@ -135,7 +135,11 @@ fn every_reason_of_the_parser_has_its_minimal_frame() {
             frame
         }),
         (R::Ipv6ExtensionTruncated, v6(60, &[17, 1, 1, 4, 0, 0, 0, 0])),
-        (R::Ipv6ExtensionChain, v6(60, &[60, 0, 1, 4, 0, 0, 0, 0].repeat(MAX_EXTENSION_HEADERS + 1))),
+        (R::Ipv6ExtensionChain, {
+            let mut chain = [60, 0, 1, 4, 0, 0, 0, 0].repeat(MAX_EXTENSION_HEADERS + 1);
+            chain[8 * MAX_EXTENSION_HEADERS] = 59;
+            v6(60, &chain)
+        }),
         (R::Ipv6ExtensionOrder, v6(60, &[&[0, 0, 1, 4, 0, 0, 0, 0], &hop_by_hop[..], &UDP].concat())),
         (R::Ipv6RoutingHeader, v6(43, &[&[17, 0, 0, 0, 0, 0, 0, 0], &UDP[..]].concat())),
         (R::Ipv6HeadersFragmented, v6(44, &[&fragment_header(6, 0, true), &TCP[..16]].concat())),
@@ -338,6 +342,18 @@ fn super_frames_are_packets_like_others() {
     assert!(judge(&frame).is_ok());
     frame[40_000] ^= 1;
     assert_eq!(judge(&frame), Err(DropReason::TransportChecksum));
+}
+
+#[test]
+fn what_follows_a_datagram_in_its_packet_is_not_summed() {
+    let mut datagram = [&UDP[..6], &[0, 0], b"data"].concat();
+    datagram[5] = 12;
+    let sum = checksum::pseudo_header_v6(v6_a(), v6_b(), 17, 12) + checksum::sum(&datagram);
+    datagram[6..8].copy_from_slice(&(!checksum::fold(sum)).to_be_bytes());
+    datagram.extend(b"trailer");
+    assert!(judge(&v6(17, &datagram)).is_ok());
+    datagram[11] ^= 1;
+    assert_eq!(judge(&v6(17, &datagram)), Err(DropReason::TransportChecksum));
 }
 
 #[test]
