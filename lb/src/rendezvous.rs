@@ -1,14 +1,14 @@
 //! Highest-random-weight selection: one of a few items for each flow, without a table.
 //!
 //! Every item draws a number from the flow's hash and its own id, and the highest wins (Thaler and Ravishankar, "Using
-//! Name-Based Mappings to Increase Hit Rates", IEEE/ACM Transactions on Networking 6(1), 1998; RFC 2991 for
-//! next hops). Removing an item moves the flows it had and no others; adding one takes an even share from each. The cost
+//! Name-Based Mappings to Increase Hit Rates", IEEE/ACM Transactions on Networking 6(1), 1998; RFC 2991 for next
+//! hops). Removing an item moves the flows it had and no others; adding one takes an even share from each. The cost
 //! grows with the number of items, which suits next hops; many backends want a table.
 
 /// The position of the item that `hash` selects, or none if there is no item.
 ///
-/// `hash` must be well mixed, like [`crate::hash::FlowHash`]'s. `ids` may be any distinct numbers, small and in sequence
-/// too, but an item must keep its id for as long as it is to keep its flows. The items' order does not matter. Of items
+/// `hash` must be well mixed, like [`crate::hash::FlowHash`]'s. `ids` may be any distinct numbers, small and in
+/// sequence too, but an item must keep its id for as long as it is to keep its flows. The items' order does not matter. Of items
 /// with the same id the first is selected.
 pub fn select(hash: u64, ids: impl Iterator<Item = u64>) -> Option<usize> {
     let mut best: Option<(usize, u64)> = None;
@@ -28,8 +28,8 @@ const fn weight(hash: u64, id: u64) -> u64 {
     mix(hash ^ mix(id.wrapping_add(0x9e37_79b9_7f4a_7c15)))
 }
 
-/// The finalizer of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): a bijection in which each bit of input changes each
-/// bit of output with probability one half.
+/// The finalizer of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): a bijection in which each bit of input changes
+/// each bit of output with probability one half.
 const fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -70,8 +70,8 @@ mod tests {
     }
 
     /// Pearson's statistic over `n` items has n - 1 degrees of freedom: mean n - 1, standard deviation sqrt(2(n - 1)).
-    /// Six deviations above the mean do not happen by chance; a skew of a few per cent over 20,000 flows per item is far
-    /// beyond.
+    /// Six deviations above the mean do not happen by chance; a skew of a few per cent over 20,000 flows per item is
+    /// far beyond.
     #[test]
     fn shares_are_even() {
         for (name, ids) in [

@@ -2,9 +2,9 @@
 //!
 //! # Theory of operation
 //! An error about an error, or to a crowd, or to an address that names nobody, multiplies traffic or helps someone to
-//! aim it: [`may_answer`] holds the rules about which packets must never cause one. Those it lets through are counted out
-//! by a [`RateLimiter`] (RFC 1812 section 4.3.2.8, RFC 4443 section 2.4 f): a bucket for all of them, and one for each
-//! destination, so that one loud sender does not silence the answers to others.
+//! aim it: [`may_answer`] holds the rules about which packets must never cause one. Those it lets through are counted
+//! out by a [`RateLimiter`] (RFC 1812 section 4.3.2.8, RFC 4443 section 2.4 f): a bucket for all of them, and one for
+//! each destination, so that one loud sender does not silence the answers to others.
 //!
 //! A bucket is not a level but a time: the one at which it will be full again (the generic cell rate algorithm, ITU-T
 //! I.371). An answer moves that time by one interval and is refused if it would come to lie more than a burst ahead.
@@ -26,8 +26,8 @@ pub enum Occasion {
     /// An IPv6 packet too big for the next link: path MTU discovery works for multicast as well (RFC 4443 section 2.4
     /// e.3).
     PacketTooBig,
-    /// An IPv6 option that asks to be reported even by those who got it by multicast (parameter problem code 2; RFC 4443
-    /// section 2.4 e.3, RFC 8200 section 4.2: action bits 10).
+    /// An IPv6 option that asks to be reported even by those who got it by multicast (parameter problem code 2; RFC
+    /// 4443 section 2.4 e.3, RFC 8200 section 4.2: action bits 10).
     UnrecognizedOption,
     /// Anything else.
     Other,
@@ -44,7 +44,7 @@ pub enum Occasion {
 ///   be answered; one of an ICMPv6 message is not.
 ///
 /// `directed_broadcast` says that the destination is the broadcast address of a prefix that the caller knows, or the
-/// source is. Of source-routed, malformed and otherwise silently discarded packets the caller does not ask.
+/// source is. The caller does not ask about what is discarded silently, malformed packets among it.
 pub fn may_answer(link: &Link, ip: &Ip, occasion: Occasion, directed_broadcast: bool) -> bool {
     if martian_source(ip.source) || directed_broadcast {
         return false;
@@ -117,9 +117,9 @@ pub struct RateCounters {
 
 /// Bounds the ICMP errors of one switch: over all, and to each destination one per second after a burst of six.
 ///
-/// Destinations share 1,024 buckets by a keyed hash. Two that fall together share one allowance, which errs on the side of
-/// silence, and nobody outside can aim for another's bucket. A destination that is refused takes nothing from what all
-/// share, so it cannot use up the others' part. Allocates at construction only.
+/// Destinations share 1,024 buckets by a keyed hash. Two that fall together share one allowance, which errs on the
+/// side of silence, and nobody outside can aim for another's bucket. A destination that is refused takes nothing from
+/// what all share, so it cannot use up the others' part. Allocates at construction only.
 #[derive(Clone, Debug)]
 pub struct RateLimiter {
     /// None for no answers at all.

@@ -12,12 +12,13 @@ pub(super) const TCP_FIELD: u16 = 16;
 /// Distance of the checksum from the start of the UDP header (RFC 768).
 pub(super) const UDP_FIELD: u16 = 6;
 
-/// Finishes a [`Checksum::Partial`] in place, so that the state is [`Checksum::Complete`]; does nothing in other states.
+/// Finishes a [`Checksum::Partial`] in place, so that the state is [`Checksum::Complete`]; does nothing in other
+/// states.
 ///
-/// The sum ends with the IP packet and so leaves out what pads a short Ethernet frame; of what is no IP packet it takes
-/// all. A sum of zero is sent as all ones where zero means "none", which is UDP (RFC 768), known by the field's place. On
-/// a super-frame the result covers all segments as one, which is good for a capture or a receiver in this process, not
-/// for cutting.
+/// The sum ends with the IP packet and so leaves out what pads a short Ethernet frame; of what is no IP packet it
+/// takes all. A sum of zero is sent as all ones where zero means "none", which is UDP (RFC 768), known by the field's
+/// place. On a super-frame the result covers all segments as one, which is good for a capture or a receiver in this
+/// process, not for cutting.
 ///
 /// # Errors
 /// [`OffloadInvalid`] if the packet or the field reaches beyond the frame; the frame is unchanged.

@@ -433,7 +433,9 @@ mod segmentation {
     proptest! {
         #[test]
         fn pieces_verify_and_together_are_the_whole(
-            recipe in recipe(6000).prop_filter("has payload", |r| !r.payload.is_empty()), size in 100u16..3000, partial: bool,
+            recipe in recipe(6000).prop_filter("has payload", |r| !r.payload.is_empty()),
+            size in 100u16..3000,
+            partial: bool,
         ) {
             let mut pool = FramePool::new();
             let (frame, ip) = recipe.build_super(size, &mut pool);
@@ -611,7 +613,8 @@ mod fragmentation {
                 prop_assert_eq!((piece.priority, piece.offload), (frame.priority, Offload::default()));
                 prop_assert_eq!(&piece.bytes()[..ip.offset + 2], &frame.bytes()[..ip.offset + 2]);
                 prop_assert_eq!(&piece.bytes()[ip.offset + 4..ip.offset + 6], &recipe.id.to_be_bytes());
-                prop_assert_eq!(&piece.bytes()[ip.offset + 12..ip.offset + 20], &frame.bytes()[ip.offset + 12..ip.offset + 20]);
+                let addresses = ip.offset + 12..ip.offset + 20;
+                prop_assert_eq!(&piece.bytes()[addresses.clone()], &frame.bytes()[addresses]);
             }
             // No more pieces than must be.
             let room = (mtu - (ip.transport_offset - ip.offset)) & !7;

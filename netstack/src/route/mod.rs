@@ -1,11 +1,11 @@
 //! Longest-prefix match.
 //!
 //! # Theory of operation
-//! Routes are kept twice. The *table of record* ([`Rib`]) is a trie that takes insertions and removals one at a time; it
-//! belongs to the control plane. What forwards packets is a [`RouteTable`], compiled from all routes at once into a
-//! snapshot and never changed: a [`poptrie`] per family, a few cache lines per lookup, over a list of prefixes and
-//! targets. Replacing the table means compiling another; that takes time in proportion to the routes and happens off the
-//! data thread.
+//! Routes are kept twice. The *table of record* ([`Rib`]) is a trie that takes insertions and removals one at a time;
+//! it belongs to the control plane. What forwards packets is a [`RouteTable`], compiled from all routes at once into a
+//! snapshot and never changed: a poptrie per family, a few cache lines per lookup, over a list of prefixes and
+//! targets. Replacing the table means compiling another; that takes time in proportion to the routes and happens off
+//! the data thread.
 //!
 //! The table knows nothing of what a target is. It gives back the number that came with the prefix, which is the
 //! caller's index of next hops or of a refusal. Which next hop of several a flow takes is decided by [`multipath`].

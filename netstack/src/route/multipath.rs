@@ -6,9 +6,9 @@ use siphasher::sip::SipHasher13;
 
 use crate::config::NextHop;
 
-/// The position in `hops` of the next hop for the flow whose hash is `hash` ([`lb::hash::FlowHash`]). Depends on what the
-/// hops are, not on their order, so that a flow keeps its path (RFC 2991, RFC 2992) while its hop is there: removing one
-/// moves only its flows. 0 if there is no hop.
+/// The position in `hops` of the next hop for the flow whose hash is `hash` ([`lb::hash::FlowHash`]). Depends on what
+/// the hops are, not on their order, so that a flow keeps its path (RFC 2991, RFC 2992) while its hop is there:
+/// removing one moves only its flows. 0 if there is no hop.
 pub fn select_next_hop(hash: u64, hops: &[NextHop]) -> usize {
     if hops.len() < 2 {
         return 0;
@@ -65,7 +65,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn removing_a_hop_moves_its_flows_only(hops in hops(), hash: u64, gone: prop::sample::Index, turn in 0usize..8) {
+        fn removing_a_hop_moves_its_flows_only(
+            hops in hops(), hash: u64, gone: prop::sample::Index, turn in 0usize..8,
+        ) {
             let chosen = hops[select_next_hop(hash, &hops)];
             let mut left = hops.clone();
             let gone = left.remove(gone.index(hops.len()));

@@ -3,11 +3,11 @@
 //! compression (sections 3.1 to 3.3 there; without direct pointing, as our tables are small and a flow cache stands in
 //! front).
 //!
-//! A node stands for six bits of the key, so it has 64 slots. A slot leads to another node (its bit in `inner` is set) or
-//! ends in a leaf. Nodes under one parent stand next to each other in one array, so a child is found by counting the
-//! inner slots up to its own. Leaves are pushed down: each slot that is not inner holds the longest prefix that covers
-//! it. A run of slots with the same leaf is stored once: `starts` has a bit where a run begins, and a slot's leaf is
-//! found by counting those.
+//! A node stands for six bits of the key, so it has 64 slots. A slot leads to another node (its bit in `inner` is set)
+//! or ends in a leaf. Nodes under one parent stand next to each other in one array, so a child is found by counting
+//! the inner slots up to its own. Leaves are pushed down: each slot that is not inner holds the longest prefix that
+//! covers it. A run of slots with the same leaf is stored once: `starts` has a bit where a run begins, and a slot's
+//! leaf is found by counting those.
 
 use alloc::vec::Vec;
 
@@ -43,8 +43,8 @@ impl Default for Poptrie {
 }
 
 impl Poptrie {
-    /// Builds from prefixes: bits from the left (the rest zero) and length. They must be sorted, so that a prefix stands
-    /// before those inside it, and distinct.
+    /// Builds from prefixes: bits from the left (the rest zero) and length. They must be sorted, so that a prefix
+    /// stands before those inside it, and distinct.
     pub(super) fn build(prefixes: &[(u128, u8)]) -> Self {
         debug_assert!(prefixes.is_sorted_by(|a, b| a < b));
         let mut trie = Self { nodes: Vec::new(), leaves: Vec::new() };
@@ -80,8 +80,8 @@ impl Poptrie {
     }
 
     /// Fills the node at `at`, which stands for the bits from `depth` on. `inherited` is the leaf of what no prefix in
-    /// the node covers; `prefixes` are those longer than `depth` (at the root, all) under the node, the first of them at
-    /// `first` in the whole list. The depth of recursion is at most 22, for 128 bits.
+    /// the node covers; `prefixes` are those longer than `depth` (at the root, all) under the node, the first of them
+    /// at `first` in the whole list. The depth of recursion is at most 22, for 128 bits.
     fn fill(&mut self, at: usize, depth: u32, inherited: u32, prefixes: &[(u128, u8)], first: u32) {
         let mut slots = [inherited; 64];
         let mut inner = 0u64;

@@ -60,7 +60,9 @@ proptest! {
     }
 
     #[test]
-    fn lists_each_prefix_once_with_its_last_target(routes in proptest::collection::vec((prefix(), any::<u32>()), 0..60)) {
+    fn lists_each_prefix_once_with_its_last_target(
+        routes in proptest::collection::vec((prefix(), any::<u32>()), 0..60),
+    ) {
         let table = RouteTable::build(routes.iter().copied());
         let expected: BTreeMap<_, _> = routes.iter().map(|(p, t)| (p.trunc(), *t)).collect();
         prop_assert_eq!(table.len(), expected.len());
