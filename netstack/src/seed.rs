@@ -88,7 +88,7 @@ impl Rng {
 
     /// Uniform in `0..bound` (`bound` > 0), by multiplication; the bias is below 2^-32 for bounds that fit 32 bits.
     pub fn below(&mut self, bound: u32) -> u32 {
-        let high = u64::from(bound) * (self.next_u64() >> 32) >> 32;
+        let high = (u64::from(bound) * (self.next_u64() >> 32)) >> 32;
         u32::try_from(high).unwrap_or(0)
     }
 }

@@ -34,7 +34,7 @@ pub struct Frame {
 
 impl Frame {
     fn from_slab(slab: Box<[u8]>) -> Self {
-        let start = HEADROOM as u32;
+        let start = offset(HEADROOM);
         Self { slab, start, end: start, offload: Offload::default(), priority: 0 }
     }
 
@@ -79,7 +79,7 @@ impl Frame {
         if len > self.capacity() {
             return false;
         }
-        self.end = self.start + len as u32;
+        self.end = self.start + offset(len);
         true
     }
 
@@ -89,7 +89,7 @@ impl Frame {
         if count > self.headroom() {
             return false;
         }
-        self.start -= count as u32;
+        self.start -= offset(count);
         true
     }
 
@@ -99,7 +99,7 @@ impl Frame {
         if count > self.len() {
             return false;
         }
-        self.start += count as u32;
+        self.start += offset(count);
         true
     }
 
@@ -107,6 +107,12 @@ impl Frame {
     pub fn is_large(&self) -> bool {
         self.slab.len() > SMALL_SLAB
     }
+}
+
+/// An offset into a slab, which is at most [`LARGE_SLAB`] octets long.
+#[expect(clippy::cast_possible_truncation, reason = "a slab is shorter than 2^32 octets")]
+const fn offset(octets: usize) -> u32 {
+    octets as u32
 }
 
 impl fmt::Debug for Frame {
