@@ -456,6 +456,11 @@ impl Router {
         Some((prefix, self.targets.get(target as usize)?))
     }
 
+    /// Every route with its target, for listing.
+    pub fn routes(&self) -> impl Iterator<Item = (IpNet, &Target)> {
+        self.routes.iter().filter_map(|(prefix, target)| Some((prefix, self.targets.get(target as usize)?)))
+    }
+
     /// The segment that an address of the router's own is on; link-local addresses are not listed here.
     #[inline]
     pub fn own(&self, address: IpAddr) -> Option<SegmentId> {
