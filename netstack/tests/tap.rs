@@ -38,8 +38,6 @@ fn in_namespace(test: impl FnOnce() + Send + 'static) {
         if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
             return skip(&format!("no permission to make a network namespace ({error})"));
         }
-        // No neighbour discovery of the kernel's own in between.
-        ip("link set lo up");
         test();
     });
     if let Err(panic) = run.join() {
@@ -187,7 +185,8 @@ fn the_kernel_talks_to_hand_made_answers() {
         let mut answer = [0; 100];
         serve(&mut tap, || socket.recv(&mut answer).is_ok_and(|len| answer[..len] == *b"hello"));
 
-        let ping = Command::new("ping").args("-c 2 -i 0.2 -W 2 192.0.2.2".split(' ')).stdout(Stdio::null()).spawn();
+        let ping =
+            Command::new("ping").args("-c 2 -i 0.2 -W 2 192.0.2.2".split(' ')).stdout(Stdio::null()).spawn();
         match ping {
             Ok(mut child) => serve(&mut tap, || match child.try_wait().unwrap() {
                 Some(status) => {
@@ -218,7 +217,12 @@ fn a_read_is_one_whole_frame_of_any_size() {
         for ((tag, &size), frame) in (0u8..).zip(&sizes).zip(&frames) {
             assert_eq!(frame.len(), 42 + size);
             assert_eq!(frame.is_large(), frame.len() > 1920);
-            assert!(frame.bytes()[42..].iter().enumerate().all(|(i, &b)| b == tag ^ u8::try_from(i % 251).unwrap()));
+            assert!(
+                frame.bytes()[42..]
+                    .iter()
+                    .enumerate()
+                    .all(|(i, &b)| b == tag ^ u8::try_from(i % 251).unwrap())
+            );
         }
     });
 }
@@ -263,7 +267,10 @@ fn a_udp_super_frame_arrives_whole_where_the_kernel_has_uso() {
         } else {
             let frames = receive(&mut tap, &mut FramePool::new(), 5, is_udp).unwrap();
             assert!(frames.iter().all(|frame| frame.offload == Offload::default()));
-            assert_eq!(frames.iter().map(|frame| frame.len() - 42).collect::<Vec<_>>(), [1000, 1000, 1000, 1000, 500]);
+            assert_eq!(
+                frames.iter().map(|frame| frame.len() - 42).collect::<Vec<_>>(),
+                [1000, 1000, 1000, 1000, 500]
+            );
         }
     });
 }
@@ -326,7 +333,10 @@ fn a_super_frame_passes_whole_to_offload_and_cut_to_plain() {
             assert_eq!(sum(&frame.bytes()[34..], pseudo_sum(frame.bytes()).into()), 0xffff);
             payload.extend_from_slice(&frame.bytes()[54..]);
         }
-        assert_eq!(frames.iter().map(|frame| frame.len() - 54).collect::<Vec<_>>(), [1000, 1000, 1000, 1000, 500]);
+        assert_eq!(
+            frames.iter().map(|frame| frame.len() - 54).collect::<Vec<_>>(),
+            [1000, 1000, 1000, 1000, 500]
+        );
         assert_eq!(payload, bytes[54..]);
 
         let frame = tcp_super_frame(&mut pool, 4500);

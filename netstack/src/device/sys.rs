@@ -73,7 +73,8 @@ impl Epoll {
         // A constant below 2^31, of a type that differs between the two sides of the call.
         let mut event = libc::epoll_event { events: libc::EPOLLIN.unsigned_abs(), u64: token };
         // SAFETY: `event` outlives the call, which only reads it.
-        check(unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &raw mut event) }).map(drop)
+        check(unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &raw mut event) })
+            .map(drop)
     }
 
     /// Takes a descriptor out; one that is not in is no error.
@@ -138,7 +139,9 @@ mod tap {
         }
 
         fn name(&self) -> String {
-            CStr::from_bytes_until_nul(&self.name).map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
+            CStr::from_bytes_until_nul(&self.name)
+                .map(|n| n.to_string_lossy().into_owned())
+                .unwrap_or_default()
         }
     }
 
@@ -188,7 +191,8 @@ mod tap {
         /// The size of the header before each frame (TUNSETVNETHDRSZ).
         pub(crate) fn set_header_size(&self, size: libc::c_int) -> io::Result<()> {
             // SAFETY: TUNSETVNETHDRSZ reads one int, which outlives the call.
-            check(unsafe { libc::ioctl(self.0.as_raw_fd(), libc::TUNSETVNETHDRSZ, &raw const size) }).map(drop)
+            check(unsafe { libc::ioctl(self.0.as_raw_fd(), libc::TUNSETVNETHDRSZ, &raw const size) })
+                .map(drop)
         }
 
         /// What this side accepts of the kernel (TUNSETOFFLOAD).
@@ -228,7 +232,8 @@ mod tap {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
 

@@ -45,7 +45,9 @@ pub enum TapError {
         max: usize,
     },
     /// The name has a character that the kernel refuses or would replace.
-    #[error("interface name {name:?} is not usable: it must not be empty, \".\" or \"..\" nor hold '/', ':', '%' or spaces")]
+    #[error(
+        "interface name {name:?} is not usable: it must not be empty, \".\" or \"..\" nor hold '/', ':', '%' or spaces"
+    )]
     NameInvalid {
         /// The name.
         name: String,

@@ -4,7 +4,7 @@
 //! The header is a hint from the kernel about a frame that a pod chose: what is taken from it here is its meaning, and
 //! whether that fits the frame is judged where all offload states are, in the switch.
 
-use crate::offload::{Checksum, Offload, Segmentation, SegmentKind};
+use crate::offload::{Checksum, Offload, SegmentKind, Segmentation};
 
 /// Octets of the header.
 pub(super) const HEADER: usize = 10;

@@ -93,7 +93,8 @@ impl Tap {
         let interface = tun_tap::Iface::without_packet_info(name, tun_tap::Mode::Tap)
             .map_err(|source| error::attaching(name, source))?;
         let name = interface.name().to_owned();
-        let fd = TapFd::from_owner(interface).map_err(|source| doing("set the TAP to non-blocking", source))?;
+        let fd =
+            TapFd::from_owner(interface).map_err(|source| doing("set the TAP to non-blocking", source))?;
         // A persistent interface may have kept what its last owner asked for.
         set_offload(&fd, 0)?;
         Ok(Self::new(fd, name, DEFAULT_MTU, false, OffloadFeatures::NONE))
@@ -184,8 +185,13 @@ impl Tap {
         let mut file = self.fd.file();
         if self.headed {
             let header = header::encode(&frame.offload, frame.bytes());
-            file.write_vectored(&[IoSlice::new(&header), IoSlice::new(frame.bytes())])?;
-        } else if matches!(frame.offload.checksum, Checksum::Partial { .. }) || frame.offload.segmentation.is_some() {
+            let written = file.write_vectored(&[IoSlice::new(&header), IoSlice::new(frame.bytes())])?;
+            if written != HEADER + frame.len() {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+        } else if matches!(frame.offload.checksum, Checksum::Partial { .. })
+            || frame.offload.segmentation.is_some()
+        {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         } else {
             file.write_all(frame.bytes())?;
@@ -260,7 +266,8 @@ impl Device for Tap {
                     break;
                 }
             };
-            let offload = if self.headed { header::decode(&header) } else { Ok(crate::offload::Offload::default()) };
+            let offload =
+                if self.headed { header::decode(&header) } else { Ok(crate::offload::Offload::default()) };
             let Ok(offload) = offload else {
                 self.unsupported += 1;
                 // The slab keeps its place for the next frame.
