@@ -38,8 +38,6 @@ fn in_namespace(test: impl FnOnce() + Send + 'static) {
         if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
             return skip(&format!("no permission to make a network namespace ({error})"));
         }
-        // No neighbour discovery of the kernel's own in between.
-        ip("link set lo up");
         test();
     });
     if let Err(panic) = run.join() {

@@ -31,8 +31,8 @@ pub trait Device: Send {
     #[cfg(feature = "std")]
     fn raw_fd(&self) -> Option<std::os::fd::RawFd>;
 
-    /// Whether asking for frames costs no system call, so that the driver does so at every turn instead of waiting for
-    /// the descriptor. True as well for a device without descriptor: nothing would wake the driver for it.
+    /// Whether asking for frames costs no system call, so that the driver does so at every turn and does not wait for
+    /// the descriptor. A device without descriptor is asked at every turn as well, but wakes nobody.
     fn is_polled(&self) -> bool {
         false
     }

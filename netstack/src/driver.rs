@@ -1,1 +1,0 @@
-//! Devices, switches and the clock, joined.

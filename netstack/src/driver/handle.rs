@@ -1,0 +1,77 @@
+//! Reaching a driver from other threads.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use super::{Clock, Driver};
+use crate::device::sys::EventFd;
+use crate::sync::Notify;
+use crate::sync::channel::{self, Receiver, Sender};
+
+/// Commands that wait; a caller beyond those waits before it can queue its own.
+const COMMANDS: usize = 64;
+
+/// Something to do between two batches.
+pub(super) type Command = Box<dyn FnOnce(&mut Driver) + Send>;
+
+/// The driver stopped before it did what it was asked to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the driver has stopped")]
+pub struct Stopped;
+
+/// Reaches one driver from any thread.
+#[derive(Clone, Debug)]
+pub struct DriverHandle {
+    commands: Sender<Command>,
+    wake: Arc<EventFd>,
+}
+
+impl DriverHandle {
+    pub(super) fn new(wake: Arc<EventFd>) -> (Self, Receiver<Command>) {
+        let (commands, receiver) = channel::bounded(COMMANDS);
+        (Self { commands, wake }, receiver)
+    }
+
+    /// Runs `command` on the driver's thread, between two batches, and returns what it returns. Must not be called on
+    /// that thread itself, which would wait for its own answer. Waits until the driver turns. Keep commands short:
+    /// frames wait meanwhile.
+    pub fn call<R: Send + 'static>(
+        &self,
+        command: impl FnOnce(&mut Driver) -> R + Send + 'static,
+    ) -> Result<R, Stopped> {
+        let (answer, answered) = channel::bounded(1);
+        let command = move |driver: &mut Driver| drop(answer.send(command(driver)));
+        self.commands.send(Box::new(command)).map_err(|_| Stopped)?;
+        self.wake.notify();
+        // A driver that ends drops what is queued, and with it the other end of this channel.
+        answered.recv().map_err(|_| Stopped)
+    }
+
+    /// Makes the driver turn once, for example after a snapshot was published that it follows. Never waits.
+    pub fn wake(&self) {
+        self.wake.notify();
+    }
+
+    /// Ends [`Driver::run`] after the turn it is in. A driver that has stopped stays so.
+    pub fn stop(&self) {
+        // Whether the answer comes or not, the driver has stopped or is about to.
+        let _ = self.call(Driver::stop);
+    }
+}
+
+impl Driver {
+    /// Runs a driver on a thread of its own: `build` sets it up on the calling thread, so that its errors are returned
+    /// from here. The thread ends after [`DriverHandle::stop`] or when waiting for input fails.
+    pub fn spawn(
+        clock: Clock,
+        name: &str,
+        build: impl FnOnce(&mut Self) -> io::Result<()>,
+    ) -> io::Result<(DriverHandle, JoinHandle<io::Result<()>>)> {
+        let mut driver = Self::new(clock)?;
+        build(&mut driver)?;
+        let handle = driver.handle();
+        let thread = thread::Builder::new().name(name.to_owned()).spawn(move || driver.run())?;
+        Ok((handle, thread))
+    }
+}
