@@ -336,3 +336,27 @@ fn random_bytes_never_panic_and_are_always_counted() {
     }
     lab.check();
 }
+
+#[test]
+fn a_packet_to_one_host_in_a_frame_to_all_is_not_believed() {
+    let mut lab = Lab::new();
+    let to = SocketAddr::new(address(2, Family::V4), 7);
+    let sink = lab.hosts[1].udp_bind(to).unwrap();
+    let from = lab.hosts[0].udp_bind("0.0.0.0:0".parse().unwrap()).unwrap();
+    lab.hosts[0].ping(lab.now, to.ip(), 1, 1, b"").unwrap();
+    lab.run_until(lab.now + Duration::from_millis(1));
+    let mut receive = |station: MacAddr| {
+        lab.hosts[0].udp_send_to(lab.now, from, b"payload", to).unwrap();
+        let mut batch = FrameBatch::new();
+        lab.hosts[0].poll_transmit(&mut batch);
+        let mut frame = batch.pop().unwrap();
+        frame.bytes_mut()[..6].copy_from_slice(&station.0);
+        batch.push(frame).unwrap();
+        lab.hosts[1].handle_frames(lab.now, &mut batch);
+        lab.hosts[1].udp_recv_from(sink, &mut [0; 8]).is_ok()
+    };
+    assert!(receive(MacAddr::local(2)));
+    assert!(!receive(MacAddr::BROADCAST));
+    assert!(!receive(MacAddr::local(3)), "somebody else's frame, flooded");
+    assert_eq!(lab.hosts[1].counters().dropped(DropReason::NotForUs), 2);
+}
