@@ -185,14 +185,10 @@ impl Tap {
         let mut file = self.fd.file();
         if self.headed {
             let header = header::encode(&frame.offload, frame.bytes());
-<<<<<<< HEAD
-            file.write_vectored(&[IoSlice::new(&header), IoSlice::new(frame.bytes())])?;
-=======
             let written = file.write_vectored(&[IoSlice::new(&header), IoSlice::new(frame.bytes())])?;
             if written != HEADER + frame.len() {
                 return Err(io::ErrorKind::WriteZero.into());
             }
->>>>>>> h4
         } else if matches!(frame.offload.checksum, Checksum::Partial { .. })
             || frame.offload.segmentation.is_some()
         {
