@@ -8,6 +8,7 @@ use crate::addr::PortId;
 use crate::device::DeviceError;
 use crate::event::Event;
 use crate::frame::{FrameBatch, FramePool};
+use crate::switch::Switch;
 
 /// A switch or a host: batches and times in, batches out. Right in any call order.
 pub trait Engine: Any + Send {
@@ -28,6 +29,32 @@ pub trait Engine: Any + Send {
 
     /// Where frames for this engine come from and go back to.
     fn pool(&mut self) -> &mut FramePool;
+}
+
+impl Engine for Switch {
+    fn handle_frames(&mut self, now: Duration, port: PortId, batch: &mut FrameBatch) {
+        self.handle_frames(now, port, batch);
+    }
+
+    fn handle_timeout(&mut self, now: Duration) {
+        self.handle_timeout(now);
+    }
+
+    fn poll_transmit(&mut self, batch: &mut FrameBatch) -> Option<PortId> {
+        self.poll_transmit(batch)
+    }
+
+    fn poll_timeout(&self) -> Option<Duration> {
+        self.poll_timeout()
+    }
+
+    fn poll_event(&mut self) -> Option<Event> {
+        self.poll_event()
+    }
+
+    fn pool(&mut self) -> &mut FramePool {
+        self.pool()
+    }
 }
 
 /// An engine of one driver. Never used again after the engine was removed.

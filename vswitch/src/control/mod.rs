@@ -1,0 +1,4 @@
+//! The control socket: HTTP and JSON, served by `up`, used by every other verb.
+
+pub mod api;
+pub mod table;

@@ -1,0 +1,214 @@
+//! Moving a TAP into a pod's network namespace and configuring it there.
+//!
+//! # Theory of operation
+//! A thread that lives for one configuration opens a netlink socket in the helper's namespace, enters the pod's, and
+//! opens another one there: a netlink socket belongs to the namespace it was opened in, whatever its thread does
+//! later. `/proc/sys/net` is that of the thread that looks. The defaults for new interfaces are written before the
+//! TAP is moved in, because an interface copies them on arrival.
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+
+use netstack::addr::MacAddr;
+use nix::sched::{CloneFlags, setns};
+use rtnetlink::packet_route::address::AddressHeaderFlags;
+use rtnetlink::packet_route::link::LinkMessage;
+use rtnetlink::packet_route::route::{RouteMessage, RouteScope};
+use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
+
+use super::netns::DOCTOR_KNOWS;
+use super::protocol::{Failure, FailureKind};
+use super::spec::{NamespaceSpec, Offload};
+use crate::sys;
+
+/// `if_nametoindex("lo")` in every network namespace (`LOOPBACK_IFINDEX`, `include/net/net_namespace.h`).
+const LOOPBACK: u32 = 1;
+
+/// Makes the TAP in the calling thread's network namespace; returns its queue and whether it has offload headers.
+pub(super) fn make_tap(spec: &NamespaceSpec) -> Result<(OwnedFd, bool), Failure> {
+    let refused = |error: io::Error| {
+        let mut failure = Failure::system("cannot make a TAP device with /dev/net/tun", &error);
+        failure.message.push_str(DOCTOR_KNOWS);
+        failure
+    };
+    if spec.offload == Offload::Auto {
+        match sys::open_tap(&spec.interface, true) {
+            Ok(tap) => return Ok((tap, true)),
+            // A kernel that does not know the flag.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+            Err(error) => return Err(refused(error)),
+        }
+    }
+    sys::open_tap(&spec.interface, false).map(|tap| (tap, false)).map_err(refused)
+}
+
+/// Moves the TAP named in `spec` from the calling thread's network namespace into `netns` and configures it there.
+/// Returns what is not quite as asked.
+pub(super) fn configure(
+    spec: &NamespaceSpec,
+    netns: &OwnedFd,
+    user_namespace: bool,
+) -> Result<Vec<String>, Failure> {
+    let work = || -> Result<Vec<String>, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .map_err(|error| Failure::system("cannot start a runtime", &error))?;
+        runtime.block_on(configure_in_this_thread(spec, netns, user_namespace))
+    };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new()
+            .spawn_scoped(scope, work)
+            .map_err(|error| Failure::system("cannot start a thread", &error))?;
+        thread.join().unwrap_or_else(|_| Err(Failure::new(FailureKind::System, "the thread panicked")))
+    })
+}
+
+async fn configure_in_this_thread(
+    spec: &NamespaceSpec,
+    netns: &OwnedFd,
+    user_namespace: bool,
+) -> Result<Vec<String>, Failure> {
+    let helper = connect()?;
+    let index = index_of(&spec.interface)?;
+    setns(netns.as_fd(), CloneFlags::CLONE_NEWNET)
+        .map_err(|errno| Failure::system("cannot enter the pod's network namespace", &errno.into()))?;
+    let mut warnings = Vec::new();
+    set_defaults(user_namespace, &mut warnings);
+
+    let moved = LinkUnspec::new_with_index(index).setns_by_fd(netns.as_raw_fd()).build();
+    set_link(&helper, moved, || "cannot move the TAP into the pod".to_owned()).await?;
+
+    let pod = connect()?;
+    let up = LinkUnspec::new_with_index(LOOPBACK).up().build();
+    set_link(&pod, up, || "cannot bring lo up".to_owned()).await?;
+    // The interface may have got another index on its way.
+    let index = index_of(&spec.interface)?;
+    set_interface_options(&spec.interface, &mut warnings);
+    let MacAddr(mac) = spec.mac;
+    let link = LinkUnspec::new_with_index(index)
+        .address(mac.to_vec())
+        .mtu(u32::from(spec.mtu))
+        .txqueuelen(spec.tx_queue_length)
+        .build();
+    set_link(&pod, link, || format!("cannot set address {} and MTU {}", spec.mac, spec.mtu)).await?;
+    let up = LinkUnspec::new_with_index(index).up().build();
+    set_link(&pod, up, || format!("cannot bring {} up", spec.interface)).await?;
+    add_addresses(&pod, index, spec).await?;
+    let gateways = [spec.gateway_v4.map(IpAddr::V4), spec.gateway_v6.map(IpAddr::V6)];
+    for gateway in gateways.into_iter().flatten() {
+        add_default_route(&pod, index, gateway, spec.covers(gateway)).await?;
+    }
+    Ok(warnings)
+}
+
+/// A netlink socket in the calling thread's network namespace, served until the runtime ends.
+fn connect() -> Result<Handle, Failure> {
+    let (connection, handle, _) = rtnetlink::new_connection()
+        .map_err(|error| Failure::system("cannot open a netlink socket", &error))?;
+    // Detached: it ends with the runtime, within the same configuration.
+    drop(tokio::spawn(connection));
+    Ok(handle)
+}
+
+/// The index of an interface in the calling thread's network namespace.
+fn index_of(interface: &str) -> Result<u32, Failure> {
+    nix::net::if_::if_nametoindex(interface)
+        .map_err(|errno| Failure::system(format!("cannot find the interface {interface}"), &errno.into()))
+}
+
+async fn set_link(handle: &Handle, link: LinkMessage, what: impl Fn() -> String) -> Result<(), Failure> {
+    handle.link().set(link).execute().await.map_err(|error| failure(what(), error))
+}
+
+async fn add_addresses(handle: &Handle, index: u32, spec: &NamespaceSpec) -> Result<(), Failure> {
+    for network in &spec.addresses {
+        let mut request = handle.address().add(index, network.addr(), network.prefix_len());
+        if network.addr().is_ipv6() {
+            // The switch knows who has which address; a pod must not wait a second to use its own (RFC 4862
+            // section 5.4 would have it probe first).
+            request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+        }
+        request
+            .execute()
+            .await
+            .map_err(|error| failure(format!("cannot add the address {network}"), error))?;
+    }
+    Ok(())
+}
+
+async fn add_default_route(
+    handle: &Handle,
+    index: u32,
+    gateway: IpAddr,
+    covered: bool,
+) -> Result<(), Failure> {
+    let (host, default): (RouteMessage, RouteMessage) = match gateway {
+        IpAddr::V4(gateway) => {
+            let route = || RouteMessageBuilder::<Ipv4Addr>::new().output_interface(index);
+            (
+                route().destination_prefix(gateway, 32).scope(RouteScope::Link).build(),
+                route().destination_prefix(Ipv4Addr::UNSPECIFIED, 0).gateway(gateway).build(),
+            )
+        }
+        IpAddr::V6(gateway) => {
+            let route = || RouteMessageBuilder::<Ipv6Addr>::new().output_interface(index);
+            (
+                route().destination_prefix(gateway, 128).build(),
+                route().destination_prefix(Ipv6Addr::UNSPECIFIED, 0).gateway(gateway).build(),
+            )
+        }
+    };
+    if !covered {
+        let what = |error| failure(format!("cannot add a host route to the gateway {gateway}"), error);
+        handle.route().add(host).execute().await.map_err(what)?;
+    }
+    let what = |error| failure(format!("cannot add a default route via {gateway}"), error);
+    handle.route().add(default).execute().await.map_err(what)
+}
+
+fn failure(what: String, error: rtnetlink::Error) -> Failure {
+    if let rtnetlink::Error::NetlinkError(message) = error {
+        Failure::system(what, &message.to_io())
+    } else {
+        Failure::new(FailureKind::System, format!("{what}: {error}"))
+    }
+}
+
+/// What every interface of the namespace starts with, and the namespace itself.
+fn set_defaults(user_namespace: bool, warnings: &mut Vec<String>) {
+    for interface in ["all", "default"] {
+        set_interface_options(interface, warnings);
+    }
+    // Everybody may ping. A user namespace that maps one group cannot name others.
+    let groups = if user_namespace { "0 0" } else { "0 2147483647" };
+    set_option("ipv4/ping_group_range", groups, warnings);
+    // As container runtimes have it: a pod's ports are its own, so low ones need no privilege.
+    set_option("ipv4/ip_unprivileged_port_start", "0", warnings);
+}
+
+/// IPv6 is on, addresses are ours alone to give and are used without probing.
+fn set_interface_options(interface: &str, warnings: &mut Vec<String>) {
+    let options = [
+        ("disable_ipv6", "0"),
+        ("accept_ra", "0"),
+        ("autoconf", "0"),
+        ("accept_dad", "0"),
+        ("router_solicitations", "0"),
+    ];
+    for (option, value) in options {
+        set_option(&format!("ipv6/conf/{interface}/{option}"), value, warnings);
+    }
+}
+
+fn set_option(option: &str, value: &str, warnings: &mut Vec<String>) {
+    match fs::write(format!("/proc/sys/net/{option}"), value) {
+        // A kernel without IPv6 has no such option; asking for IPv6 addresses then fails by itself.
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            warnings.push(format!("net/{option} is not {value}: {error}"));
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,33 @@
+//! The control plane of the virtual switch, and what it needs of the operating system.
+//!
+//! The system side is small and self-contained: [`helper`] owns network namespaces and TAP devices in a process of
+//! its own, [`helper::exec`] runs programs inside them, [`state`] keeps two instances apart, [`doctor`] says what
+//! the machine allows. Only `sys` contains unsafe code.
+
+pub mod cli;
+mod clock;
+pub mod cluster;
+pub mod control;
+pub mod demo;
+pub mod doctor;
+pub mod helper;
+pub mod probe;
+pub mod runtime;
+pub mod state;
+mod sys;
+
+use std::process::ExitCode;
+
+/// Runs one of the roles in which this executable starts itself again (`__helper`, `__pause`, `__enter`), if the
+/// first argument names one. Must be called first thing in `main`, before any thread exists: the roles enter user
+/// and mount namespaces, which the kernel allows to single-threaded processes only.
+pub fn inner_role() -> Option<ExitCode> {
+    let mut arguments = std::env::args_os().skip(1);
+    let role = arguments.next()?;
+    match role.to_str()? {
+        helper::HELPER_ROLE => Some(helper::server::main()),
+        helper::PAUSE_ROLE => Some(helper::pause::main()),
+        helper::ENTER_ROLE => Some(helper::exec::main(arguments)),
+        _ => None,
+    }
+}

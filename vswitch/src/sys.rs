@@ -1,0 +1,124 @@
+//! The system calls that have no safe wrapper elsewhere. The only module of this crate with unsafe code.
+#![expect(unsafe_code, reason = "ioctl, fork and descriptors received from the kernel")]
+
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+use nix::sched::{CloneFlags, clone};
+use nix::sys::signal::Signal;
+use nix::sys::socket::{self, ControlMessageOwned, MsgFlags, SockFlag, UnixAddr};
+use nix::unistd::{ForkResult, Pid};
+
+/// At most this many descriptors are taken from one message; the protocol sends one.
+const MAX_DESCRIPTORS: usize = 4;
+/// Octets of stack for a child between `clone` and `execve`.
+const CHILD_STACK: usize = 256 * 1024;
+
+/// Creates the TAP device `name` in the calling thread's network namespace and returns its queue, non-blocking.
+/// With `vnet_hdr` every frame carries a `virtio_net_hdr` in front.
+///
+/// # Errors
+/// What opening `/dev/net/tun` or `TUNSETIFF` says: `EBUSY` if the name is taken, `EPERM` without `CAP_NET_ADMIN`.
+pub(crate) fn open_tap(name: &str, vnet_hdr: bool) -> io::Result<OwnedFd> {
+    let file =
+        OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun")?;
+    // SAFETY: `ifreq` is plain old data for which all-zero is a valid value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    if name.len() >= request.ifr_name.len() || name.is_empty() {
+        return Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG));
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = libc::c_char::from_ne_bytes([from]);
+    }
+    let flags = libc::IFF_TAP | libc::IFF_NO_PI | if vnet_hdr { libc::IFF_VNET_HDR } else { 0 };
+    request.ifr_ifru.ifru_flags =
+        libc::c_short::try_from(flags).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    // SAFETY: the descriptor is open, and TUNSETIFF reads and writes one `ifreq`, which outlives the call; its name
+    // is terminated because the last octet was never written.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF as _, &raw mut request) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(file.into()) }
+}
+
+/// What [`receive`] got.
+pub(crate) struct Received {
+    /// Octets of the message; zero at the end of the stream.
+    pub(crate) length: usize,
+    /// Whether the message did not fit and was cut.
+    pub(crate) truncated: bool,
+    /// The descriptors that came with it, close-on-exec.
+    pub(crate) descriptors: Vec<OwnedFd>,
+}
+
+/// Receives one message and its descriptors.
+///
+/// # Errors
+/// Those of `recvmsg(2)`.
+pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
+    let mut control = nix::cmsg_space!([RawFd; MAX_DESCRIPTORS]);
+    let mut parts = [io::IoSliceMut::new(buffer)];
+    let message = socket::recvmsg::<UnixAddr>(
+        socket.as_raw_fd(),
+        &mut parts,
+        Some(&mut control),
+        MsgFlags::MSG_CMSG_CLOEXEC,
+    )?;
+    let mut descriptors = Vec::new();
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(raw) = control {
+            // SAFETY: the kernel has just installed these descriptors for this message; nobody else knows them, so
+            // each is owned exactly once.
+            descriptors.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+        }
+    }
+    let truncated = message.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC);
+    Ok(Received { length: message.bytes, truncated, descriptors })
+}
+
+/// Accepts one connection, close-on-exec.
+///
+/// # Errors
+/// Those of `accept4(2)`.
+pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let raw = socket::accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC)?;
+    // SAFETY: `accept4` returned this descriptor to us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+/// Forks a process that has no other thread, and returns the child's pid in the parent, `None` in the child.
+///
+/// # Errors
+/// Those of `fork(2)`.
+pub(crate) fn fork_single_threaded() -> io::Result<Option<Pid>> {
+    // SAFETY: the only caller is the `__enter` role, which starts no thread before this call; with a single thread
+    // no lock can be held by a thread that does not exist in the child, so the child may run any code.
+    let result = unsafe { nix::unistd::fork() }?;
+    Ok(match result {
+        ForkResult::Parent { child } => Some(child),
+        ForkResult::Child => None,
+    })
+}
+
+/// Starts `command` as the first process of a new PID namespace, from a process that has no other thread. Nothing
+/// else can: after `unshare` all later children would be in the new namespace, and an ordinary user has no way back
+/// into the host's.
+///
+/// # Errors
+/// Those of `clone(2)`. If the program cannot be executed the child says so on standard error and ends.
+pub(crate) fn spawn_in_new_pid_namespace(command: &mut Command) -> io::Result<Pid> {
+    let mut stack = vec![0; CHILD_STACK];
+    let child = Box::new(|| {
+        let error = command.exec();
+        let _ = writeln!(io::stderr(), "vswitch: cannot start the holder of a pod: {error}");
+        127
+    });
+    // SAFETY: the only caller is the `__helper` role, which has a single thread here: it waits for the end of each
+    // thread that it starts. So no lock can be held by a thread that does not exist in the child, and the child may
+    // run any code. Without CLONE_VM it has a copy of our memory and of its stack, which is far larger than
+    // `exec` needs.
+    let pid = unsafe { clone(child, &mut stack, CloneFlags::CLONE_NEWPID, Some(Signal::SIGCHLD as i32)) }?;
+    Ok(pid)
+}
