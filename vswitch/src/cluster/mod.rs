@@ -173,10 +173,7 @@ impl Cluster {
 
     /// A locally administered MAC address that belongs to `what` alone and is the same on every start.
     pub(crate) fn mac(&self, what: &str) -> MacAddr {
-        use std::hash::{Hash, Hasher};
-        let mut hasher = netstack::seed::Seed([0x6d; 32]).hasher("mac").build();
-        (&self.name, what).hash(&mut hasher);
-        MacAddr::local(hasher.finish())
+        MacAddr::local(netstack::seed::Seed([0x6d; 32]).derive(&format!("{}/{what}", self.name)))
     }
 }
 

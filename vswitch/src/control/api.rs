@@ -123,6 +123,8 @@ pub struct PlaceView {
     pub netns: Option<String>,
     /// The process that holds its namespaces.
     pub pause_pid: Option<u32>,
+    /// The inode of its network namespace, by which a stale answer is noticed.
+    pub netns_inode: Option<u64>,
     /// The switch it is plugged into.
     pub switch: String,
 }

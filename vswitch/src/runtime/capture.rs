@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, TrySendError, bounded};
 use netstack::addr::PortId;
+use netstack::device::Direction;
 use netstack::device::pcap::PcapNg;
-use netstack::driver::{Direction, EngineId, Observer};
+use netstack::driver::{EngineId, Observer};
 use netstack::frame::{Frame, FramePool};
 use netstack::offload;
 use netstack::switch::Switch;

@@ -32,6 +32,7 @@ use self::station::Station;
 use crate::cluster::{Cluster, Endpoint, Place, SwitchPlan, Wiring, wire};
 use crate::control::api::EventView;
 use crate::helper::{Helper, HelperError, HelperOptions, Namespace, NamespaceSpec, Offload};
+use crate::probe::Report;
 use crate::state::StatePaths;
 
 /// Batches in a link between two switches: with super-frames this is more than any TCP window in flight.
@@ -229,6 +230,29 @@ impl Runtime {
     ) -> Result<Option<R>, RuntimeError> {
         let Some(&id) = self.switches.get(name) else { return Ok(None) };
         Ok(self.handle.call(move |driver| driver.engine_mut::<Switch>(id).map(ask))?)
+    }
+
+    /// Lets an in-process pod do something and waits for it, `patience` at the most.
+    ///
+    /// # Errors
+    /// What went wrong, in a sentence.
+    pub fn exchange(&self, place: &Place, exchange: Exchange, patience: Duration) -> Result<Report, String> {
+        let id = self.places.get(place).and_then(|p| p.station);
+        let id = id.ok_or_else(|| format!("{place} is not an in-process pod"))?;
+        let begin = move |driver: &mut Driver| {
+            let now = driver.clock().now();
+            driver.engine_mut::<Station>(id).map(|s| s.begin(now, exchange));
+        };
+        self.handle.call(begin).map_err(|e| e.to_string())?;
+        let deadline = self.clock.now() + patience;
+        while self.clock.now() < deadline {
+            let ask = move |driver: &mut Driver| driver.engine_mut::<Station>(id).and_then(Station::outcome);
+            if let Some(outcome) = self.handle.call(ask).map_err(|e| e.to_string())? {
+                return outcome;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Err(format!("no end after {} seconds", patience.as_secs()))
     }
 
     /// Takes in what the data path has to tell since the last call, and returns it.

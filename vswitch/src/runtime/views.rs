@@ -35,6 +35,7 @@ impl Runtime {
                 addresses: p.endpoint.addresses.iter().map(netstack::addr::IpNet::addr).collect(),
                 netns: p.namespace.as_ref().map(|n| n.name.clone()),
                 pause_pid: p.namespace.as_ref().map(|n| n.pause_pid),
+                netns_inode: p.namespace.as_ref().map(|n| n.netns_inode),
                 switch: p.endpoint.attachment.switch.clone(),
             })
             .collect()

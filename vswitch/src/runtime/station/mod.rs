@@ -6,7 +6,6 @@ mod conversation;
 
 pub use client::Exchange;
 
-use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
@@ -27,7 +26,7 @@ pub(super) struct Station {
     host: Host,
     listeners: Vec<TcpListener>,
     echoes: Vec<UdpHandle>,
-    served: BTreeMap<TcpHandle, Conversation>,
+    served: Vec<(TcpHandle, Conversation)>,
     client: Option<Client>,
     pool: FramePool,
     datagram: Vec<u8>,
@@ -53,7 +52,7 @@ impl Station {
             host,
             listeners,
             echoes,
-            served: BTreeMap::new(),
+            served: Vec::new(),
             client: None,
             pool: FramePool::new(),
             datagram: vec![0; 65_536],
@@ -74,18 +73,18 @@ impl Station {
     fn pump(&mut self, now: Duration) {
         for &listener in &self.listeners {
             while let Some(handle) = self.host.tcp_accept(listener) {
-                self.served.insert(handle, Conversation::server());
+                self.served.push((handle, Conversation::server()));
             }
         }
         let host = &mut self.host;
-        self.served.retain(|&handle, conversation| match conversation.advance(host, now, handle) {
+        self.served.retain_mut(|(handle, conversation)| match conversation.advance(host, now, *handle) {
             Ok(false) => true,
             Ok(true) => {
-                host.tcp_release(now, handle);
+                host.tcp_release(now, *handle);
                 false
             }
             Err(_) => {
-                host.tcp_abort(now, handle);
+                host.tcp_abort(now, *handle);
                 false
             }
         });

@@ -1,0 +1,151 @@
+//! Verbs that ask a running cluster.
+
+use std::fs::File;
+use std::io::{self, IsTerminal as _, Write};
+use std::process::ExitCode;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{Capture, Exec, Failure, Format, Get, Table, Trace};
+use crate::control::api::{
+    DropView, EventView, FdbView, NeighborView, PlaceView, PortView, RouteView, TraceRequest, TraceView,
+};
+use crate::control::client::Client;
+use crate::control::table::{bytes, render};
+use crate::helper::exec::{Enter, NamespaceRef};
+
+pub(super) fn exec(client: &Client, exec: &Exec) -> Result<ExitCode, Failure> {
+    let places: Vec<PlaceView> = client.get("/v1/places")?;
+    let wanted = exec.place.to_string();
+    let place = places.iter().find(|p| p.place == wanted).ok_or_else(|| {
+        let known: Vec<&str> = places.iter().map(|p| p.place.as_str()).collect();
+        format!("{wanted} does not exist; there are {}", known.join(", "))
+    })?;
+    let (Some(pause_pid), Some(netns_inode)) = (place.pause_pid, place.netns_inode) else {
+        return Err(format!("{wanted} is an in-process pod on a memory link: there is no namespace to enter").into());
+    };
+    let (program, arguments) = exec.command.split_first().ok_or("no command is given")?;
+    let enter = Enter::new(NamespaceRef { pause_pid, netns_inode }, program).arguments(arguments);
+    // Only returns when it fails: from here on this process is the command.
+    Err(enter.replace().into())
+}
+
+pub(super) fn get(client: &Client, get: &Get) -> Result<ExitCode, Failure> {
+    let wide = get.output.output == Format::Wide;
+    let dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+    let list = |items: Vec<String>| if items.is_empty() { "-".to_owned() } else { items.join(",") };
+    match get.kind {
+        Table::Places => print::<PlaceView>(client, get, "/v1/places", &["PLACE", "ADDRESSES", "SWITCH", "NETNS"], |p| {
+            vec![p.place.clone(), list(texts(&p.addresses)), p.switch.clone(), dash(&p.netns)]
+        }),
+        Table::Ports => {
+            let mut header = vec!["SWITCH", "PORT", "ID", "SEGMENT", "STATION", "STATE", "RX", "TX", "DROPS"];
+            if wide {
+                header.extend(["RX-FRAMES", "TX-FRAMES", "OFFLOAD", "MAC", "ADDRESSES"]);
+            }
+            print::<PortView>(client, get, "/v1/ports", &header, |p| {
+                let mut row = vec![
+                    p.switch.clone(),
+                    p.port.clone(),
+                    p.id.to_string(),
+                    list(p.segments.clone()),
+                    p.station.clone(),
+                    p.state.clone(),
+                    bytes(p.rx_bytes),
+                    bytes(p.tx_bytes),
+                    p.drops.to_string(),
+                ];
+                if wide {
+                    row.extend([p.rx_frames.to_string(), p.tx_frames.to_string()]);
+                    row.extend([list(p.offload.clone()), dash(&p.mac), list(texts(&p.addresses))]);
+                }
+                row
+            })
+        }
+        Table::Fdb => print::<FdbView>(client, get, "/v1/fdb", &["SWITCH", "SEGMENT", "MAC", "PORT", "KIND", "AGE"], |f| {
+            let age = f.age_seconds.map_or_else(|| "-".to_owned(), |a| format!("{a:.0}s"));
+            vec![f.switch.clone(), f.segment.clone(), f.mac.clone(), f.port.clone(), f.kind.clone(), age]
+        }),
+        Table::Neighbors => {
+            print::<NeighborView>(client, get, "/v1/neighbors", &["SWITCH", "SEGMENT", "ADDRESS", "MAC", "STATE"], |n| {
+                vec![n.switch.clone(), n.segment.clone(), n.address.to_string(), dash(&n.mac), n.state.clone()]
+            })
+        }
+        Table::Routes => print::<RouteView>(client, get, "/v1/routes", &["SWITCH", "PREFIX", "TARGET", "KIND"], |r| {
+            vec![r.switch.clone(), r.prefix.clone(), r.target.clone(), r.kind.clone()]
+        }),
+        Table::Drops => print::<DropView>(client, get, "/v1/drops", &["SWITCH", "PORT", "REASON", "FRAMES", "MEANING"], |d| {
+            vec![d.switch.clone(), d.port.clone(), d.reason.clone(), d.count.to_string(), d.description.clone()]
+        }),
+        Table::Events => print::<EventView>(client, get, "/v1/events", &["AT", "SWITCH", "EVENT"], |e| {
+            vec![format!("{:.3}", e.at_seconds), e.switch.clone(), e.text.clone()]
+        }),
+    }
+}
+
+fn texts(items: &[impl ToString]) -> Vec<String> {
+    items.iter().map(ToString::to_string).collect()
+}
+
+fn print<T: Serialize + DeserializeOwned>(
+    client: &Client,
+    get: &Get,
+    path: &str,
+    header: &[&str],
+    row: impl Fn(&T) -> Vec<String>,
+) -> Result<ExitCode, Failure> {
+    let items: Vec<T> = client.get(path)?;
+    let text = match get.output.output {
+        Format::Json => format!("{}\n", serde_json::to_string_pretty(&items)?),
+        Format::Table | Format::Wide => render(header, &items.iter().map(row).collect::<Vec<_>>()),
+    };
+    io::stdout().write_all(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Exit status 0 when the packet reaches an end station, 1 when it does not.
+pub(super) fn trace(client: &Client, trace: &Trace) -> Result<ExitCode, Failure> {
+    let request = TraceRequest { from: trace.from.to_string(), packet: trace.packet.clone() };
+    let view: TraceView = client.post("/v1/trace", &request)?;
+    let mut out = io::stdout().lock();
+    if trace.output.output == Format::Json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&view)?)?;
+    } else {
+        for hop in &view.hops {
+            writeln!(out, "{}, in by {}", hop.switch, hop.port)?;
+            for (stage, text) in &hop.steps {
+                writeln!(out, "  {stage:<10} {text}")?;
+            }
+            writeln!(out, "  {:<10} {}", "outcome", hop.outcome)?;
+        }
+        writeln!(out, "{}", view.outcome)?;
+    }
+    Ok(if view.delivered { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+pub(super) fn capture(client: &Client, capture: &Capture) -> Result<ExitCode, Failure> {
+    let encoded: String = capture.port.bytes().map(escape).collect();
+    let count = capture.count.map_or_else(String::new, |n| format!("&count={n}"));
+    let path = format!("/v1/capture?port={encoded}{count}");
+    match &capture.write {
+        Some(file) => {
+            let mut out = File::create(file).map_err(|e| format!("{}: {e}", file.display()))?;
+            client.stream(&path, &mut out)?;
+        }
+        None if io::stdout().is_terminal() => {
+            return Err("a capture is binary; write it with -w FILE, or pipe it into `tcpdump -r -`".into());
+        }
+        None => client.stream(&path, &mut io::stdout().lock())?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A query's octet (RFC 3986 section 2.1).
+fn escape(octet: u8) -> String {
+    if octet.is_ascii_alphanumeric() || b"-._~/:".contains(&octet) {
+        char::from(octet).to_string()
+    } else {
+        format!("%{octet:02X}")
+    }
+}

@@ -1,0 +1,264 @@
+//! The command line.
+
+mod ask;
+mod run;
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::control::client::Client;
+use crate::demo;
+use crate::probe;
+use crate::runtime::Mode;
+use crate::state::StatePaths;
+
+/// A virtual switch: pods in network namespaces of their own, and everything a node does with their packets, without
+/// root, iptables or a kernel bridge.
+#[derive(Debug, Parser)]
+#[command(name = "vswitch", version, arg_required_else_help = true)]
+struct Arguments {
+    /// Where the running vswitch keeps its sockets and its lock [default: /run/vswitch as root, else
+    /// $XDG_RUNTIME_DIR/vswitch]
+    #[arg(long, global = true, value_name = "DIR", env = "VSWITCH_STATE_DIR")]
+    state_dir: Option<PathBuf>,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run the built-in two-node cluster, drive real traffic through it, say what happened, and exit
+    Demo(Demo),
+    /// Run the built-in cluster in the foreground until Ctrl-C or `vswitch down`
+    Up(Up),
+    /// Stop the running cluster; also clears up after one that was killed
+    Down,
+    /// Run a command in a pod's namespace (also node/NAME, host/NAME)
+    #[command(after_help = "Example: vswitch exec alpha -- ping -c 3 10.244.1.2")]
+    Exec(Exec),
+    /// Show a table of the running cluster
+    Get(Get),
+    /// Follow an imagined packet: every decision on its way, with its reason
+    #[command(after_help = "Example: vswitch trace alpha 'tcp 10.244.1.2:80'")]
+    Trace(Trace),
+    /// Capture at a port: `any`, POD, node/NAME, host/NAME, or SWITCH:PORT as `get ports` lists them
+    #[command(after_help = "Example: vswitch capture alpha -w alpha.pcapng, or: vswitch capture any | tcpdump -r -")]
+    Capture(Capture),
+    /// Say what this machine allows, with the remedy for what it does not
+    Doctor(Output),
+    #[command(name = "__probe", hide = true)]
+    Probe {
+        #[command(subcommand)]
+        probe: Probe,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Fabric {
+    /// The largest IP packet on every link, in octets (IPv6 needs 1280)
+    #[arg(long, default_value_t = 1500, value_parser = clap::value_parser!(u16).range(576..=65520))]
+    mtu: u16,
+    /// Finish every frame in software instead of passing super-frames and unfinished checksums between TAPs
+    #[arg(long)]
+    no_offload: bool,
+}
+
+#[derive(Debug, Args)]
+struct Demo {
+    #[command(flatten)]
+    fabric: Fabric,
+    /// What pods must be made of; without it TAPs if the machine allows them, else memory
+    #[arg(long, value_name = "WHAT")]
+    require: Option<Require>,
+    /// MiB that each TCP conversation moves each way
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..=4096))]
+    mib: u64,
+}
+
+#[derive(Debug, Args)]
+struct Up {
+    #[command(flatten)]
+    fabric: Fabric,
+    /// What pods must be made of; without it TAPs if the machine allows them, else memory
+    #[arg(long, value_name = "WHAT")]
+    require: Option<Require>,
+    /// The cluster's name, which begins the names of its namespaces
+    #[arg(long, default_value = "lab")]
+    name: String,
+    /// As many pods more, on node-1
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=200))]
+    idle_pods: u16,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Require {
+    /// Network namespaces and TAP devices.
+    Tap,
+    /// In-process pods on memory links.
+    Memory,
+}
+
+#[derive(Debug, Args)]
+struct Exec {
+    /// POD, NAMESPACE/POD, node/NAME or host/NAME
+    place: crate::cluster::Place,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<std::ffi::OsString>,
+}
+
+#[derive(Debug, Args)]
+struct Get {
+    /// What to list
+    kind: Table,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Debug, Args)]
+struct Output {
+    /// How to print
+    #[arg(short, long, default_value = "table", value_name = "FORMAT")]
+    output: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Columns.
+    Table,
+    /// Columns, all of them.
+    Wide,
+    /// JSON.
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Table {
+    /// Everyone with an address: pods, nodes, hosts.
+    #[value(alias = "pods", alias = "nodes", alias = "hosts")]
+    Places,
+    /// Ports and their counters.
+    #[value(alias = "port")]
+    Ports,
+    /// MAC addresses.
+    Fdb,
+    /// Neighbours.
+    Neighbors,
+    /// Routes.
+    Routes,
+    /// Drops by reason.
+    Drops,
+    /// What happened.
+    Events,
+}
+
+#[derive(Debug, Args)]
+struct Trace {
+    /// Whose packet: POD, NAMESPACE/POD, node/NAME or host/NAME
+    from: crate::cluster::Place,
+    /// What packet: 'tcp ADDRESS:PORT', 'udp [ADDRESS]:PORT' or 'icmp ADDRESS'
+    packet: String,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Debug, Args)]
+struct Capture {
+    /// `any`, POD, node/NAME, host/NAME, or SWITCH:PORT
+    port: String,
+    /// Write to this file instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    write: Option<PathBuf>,
+    /// Stop after so many frames
+    #[arg(short, long, value_name = "FRAMES")]
+    count: Option<u64>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Probe {
+    Serve { port: u16 },
+    Tcp { to: std::net::SocketAddr, bytes: u64 },
+    Udp { to: std::net::SocketAddr, count: u64, size: usize },
+    Ping { to: std::net::IpAddr, count: u64, size: usize },
+}
+
+/// A failure that the user is told in one sentence.
+type Failure = Box<dyn std::error::Error>;
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let state = arguments.state_dir.map_or_else(StatePaths::standard, StatePaths::new);
+    match dispatch(arguments.verb, state) {
+        Ok(code) => code,
+        Err(error) if is_broken_pipe(&*error) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "vswitch: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whoever read our output has seen enough: that is no failure.
+fn is_broken_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+}
+
+fn dispatch(verb: Verb, state: StatePaths) -> Result<ExitCode, Failure> {
+    let client = || Client::new(state.control_socket());
+    match verb {
+        Verb::Demo(demo) => {
+            let options = demo::Options {
+                mode: mode(demo.require),
+                offload: !demo.fabric.no_offload,
+                mtu: demo.fabric.mtu,
+                bytes: demo.mib << 20,
+                progress: io::stderr().is_terminal(),
+            };
+            demo::run(&options, &mut io::stdout().lock())
+        }
+        Verb::Up(up) => run::up(&up, &state),
+        Verb::Down => run::down(&client(), &state),
+        Verb::Exec(exec) => ask::exec(&client(), &exec),
+        Verb::Get(get) => ask::get(&client(), &get),
+        Verb::Trace(trace) => ask::trace(&client(), &trace),
+        Verb::Capture(capture) => ask::capture(&client(), &capture),
+        Verb::Doctor(output) => doctor(&output),
+        Verb::Probe { probe } => run_probe(&probe),
+    }
+}
+
+const fn mode(require: Option<Require>) -> Mode {
+    match require {
+        None => Mode::Auto,
+        Some(Require::Tap) => Mode::Tap,
+        Some(Require::Memory) => Mode::Memory,
+    }
+}
+
+fn doctor(output: &Output) -> Result<ExitCode, Failure> {
+    let checks = crate::doctor::checks();
+    let text = match output.output {
+        Format::Json => format!("{}\n", serde_json::to_string_pretty(&checks)?),
+        Format::Table | Format::Wide => crate::doctor::report(&checks),
+    };
+    io::stdout().write_all(text.as_bytes())?;
+    Ok(if crate::doctor::all_usable(&checks) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn run_probe(probe: &Probe) -> Result<ExitCode, Failure> {
+    let report = match *probe {
+        Probe::Serve { port } => {
+            probe::serve(port, &mut io::stdout())?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Probe::Tcp { to, bytes } => probe::tcp(to, bytes)?,
+        Probe::Udp { to, count, size } => probe::udp(to, count, size)?,
+        Probe::Ping { to, count, size } => probe::ping(to, count, size)?,
+    };
+    writeln!(io::stdout(), "{}", serde_json::to_string(&report)?)?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,204 @@
+//! Serving the control socket.
+//!
+//! Handlers ask the data path between two batches and answer from plain data; a client that is slow or stuck holds its
+//! own connection and nothing else.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+use tokio::net::UnixListener;
+use tokio::sync::{Notify, mpsc};
+
+use super::api::{ErrorBody, Status, TraceRequest};
+use crate::cluster::Place;
+use crate::runtime::{Capture, PacketSpec, Runtime, RuntimeError};
+
+/// Octets of a request's body.
+const MAX_BODY: usize = 1 << 20;
+/// How often the data path is asked for events.
+const EVENT_INTERVAL: Duration = Duration::from_millis(500);
+/// Chunks of a capture that wait for its reader.
+const CHUNKS: usize = 64;
+
+/// What handlers share.
+#[derive(Clone, Debug)]
+struct Shared {
+    runtime: Arc<Runtime>,
+    down: Arc<Notify>,
+}
+
+/// Serves until `stop` is notified or a client asks to come down; calls `told` with every event of the data path.
+///
+/// # Errors
+/// When the socket cannot be bound.
+pub async fn serve(
+    runtime: Arc<Runtime>,
+    socket: &Path,
+    stop: Arc<Notify>,
+    mut told: impl FnMut(&super::api::EventView),
+) -> io::Result<()> {
+    // Whoever holds the state directory's lock owns the socket; what a killed one left is stale.
+    match std::fs::remove_file(socket) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let listener = UnixListener::bind(socket)?;
+    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))?;
+    let shared = Shared { runtime: Arc::clone(&runtime), down: Arc::clone(&stop) };
+    let server = axum::serve(listener, router(shared)).into_future();
+    let mut server = std::pin::pin!(server);
+    let mut ticks = tokio::time::interval(EVENT_INTERVAL);
+    loop {
+        tokio::select! {
+            ended = &mut server => return ended,
+            () = stop.notified() => break,
+            _ = ticks.tick() => {
+                let there = Arc::clone(&runtime);
+                let events = tokio::task::spawn_blocking(move || there.collect_events()).await.unwrap_or_default();
+                events.iter().for_each(&mut told);
+            }
+        }
+    }
+    // The answer to `down` is on its way; a moment lets it leave.
+    tokio::time::timeout(Duration::from_millis(200), &mut server).await.unwrap_or(Ok(()))?;
+    match std::fs::remove_file(socket) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn router(shared: Shared) -> Router {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/places", get(|State(s): State<Shared>| ask(s, |r| Ok(r.places()))))
+        .route("/v1/ports", get(|State(s): State<Shared>| ask(s, Runtime::ports)))
+        .route("/v1/fdb", get(|State(s): State<Shared>| ask(s, Runtime::fdb)))
+        .route("/v1/neighbors", get(|State(s): State<Shared>| ask(s, Runtime::neighbors)))
+        .route("/v1/routes", get(|State(s): State<Shared>| ask(s, Runtime::routes)))
+        .route("/v1/drops", get(|State(s): State<Shared>| ask(s, Runtime::drops)))
+        .route("/v1/check", get(|State(s): State<Shared>| ask(s, Runtime::check)))
+        .route("/v1/events", get(|State(s): State<Shared>| ask(s, |r| Ok(r.events()))))
+        .route("/v1/trace", post(trace))
+        .route("/v1/capture", get(capture))
+        .route("/v1/down", post(down))
+        .fallback(|| async { problem(StatusCode::NOT_FOUND, "no such resource; the API is at /v1/".to_owned()) })
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(shared)
+}
+
+/// Asks the runtime on a thread that may wait.
+async fn ask<T: Serialize + Send + 'static>(
+    shared: Shared,
+    question: impl FnOnce(&Runtime) -> Result<T, RuntimeError> + Send + 'static,
+) -> Response {
+    match tokio::task::spawn_blocking(move || question(&shared.runtime)).await {
+        Ok(Ok(answer)) => Json(answer).into_response(),
+        Ok(Err(error)) => problem(status_of(&error), error.to_string()),
+        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
+}
+
+fn status_of(error: &RuntimeError) -> StatusCode {
+    match error {
+        RuntimeError::UnknownPlace(_) => StatusCode::NOT_FOUND,
+        RuntimeError::NoNamespace(_) | RuntimeError::Packet(_) | RuntimeError::NoAddress(_) => StatusCode::BAD_REQUEST,
+        RuntimeError::Helper(_)
+        | RuntimeError::Tap { .. }
+        | RuntimeError::Config { .. }
+        | RuntimeError::Station { .. }
+        | RuntimeError::Io(_)
+        | RuntimeError::Stopped(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+fn problem(status: StatusCode, error: String) -> Response {
+    (status, Json(ErrorBody { error })).into_response()
+}
+
+async fn status(State(shared): State<Shared>) -> Json<Status> {
+    let runtime = &shared.runtime;
+    Json(Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        cluster: runtime.cluster().name.clone(),
+        mode: runtime.mode().to_owned(),
+        uptime_seconds: runtime.now().as_secs_f64(),
+    })
+}
+
+async fn trace(State(shared): State<Shared>, Json(request): Json<TraceRequest>) -> Response {
+    let from = match request.from.parse::<Place>() {
+        Ok(place) => place,
+        Err(error) => return problem(StatusCode::BAD_REQUEST, error.to_string()),
+    };
+    let packet = match request.packet.parse::<PacketSpec>() {
+        Ok(packet) => packet,
+        Err(error) => return problem(StatusCode::BAD_REQUEST, error.to_string()),
+    };
+    ask(shared, move |runtime| runtime.trace(&from, &packet)).await
+}
+
+#[derive(Deserialize)]
+struct CaptureQuery {
+    port: String,
+    count: Option<u64>,
+}
+
+/// Streams pcapng until the client leaves or has what it wanted.
+async fn capture(State(shared): State<Shared>, Query(query): Query<CaptureQuery>) -> Response {
+    let runtime = Arc::clone(&shared.runtime);
+    let started = tokio::task::spawn_blocking(move || Capture::start(runtime, &query.port)).await;
+    let capture = match started {
+        Ok(Ok(capture)) => capture,
+        Ok(Err(error)) => return problem(StatusCode::NOT_FOUND, error.to_string()),
+        Err(error) => return problem(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    };
+    let (sender, receiver) = mpsc::channel::<Result<Bytes, io::Error>>(CHUNKS);
+    let most = query.count.unwrap_or(u64::MAX);
+    tokio::task::spawn_blocking(move || {
+        let closed = sender.clone();
+        let out = io::BufWriter::with_capacity(64 * 1024, Chunks(sender));
+        // A reader that left is the usual end of a capture.
+        let _ = capture.write(out, |written| written >= most || closed.is_closed());
+    });
+    let body = Body::from_stream(tokio_stream(receiver));
+    ([(header::CONTENT_TYPE, "application/x-pcapng")], body).into_response()
+}
+
+/// The receiving end of a channel as a stream.
+fn tokio_stream(
+    mut receiver: mpsc::Receiver<Result<Bytes, io::Error>>,
+) -> impl futures_util::Stream<Item = Result<Bytes, io::Error>> {
+    futures_util::stream::poll_fn(move |context| receiver.poll_recv(context))
+}
+
+/// Writes into a channel of chunks.
+struct Chunks(mpsc::Sender<Result<Bytes, io::Error>>);
+
+impl io::Write for Chunks {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0
+            .blocking_send(Ok(Bytes::copy_from_slice(bytes)))
+            .map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the reader left"))?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+async fn down(State(shared): State<Shared>) -> Json<serde_json::Value> {
+    shared.down.notify_one();
+    Json(serde_json::json!({"down": true}))
+}
