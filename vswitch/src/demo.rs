@@ -52,7 +52,8 @@ pub fn run(options: &Options, out: &mut impl Write) -> Result<ExitCode, Box<dyn 
     let directory = StateDir::open(std::env::temp_dir().join(format!("vswitch-{name}")))?;
     let mut cluster = builtin(&name);
     cluster.mtu = options.mtu;
-    let start = RuntimeOptions { mode: options.mode, offload: options.offload, state: directory.paths().clone() };
+    let start =
+        RuntimeOptions { mode: options.mode, offload: options.offload, state: directory.paths().clone() };
     let runtime = Runtime::start(cluster, &start)?;
     let told = Demo { runtime: &runtime, options, servers: Vec::new() }.tell(out);
     let problems = runtime.stop();
@@ -63,7 +64,11 @@ pub fn run(options: &Options, out: &mut impl Write) -> Result<ExitCode, Box<dyn 
         writeln!(out, "left behind: {problem}")?;
     }
     let good = told? && problems.is_empty();
-    writeln!(out, "{}", if good { "All conversations were intact." } else { "Something went wrong, see above." })?;
+    writeln!(
+        out,
+        "{}",
+        if good { "All conversations were intact." } else { "Something went wrong, see above." }
+    )?;
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -82,7 +87,8 @@ impl Demo<'_> {
         let (mut rows, mut failures) = (Vec::new(), Vec::new());
         for (from, to, why) in PAIRS {
             let (from, to): (Place, Place) = (from.parse()?, to.parse()?);
-            let addresses = self.runtime.cluster().addresses(&to).ok_or("the built-in cluster names all")?.to_vec();
+            let addresses =
+                self.runtime.cluster().addresses(&to).ok_or("the built-in cluster names all")?.to_vec();
             for address in addresses {
                 if address.is_ipv6() && self.options.mtu < 1280 {
                     continue;
@@ -128,7 +134,8 @@ impl Demo<'_> {
     /// A server in every namespace that is talked to.
     fn start_servers(&mut self) -> Result<(), Box<dyn std::error::Error>> {
         for place in self.runtime.cluster().places() {
-            let mut command = self.enter(&place)?.arguments(["__probe", "serve", &PORT.to_string()]).command();
+            let mut command =
+                self.enter(&place)?.arguments(["__probe", "serve", &PORT.to_string()]).command();
             let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
             let mut line = String::new();
             let stdout = child.stdout.take().ok_or("the server has a standard output")?;
@@ -147,12 +154,22 @@ impl Demo<'_> {
     }
 
     /// All kinds of traffic from one place to one address; a row of the account.
-    fn converse(&self, from: &Place, to: &Place, address: IpAddr, why: &str, failures: &mut Vec<String>) -> Vec<String> {
+    fn converse(
+        &self,
+        from: &Place,
+        to: &Place,
+        address: IpAddr,
+        why: &str,
+        failures: &mut Vec<String>,
+    ) -> Vec<String> {
         let socket = SocketAddr::new(address, PORT);
         let mut ask = |what: &str, exchange: Exchange| match self.exchange(from, exchange) {
             Ok(report) if report.received == report.sent => Some(report),
             Ok(report) => {
-                failures.push(format!("{what} from {from} to {address}: {} of {} came back", report.received, report.sent));
+                failures.push(format!(
+                    "{what} from {from} to {address}: {} of {} came back",
+                    report.received, report.sent
+                ));
                 Some(report)
             }
             Err(error) => {
@@ -211,9 +228,21 @@ impl Demo<'_> {
         } else {
             let rows: Vec<Vec<String>> = drops
                 .iter()
-                .map(|d| vec![d.switch.clone(), d.port.clone(), d.reason.clone(), d.count.to_string(), d.description.clone()])
+                .map(|d| {
+                    vec![
+                        d.switch.clone(),
+                        d.port.clone(),
+                        d.reason.clone(),
+                        d.count.to_string(),
+                        d.description.clone(),
+                    ]
+                })
                 .collect();
-            writeln!(out, "Drops by reason:\n{}", table::render(&["SWITCH", "PORT", "REASON", "FRAMES", "MEANING"], &rows))?;
+            writeln!(
+                out,
+                "Drops by reason:\n{}",
+                table::render(&["SWITCH", "PORT", "REASON", "FRAMES", "MEANING"], &rows)
+            )?;
         }
         let wrong = self.runtime.check()?;
         for line in &wrong {

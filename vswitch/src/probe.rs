@@ -121,7 +121,10 @@ fn receive(stream: &mut impl Read, len: u64) -> io::Result<[u8; 32]> {
         let most = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
         let got = stream.read(&mut chunk[..most])?;
         if got == 0 {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("closed with {left} octets to come")));
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                format!("closed with {left} octets to come"),
+            ));
         }
         hash.update(&chunk[..got]);
         left -= got as u64;
@@ -141,7 +144,11 @@ pub fn fill(rng: &mut Rng, chunk: &mut [u8]) {
 /// # Errors
 /// When the socket fails; lost datagrams are only counted.
 pub fn udp(to: SocketAddr, count: u64, size: usize) -> io::Result<Report> {
-    let local = if to.is_ipv4() { SocketAddr::from(([0, 0, 0, 0], 0)) } else { SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)) };
+    let local = if to.is_ipv4() {
+        SocketAddr::from(([0, 0, 0, 0], 0))
+    } else {
+        SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))
+    };
     let socket = UdpSocket::bind(local)?;
     socket.connect(to)?;
     socket.set_read_timeout(Some(Duration::from_secs(1)))?;

@@ -23,7 +23,10 @@ pub(super) fn exec(client: &Client, exec: &Exec) -> Result<ExitCode, Failure> {
         format!("{wanted} does not exist; there are {}", known.join(", "))
     })?;
     let (Some(pause_pid), Some(netns_inode)) = (place.pause_pid, place.netns_inode) else {
-        return Err(format!("{wanted} is an in-process pod on a memory link: there is no namespace to enter").into());
+        return Err(format!(
+            "{wanted} is an in-process pod on a memory link: there is no namespace to enter"
+        )
+        .into());
     };
     let (program, arguments) = exec.command.split_first().ok_or("no command is given")?;
     let enter = Enter::new(NamespaceRef { pause_pid, netns_inode }, program).arguments(arguments);
@@ -36,9 +39,11 @@ pub(super) fn get(client: &Client, get: &Get) -> Result<ExitCode, Failure> {
     let dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
     let list = |items: Vec<String>| if items.is_empty() { "-".to_owned() } else { items.join(",") };
     match get.kind {
-        Table::Places => print::<PlaceView>(client, get, "/v1/places", &["PLACE", "ADDRESSES", "SWITCH", "NETNS"], |p| {
-            vec![p.place.clone(), list(texts(&p.addresses)), p.switch.clone(), dash(&p.netns)]
-        }),
+        Table::Places => {
+            print::<PlaceView>(client, get, "/v1/places", &["PLACE", "ADDRESSES", "SWITCH", "NETNS"], |p| {
+                vec![p.place.clone(), list(texts(&p.addresses)), p.switch.clone(), dash(&p.netns)]
+            })
+        }
         Table::Ports => {
             let mut header = vec!["SWITCH", "PORT", "ID", "SEGMENT", "STATION", "STATE", "RX", "TX", "DROPS"];
             if wide {
@@ -63,21 +68,51 @@ pub(super) fn get(client: &Client, get: &Get) -> Result<ExitCode, Failure> {
                 row
             })
         }
-        Table::Fdb => print::<FdbView>(client, get, "/v1/fdb", &["SWITCH", "SEGMENT", "MAC", "PORT", "KIND", "AGE"], |f| {
-            let age = f.age_seconds.map_or_else(|| "-".to_owned(), |a| format!("{a:.0}s"));
-            vec![f.switch.clone(), f.segment.clone(), f.mac.clone(), f.port.clone(), f.kind.clone(), age]
-        }),
-        Table::Neighbors => {
-            print::<NeighborView>(client, get, "/v1/neighbors", &["SWITCH", "SEGMENT", "ADDRESS", "MAC", "STATE"], |n| {
-                vec![n.switch.clone(), n.segment.clone(), n.address.to_string(), dash(&n.mac), n.state.clone()]
+        Table::Fdb => print::<FdbView>(
+            client,
+            get,
+            "/v1/fdb",
+            &["SWITCH", "SEGMENT", "MAC", "PORT", "KIND", "AGE"],
+            |f| {
+                let age = f.age_seconds.map_or_else(|| "-".to_owned(), |a| format!("{a:.0}s"));
+                vec![f.switch.clone(), f.segment.clone(), f.mac.clone(), f.port.clone(), f.kind.clone(), age]
+            },
+        ),
+        Table::Neighbors => print::<NeighborView>(
+            client,
+            get,
+            "/v1/neighbors",
+            &["SWITCH", "SEGMENT", "ADDRESS", "MAC", "STATE"],
+            |n| {
+                vec![
+                    n.switch.clone(),
+                    n.segment.clone(),
+                    n.address.to_string(),
+                    dash(&n.mac),
+                    n.state.clone(),
+                ]
+            },
+        ),
+        Table::Routes => {
+            print::<RouteView>(client, get, "/v1/routes", &["SWITCH", "PREFIX", "TARGET", "KIND"], |r| {
+                vec![r.switch.clone(), r.prefix.clone(), r.target.clone(), r.kind.clone()]
             })
         }
-        Table::Routes => print::<RouteView>(client, get, "/v1/routes", &["SWITCH", "PREFIX", "TARGET", "KIND"], |r| {
-            vec![r.switch.clone(), r.prefix.clone(), r.target.clone(), r.kind.clone()]
-        }),
-        Table::Drops => print::<DropView>(client, get, "/v1/drops", &["SWITCH", "PORT", "REASON", "FRAMES", "MEANING"], |d| {
-            vec![d.switch.clone(), d.port.clone(), d.reason.clone(), d.count.to_string(), d.description.clone()]
-        }),
+        Table::Drops => print::<DropView>(
+            client,
+            get,
+            "/v1/drops",
+            &["SWITCH", "PORT", "REASON", "FRAMES", "MEANING"],
+            |d| {
+                vec![
+                    d.switch.clone(),
+                    d.port.clone(),
+                    d.reason.clone(),
+                    d.count.to_string(),
+                    d.description.clone(),
+                ]
+            },
+        ),
         Table::Events => print::<EventView>(client, get, "/v1/events", &["AT", "SWITCH", "EVENT"], |e| {
             vec![format!("{:.3}", e.at_seconds), e.switch.clone(), e.text.clone()]
         }),

@@ -45,7 +45,9 @@ enum Verb {
     #[command(after_help = "Example: vswitch trace alpha 'tcp 10.244.1.2:80'")]
     Trace(Trace),
     /// Capture at a port: `any`, POD, node/NAME, host/NAME, or SWITCH:PORT as `get ports` lists them
-    #[command(after_help = "Example: vswitch capture alpha -w alpha.pcapng, or: vswitch capture any | tcpdump -r -")]
+    #[command(
+        after_help = "Example: vswitch capture alpha -w alpha.pcapng, or: vswitch capture any | tcpdump -r -"
+    )]
     Capture(Capture),
     /// Say what this machine allows, with the remedy for what it does not
     Doctor(Output),

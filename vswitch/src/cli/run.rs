@@ -48,7 +48,8 @@ fn serve(runtime: &Arc<Runtime>, state: &StatePaths) -> Result<(), Failure> {
     let executor = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     executor.block_on(async {
         let stop = Arc::new(Notify::new());
-        let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let (mut interrupt, mut terminate) =
+            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let on_signal = Arc::clone(&stop);
         tokio::spawn(async move {
             tokio::select! {

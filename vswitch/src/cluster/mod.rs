@@ -163,9 +163,11 @@ impl Cluster {
     /// The addresses of a place.
     pub fn addresses(&self, place: &Place) -> Option<&[IpAddr]> {
         match place {
-            Place::Pod { namespace, name } => {
-                self.pods.iter().find(|p| p.namespace == *namespace && p.name == *name).map(|p| &p.addresses[..])
-            }
+            Place::Pod { namespace, name } => self
+                .pods
+                .iter()
+                .find(|p| p.namespace == *namespace && p.name == *name)
+                .map(|p| &p.addresses[..]),
             Place::Node(name) => self.nodes.iter().find(|n| n.name == *name).map(|n| &n.addresses[..]),
             Place::Host(name) => self.hosts.iter().find(|h| h.name == *name).map(|h| &h.addresses[..]),
         }

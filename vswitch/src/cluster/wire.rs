@@ -8,7 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netstack::addr::{IpNet, MacAddr, PortId, SegmentId};
 use netstack::config::{
-    Config, GatewayConfig, NextHop, PortConfig, ReversePath, RouteConfig, RouteTarget, SegmentConfig, Station, VlanMode,
+    Config, GatewayConfig, NextHop, PortConfig, ReversePath, RouteConfig, RouteTarget, SegmentConfig,
+    Station, VlanMode,
 };
 use netstack::offload::OffloadFeatures;
 
@@ -79,7 +80,12 @@ pub fn wire(cluster: &Cluster) -> Wiring {
     for node in &cluster.nodes {
         let uplink = PortId(u16::try_from(underlay.config.ports.len()).unwrap_or(u16::MAX));
         let mut plan = node_switch(cluster, node, uplink);
-        underlay.config.ports.push(foreign_port(uplink, &node.name, segment_id(cluster, &node.segment), OffloadFeatures::ALL));
+        underlay.config.ports.push(foreign_port(
+            uplink,
+            &node.name,
+            segment_id(cluster, &node.segment),
+            OffloadFeatures::ALL,
+        ));
         wiring.endpoints.push(node_local(cluster, node, &mut plan));
         for pod in cluster.pods.iter().filter(|p| p.node == node.name) {
             wiring.endpoints.push(pod_endpoint(cluster, node, &pod.place(), &pod.addresses, &mut plan));
@@ -91,7 +97,8 @@ pub fn wire(cluster: &Cluster) -> Wiring {
         let place = Place::Host(host.name.clone());
         let id = segment_id(cluster, &host.segment);
         underlay.config.ports.push(foreign_port(port, &place.to_string(), id, OffloadFeatures::NONE));
-        let gateways = cluster.segments.iter().find(|s| s.name == host.segment).map_or(&[][..], |s| &s.gateways);
+        let gateways =
+            cluster.segments.iter().find(|s| s.name == host.segment).map_or(&[][..], |s| &s.gateways);
         let attachment = Attachment { switch: UNDERLAY.into(), port };
         wiring.endpoints.push(endpoint(cluster, place, attachment, &host.addresses, gateways));
     }
@@ -232,7 +239,9 @@ fn endpoint(
         attachment,
         addresses: addresses
             .iter()
-            .map(|&a| on_link(a).and_then(|g| IpNet::new(a, g.prefix_len()).ok()).unwrap_or_else(|| IpNet::from(a)))
+            .map(|&a| {
+                on_link(a).and_then(|g| IpNet::new(a, g.prefix_len()).ok()).unwrap_or_else(|| IpNet::from(a))
+            })
             .collect(),
         gateway_v4: gateways.iter().find_map(|g| match g.addr() {
             IpAddr::V4(a) => Some(a),
@@ -246,7 +255,13 @@ fn endpoint(
     }
 }
 
-fn managed_port(id: PortId, place: &Place, segment: SegmentId, mac: MacAddr, addresses: &[IpAddr]) -> PortConfig {
+fn managed_port(
+    id: PortId,
+    place: &Place,
+    segment: SegmentId,
+    mac: MacAddr,
+    addresses: &[IpAddr],
+) -> PortConfig {
     PortConfig {
         id,
         name: place.to_string(),
@@ -293,7 +308,10 @@ mod tests {
         let wiring = wire(&builtin("lab"));
         let snapshot = Snapshot::compile(wiring.switches[0].config.clone(), None).unwrap();
         let (prefix, target) = snapshot.router().lookup_prefix("10.244.1.2".parse().unwrap()).unwrap();
-        assert_eq!((prefix.to_string(), target.to_string()), ("10.244.1.0/24".into(), "via 10.20.30.12 on segment 0".into()));
+        assert_eq!(
+            (prefix.to_string(), target.to_string()),
+            ("10.244.1.0/24".into(), "via 10.20.30.12 on segment 0".into())
+        );
         let (prefix, _) = snapshot.router().lookup_prefix("fd00:192:168:10::200".parse().unwrap()).unwrap();
         assert_eq!(prefix.to_string(), "::/0");
     }

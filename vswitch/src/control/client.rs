@@ -19,7 +19,9 @@ use super::api::ErrorBody;
 #[non_exhaustive]
 pub enum ClientError {
     /// Nobody serves.
-    #[error("no vswitch runs here (nobody answers at {0}); start one with `vswitch up`, or name its --state-dir")]
+    #[error(
+        "no vswitch runs here (nobody answers at {0}); start one with `vswitch up`, or name its --state-dir"
+    )]
     NotRunning(PathBuf),
     /// The socket may not be used.
     #[error("{path} belongs to another user ({source}); the control socket is its owner's alone")]
@@ -119,7 +121,9 @@ impl Client {
             if response.status() != StatusCode::OK {
                 let body = response.into_body().collect().await.map_err(broken)?.to_bytes();
                 let error = serde_json::from_slice::<ErrorBody>(&body).map(|b| b.error);
-                return Err(ClientError::Refused(error.unwrap_or_else(|_| String::from_utf8_lossy(&body).into_owned())));
+                return Err(ClientError::Refused(
+                    error.unwrap_or_else(|_| String::from_utf8_lossy(&body).into_owned()),
+                ));
             }
             while let Some(frame) = response.frame().await {
                 if let Ok(data) = frame.map_err(broken)?.into_data() {

@@ -91,7 +91,9 @@ fn router(shared: Shared) -> Router {
         .route("/v1/trace", post(trace))
         .route("/v1/capture", get(capture))
         .route("/v1/down", post(down))
-        .fallback(|| async { problem(StatusCode::NOT_FOUND, "no such resource; the API is at /v1/".to_owned()) })
+        .fallback(|| async {
+            problem(StatusCode::NOT_FOUND, "no such resource; the API is at /v1/".to_owned())
+        })
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(shared)
 }
@@ -111,7 +113,9 @@ async fn ask<T: Serialize + Send + 'static>(
 fn status_of(error: &RuntimeError) -> StatusCode {
     match error {
         RuntimeError::UnknownPlace(_) => StatusCode::NOT_FOUND,
-        RuntimeError::NoNamespace(_) | RuntimeError::Packet(_) | RuntimeError::NoAddress(_) => StatusCode::BAD_REQUEST,
+        RuntimeError::NoNamespace(_) | RuntimeError::Packet(_) | RuntimeError::NoAddress(_) => {
+            StatusCode::BAD_REQUEST
+        }
         RuntimeError::Helper(_)
         | RuntimeError::Tap { .. }
         | RuntimeError::Config { .. }

@@ -29,7 +29,9 @@ const QUEUE: usize = 4096;
 #[non_exhaustive]
 pub enum CaptureError {
     /// The text names no port.
-    #[error("{0:?} names no port: write `any`, POD, node/NAME, host/NAME or SWITCH:PORT as `vswitch get ports` lists them")]
+    #[error(
+        "{0:?} names no port: write `any`, POD, node/NAME, host/NAME or SWITCH:PORT as `vswitch get ports` lists them"
+    )]
     NoSuchPort(String),
     /// The data path could not be asked.
     #[error(transparent)]

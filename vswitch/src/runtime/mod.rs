@@ -257,7 +257,9 @@ impl Runtime {
 
     /// Takes in what the data path has to tell since the last call, and returns it.
     pub fn collect_events(&self) -> Vec<EventView> {
-        let Ok(news) = self.handle.call(|driver| std::iter::from_fn(|| driver.poll_event()).take(EVENTS).collect::<Vec<_>>())
+        let Ok(news) = self
+            .handle
+            .call(|driver| std::iter::from_fn(|| driver.poll_event()).take(EVENTS).collect::<Vec<_>>())
         else {
             return Vec::new();
         };
@@ -282,13 +284,22 @@ impl Runtime {
         self.log.lock().events.iter().cloned().collect()
     }
 
-    fn describe(&self, event: DriverEvent, at_seconds: f64, gone: &mut BTreeSet<(String, PortId)>) -> Option<EventView> {
-        let name_of = |id: EngineId| self.switches.iter().find(|(_, e)| **e == id).map(|(name, _)| name.clone());
+    fn describe(
+        &self,
+        event: DriverEvent,
+        at_seconds: f64,
+        gone: &mut BTreeSet<(String, PortId)>,
+    ) -> Option<EventView> {
+        let name_of =
+            |id: EngineId| self.switches.iter().find(|(_, e)| **e == id).map(|(name, _)| name.clone());
         let (switch, text) = match event {
             DriverEvent::DeviceGone { engine, port, error } => {
                 let switch = name_of(engine)?;
                 gone.insert((switch.clone(), port));
-                let place = self.places.values().find(|p| p.endpoint.attachment.switch == switch && p.endpoint.attachment.port == port);
+                let place = self
+                    .places
+                    .values()
+                    .find(|p| p.endpoint.attachment.switch == switch && p.endpoint.attachment.port == port);
                 let who = place.map_or_else(|| port.to_string(), |p| p.endpoint.place.to_string());
                 (switch, format!("the device of {who} is gone: {error}; its port carries nothing any more"))
             }
@@ -373,7 +384,12 @@ struct Built {
 }
 
 /// Puts switches and devices onto the driver.
-fn build(driver: &mut Driver, wiring: Wiring, plugged: Vec<Plugged>, built: &mut Built) -> Result<(), RuntimeError> {
+fn build(
+    driver: &mut Driver,
+    wiring: Wiring,
+    plugged: Vec<Plugged>,
+    built: &mut Built,
+) -> Result<(), RuntimeError> {
     let depot = Depot::new();
     let seed = fresh_seed()?;
     let mtu = wiring.endpoints.first().map_or(1500, |e| usize::from(e.mtu));
@@ -391,7 +407,8 @@ fn build(driver: &mut Driver, wiring: Wiring, plugged: Vec<Plugged>, built: &mut
     }
     for plan in &plans {
         for (own, other, theirs) in &plan.links {
-            let (near, far) = memory::pair(LINK_BATCHES, MemoryOptions { mtu, offload: OffloadFeatures::ALL })?;
+            let (near, far) =
+                memory::pair(LINK_BATCHES, MemoryOptions { mtu, offload: OffloadFeatures::ALL })?;
             driver.attach(built.switches[&plan.name], *own, Box::new(near))?;
             driver.attach(built.switches[other], *theirs, Box::new(far))?;
         }
@@ -402,7 +419,8 @@ fn build(driver: &mut Driver, wiring: Wiring, plugged: Vec<Plugged>, built: &mut
         let device: Box<dyn Device> = match tap {
             Some(tap) => Box::new(tap),
             None => {
-                let (near, far) = memory::pair(LINK_BATCHES, MemoryOptions { mtu, offload: OffloadFeatures::NONE })?;
+                let (near, far) =
+                    memory::pair(LINK_BATCHES, MemoryOptions { mtu, offload: OffloadFeatures::NONE })?;
                 let host = Station::new(&endpoint, &seed)
                     .map_err(|reason| RuntimeError::Station { place: endpoint.place.clone(), reason })?;
                 let id = driver.add_engine(Box::new(host));

@@ -38,7 +38,9 @@ impl FromStr for PacketSpec {
     fn from_str(text: &str) -> Result<Self, PacketSpecError> {
         let error = || PacketSpecError(text.to_owned());
         let mut words = text.split_whitespace();
-        let (Some(kind), Some(to), None) = (words.next(), words.next(), words.next()) else { return Err(error()) };
+        let (Some(kind), Some(to), None) = (words.next(), words.next(), words.next()) else {
+            return Err(error());
+        };
         let socket = || to.parse::<SocketAddr>().map_err(|_| error());
         Ok(match kind {
             "tcp" => Self { kind: Kind::Tcp(socket()?.port()), destination: socket()?.ip() },
@@ -64,7 +66,11 @@ impl PacketSpec {
         wire::EthernetRepr {
             src_addr: wire::EthernetAddress(source_mac.0),
             dst_addr: wire::EthernetAddress(gateway_mac.0),
-            ethertype: if source.is_ipv4() { wire::EthernetProtocol::Ipv4 } else { wire::EthernetProtocol::Ipv6 },
+            ethertype: if source.is_ipv4() {
+                wire::EthernetProtocol::Ipv4
+            } else {
+                wire::EthernetProtocol::Ipv6
+            },
         }
         .emit(&mut ethernet);
         ip.emit(&mut frame[ETHERNET..], &ChecksumCapabilities::default());
@@ -107,7 +113,11 @@ impl PacketSpec {
     }
 }
 
-fn echo_request(source: IpAddr, destination: IpAddr, checksums: &ChecksumCapabilities) -> (Vec<u8>, wire::IpProtocol) {
+fn echo_request(
+    source: IpAddr,
+    destination: IpAddr,
+    checksums: &ChecksumCapabilities,
+) -> (Vec<u8>, wire::IpProtocol) {
     const DATA: &[u8] = b"vswitch trace";
     let v6 = |a: IpAddr| match a {
         IpAddr::V6(a) => a,
@@ -136,16 +146,33 @@ mod tests {
         let spec: PacketSpec = "tcp 10.244.1.2:80".parse().unwrap();
         assert_eq!(spec, PacketSpec { kind: Kind::Tcp(80), destination: "10.244.1.2".parse().unwrap() });
         let mac = MacAddr([2, 0, 0, 0, 0, 1]);
-        for text in ["tcp 10.0.0.9:80", "udp 10.0.0.9:53", "icmp 10.0.0.9", "tcp [fd00::9]:80", "udp [fd00::9]:53", "icmp fd00::9"] {
+        for text in [
+            "tcp 10.0.0.9:80",
+            "udp 10.0.0.9:53",
+            "icmp 10.0.0.9",
+            "tcp [fd00::9]:80",
+            "udp [fd00::9]:53",
+            "icmp fd00::9",
+        ] {
             let spec: PacketSpec = text.parse().unwrap();
             let addresses = ["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
             let frame = spec.frame(mac, mac, &addresses).unwrap();
             let link = netstack::parse::link(&frame).unwrap();
-            let netstack::parse::Network::Ip(ip) = netstack::parse::network(&frame, &link).unwrap() else { panic!() };
+            let netstack::parse::Network::Ip(ip) = netstack::parse::network(&frame, &link).unwrap() else {
+                panic!()
+            };
             assert_eq!(ip.destination, spec.destination);
             assert!(netstack::parse::verify_transport_checksum(&frame, &ip), "{text}");
         }
-        for bad in ["", "tcp", "tcp 10.0.0.1", "icmp 10.0.0.1:80", "sctp 10.0.0.1:80", "tcp 10.0.0.1:99999", "tcp a b"] {
+        for bad in [
+            "",
+            "tcp",
+            "tcp 10.0.0.1",
+            "icmp 10.0.0.1:80",
+            "sctp 10.0.0.1:80",
+            "tcp 10.0.0.1:99999",
+            "tcp a b",
+        ] {
             assert!(bad.parse::<PacketSpec>().is_err(), "{bad:?}");
         }
     }

@@ -65,7 +65,8 @@ impl Runtime {
     }
 
     fn behind(&self, switch: &str, port: PortId) -> Option<&Place> {
-        let at = |p: &&super::Placed| p.endpoint.attachment.switch == switch && p.endpoint.attachment.port == port;
+        let at =
+            |p: &&super::Placed| p.endpoint.attachment.switch == switch && p.endpoint.attachment.port == port;
         self.places.values().find(at).map(|p| &p.endpoint.place)
     }
 
@@ -76,7 +77,8 @@ impl Runtime {
             (name, switch.explain(now, port, &frame))
         })?;
         let (port, trace) = asked.unwrap_or_default();
-        let steps = trace.steps.iter().map(|s| (format!("{:?}", s.stage).to_lowercase(), s.text.clone())).collect();
+        let steps =
+            trace.steps.iter().map(|s| (format!("{:?}", s.stage).to_lowercase(), s.text.clone())).collect();
         let hop = TraceHop { switch: arriving.switch.clone(), port, steps, outcome: trace.outcome.clone() };
         Ok((hop, trace))
     }
@@ -87,7 +89,11 @@ impl Runtime {
         let placed = self.places.get(from).ok_or_else(|| RuntimeError::UnknownPlace(from.clone()))?;
         let attachment = placed.endpoint.attachment.clone();
         let (port, destination) = (attachment.port, packet.destination);
-        let on_link = placed.endpoint.addresses.iter().any(|n| n.contains(&destination) && n.prefix_len() < n.max_prefix_len());
+        let on_link = placed
+            .endpoint
+            .addresses
+            .iter()
+            .any(|n| n.contains(&destination) && n.prefix_len() < n.max_prefix_len());
         let now = self.now();
         let next = self.with_switch(&attachment.switch, move |switch: &mut Switch| -> Option<MacAddr> {
             let snapshot = switch.snapshot();

@@ -21,7 +21,9 @@ impl Runtime {
         let mut all = Vec::new();
         for name in self.switches.keys() {
             let (ask, name_there, now) = (ask.clone(), name.clone(), self.now());
-            all.extend(self.with_switch(name, move |switch| ask(&name_there, switch, now))?.unwrap_or_default());
+            all.extend(
+                self.with_switch(name, move |switch| ask(&name_there, switch, now))?.unwrap_or_default(),
+            );
         }
         Ok(all)
     }
@@ -102,7 +104,9 @@ impl Runtime {
             let snapshot = switch.snapshot();
             let row = |segment: SegmentId, address: IpAddr, mac: Option<String>, state: &str| NeighborView {
                 switch: name.to_owned(),
-                segment: snapshot.segment(segment).map_or_else(|| segment.to_string(), |s| s.name().to_owned()),
+                segment: snapshot
+                    .segment(segment)
+                    .map_or_else(|| segment.to_string(), |s| s.name().to_owned()),
                 address,
                 mac,
                 state: state.to_owned(),
@@ -110,7 +114,9 @@ impl Runtime {
             let mut rows: Vec<NeighborView> = Vec::new();
             for segment in snapshot.segments() {
                 let stations = segment.stations();
-                rows.extend(stations.map(|(a, s)| row(segment.id(), a, Some(s.mac.to_string()), "permanent")));
+                rows.extend(
+                    stations.map(|(a, s)| row(segment.id(), a, Some(s.mac.to_string()), "permanent")),
+                );
             }
             let learned = switch.neighbors().iter(now);
             rows.extend(learned.map(|e| row(e.segment, e.ip, e.mac.map(|m| m.to_string()), e.state.name())));
@@ -164,7 +170,8 @@ impl Runtime {
             snapshot
                 .ports()
                 .flat_map(|port| {
-                    let drops = switch.port_counters(port.id()).map(netstack::counters::Counters::drops_by_name);
+                    let drops =
+                        switch.port_counters(port.id()).map(netstack::counters::Counters::drops_by_name);
                     let (switch, port) = (name.to_owned(), port.name().to_owned());
                     drops.into_iter().flatten().map(move |(reason, count)| DropView {
                         switch: switch.clone(),
@@ -186,7 +193,9 @@ impl Runtime {
         Ok(self.handle.call(move |driver| {
             let mut rows = Vec::new();
             for (name, id) in switches {
-                let Some(snapshot) = driver.engine_mut::<Switch>(id).map(|s| s.snapshot().clone()) else { continue };
+                let Some(snapshot) = driver.engine_mut::<Switch>(id).map(|s| s.snapshot().clone()) else {
+                    continue;
+                };
                 for port in snapshot.ports() {
                     let count = driver.device_counters(id, port.id()).map_or(0, |c| c.tx_refused);
                     if count > 0 {
@@ -195,7 +204,8 @@ impl Runtime {
                             port: port.name().to_owned(),
                             reason: "device_refused".to_owned(),
                             count,
-                            description: "The device's own queue was full, or its other end was down.".to_owned(),
+                            description: "The device's own queue was full, or its other end was down."
+                                .to_owned(),
                         });
                     }
                 }
@@ -209,7 +219,9 @@ impl Runtime {
     /// # Errors
     /// When the data path has stopped. The inner text says what does not add up.
     pub fn check(&self) -> Result<Vec<String>, RuntimeError> {
-        self.each_switch(|name, switch, _| switch.check().err().map(|e| format!("{name}: {e}")).into_iter().collect())
+        self.each_switch(|name, switch, _| {
+            switch.check().err().map(|e| format!("{name}: {e}")).into_iter().collect()
+        })
     }
 }
 
@@ -231,7 +243,12 @@ fn port_view(switch_name: &str, snapshot: &Snapshot, switch: &Switch, id: PortId
         Some(Station::Foreign) | None => ("foreign", None, Vec::new()),
     };
     let features = config.map(|c| c.offload).unwrap_or_default();
-    let offload = [("csum", features.checksum), ("tso4", features.tso4), ("tso6", features.tso6), ("uso", features.uso)];
+    let offload = [
+        ("csum", features.checksum),
+        ("tso4", features.tso4),
+        ("tso6", features.tso6),
+        ("uso", features.uso),
+    ];
     let counters = switch.port_counters(id).cloned().unwrap_or_default();
     PortView {
         switch: switch_name.to_owned(),
@@ -268,13 +285,18 @@ fn target_text(snapshot: &Snapshot, target: &Target) -> String {
                 .collect();
             hops.join(", ")
         }
-        Target::Configured(RouteTarget::Blackhole | RouteTarget::Unreachable | RouteTarget::Prohibit) => target.to_string(),
+        Target::Configured(RouteTarget::Blackhole | RouteTarget::Unreachable | RouteTarget::Prohibit) => {
+            target.to_string()
+        }
     }
 }
 
 fn describe(reason: &str) -> String {
     let entry = DropReason::ALL.iter().find(|r| r.name() == reason).map(|r| r.describe());
-    let egress = EgressDrop::ALL.iter().find(|r| reason.strip_prefix("egress_") == Some(r.name())).map(|r| r.describe());
+    let egress = EgressDrop::ALL
+        .iter()
+        .find(|r| reason.strip_prefix("egress_") == Some(r.name()))
+        .map(|r| r.describe());
     entry.or(egress).unwrap_or_default().trim().to_owned()
 }
 

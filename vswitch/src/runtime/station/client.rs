@@ -79,7 +79,11 @@ impl Client {
                 Err(error) => Work::Failed(error.to_string()),
             },
             Exchange::Udp { to, count, size } => {
-                let any = if to.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
+                let any = if to.is_ipv4() {
+                    IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+                } else {
+                    IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+                };
                 match host.udp_bind(SocketAddr::new(any, 0)) {
                     Ok(socket) => Work::Messages(Messages::new(to, Some(socket), count, size)),
                     Err(error) => Work::Failed(error.to_string()),
@@ -98,7 +102,9 @@ impl Client {
 
     pub(super) fn deadline(&self) -> Option<Duration> {
         match &self.work {
-            Work::Messages(m) if !self.done => Some(m.waiting_since.map_or(Duration::ZERO, |at| at + MESSAGE_TIMEOUT)),
+            Work::Messages(m) if !self.done => {
+                Some(m.waiting_since.map_or(Duration::ZERO, |at| at + MESSAGE_TIMEOUT))
+            }
             Work::Failed(_) if !self.done => Some(Duration::ZERO),
             Work::Tcp { .. } | Work::Messages(_) | Work::Failed(_) => None,
         }
@@ -161,7 +167,12 @@ impl Messages {
         }
     }
 
-    fn advance(&mut self, host: &mut Host, now: Duration, buffer: &mut [u8]) -> Option<Result<Report, String>> {
+    fn advance(
+        &mut self,
+        host: &mut Host,
+        now: Duration,
+        buffer: &mut [u8],
+    ) -> Option<Result<Report, String>> {
         if let Some(socket) = self.socket {
             while let Ok(datagram) = host.udp_recv_from(socket, buffer) {
                 self.answered(now, &buffer[..datagram.len]);

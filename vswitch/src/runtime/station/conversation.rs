@@ -35,7 +35,12 @@ pub(super) struct Conversation {
 }
 
 fn put_body(len: u64, seed: u64) -> Op {
-    Op::PutBody { left: len, rng: Seed::from_u64(seed).rng("payload"), hash: Sha256::new(), pending: Vec::new() }
+    Op::PutBody {
+        left: len,
+        rng: Seed::from_u64(seed).rng("payload"),
+        hash: Sha256::new(),
+        pending: Vec::new(),
+    }
 }
 
 impl Conversation {
@@ -55,7 +60,12 @@ impl Conversation {
     }
 
     /// Does what is possible; says whether all is done.
-    pub(super) fn advance(&mut self, host: &mut Host, now: Duration, handle: TcpHandle) -> Result<bool, String> {
+    pub(super) fn advance(
+        &mut self,
+        host: &mut Host,
+        now: Duration,
+        handle: TcpHandle,
+    ) -> Result<bool, String> {
         while let Some(op) = self.todo.front_mut() {
             let step = match op {
                 Op::Put(bytes) => put(host, now, handle, bytes),
@@ -63,7 +73,9 @@ impl Conversation {
                     *op = Op::Put(self.digest.to_vec());
                     continue;
                 }
-                Op::PutBody { left, rng, hash, pending } => put_chunks(host, now, handle, left, rng, hash, pending),
+                Op::PutBody { left, rng, hash, pending } => {
+                    put_chunks(host, now, handle, left, rng, hash, pending)
+                }
                 Op::GetHeader(bytes) => get(host, now, handle, bytes, 8),
                 Op::GetBody { left, hash } => get_chunks(host, now, handle, left, hash),
                 Op::CheckDigest(bytes) => get(host, now, handle, bytes, 32),
@@ -128,7 +140,13 @@ fn put_chunks(
     }
 }
 
-fn get(host: &mut Host, now: Duration, handle: TcpHandle, bytes: &mut Vec<u8>, want: usize) -> Result<(), TcpError> {
+fn get(
+    host: &mut Host,
+    now: Duration,
+    handle: TcpHandle,
+    bytes: &mut Vec<u8>,
+    want: usize,
+) -> Result<(), TcpError> {
     let mut chunk = [0; 32];
     while bytes.len() < want {
         let most = (want - bytes.len()).min(chunk.len());

@@ -42,7 +42,10 @@ impl Station {
         let mut own = *seed;
         own.0[..8].copy_from_slice(&seed.derive(&endpoint.place.to_string()).to_le_bytes());
         let mut host = Host::new(config, own).map_err(|e| e.to_string())?;
-        let any = [SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT)), SocketAddr::from((Ipv6Addr::UNSPECIFIED, PORT))];
+        let any = [
+            SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT)),
+            SocketAddr::from((Ipv6Addr::UNSPECIFIED, PORT)),
+        ];
         let (mut listeners, mut echoes) = (Vec::new(), Vec::new());
         for address in any {
             listeners.push(host.tcp_listen(address).map_err(|e| e.to_string())?);
@@ -95,7 +98,8 @@ impl Station {
             }
         }
         while let Some(event) = host.poll_event() {
-            if let (HostEvent::EchoReply { sequence, payload, .. }, Some(client)) = (&event, &mut self.client) {
+            if let (HostEvent::EchoReply { sequence, payload, .. }, Some(client)) = (&event, &mut self.client)
+            {
                 client.echo_reply(now, *sequence, payload);
             }
         }
