@@ -224,10 +224,10 @@ fn route(namespace: &Namespace, family: &str, destination: &str) -> Value {
 }
 
 fn failure(error: HelperError) -> Failure {
-    match error {
-        HelperError::Failed(failure) => failure,
-        other => panic!("{other}"),
+    if let HelperError::Failed(failure) = error {
+        return failure;
     }
+    panic!("{error}");
 }
 
 /// Waits until a frame can be read and reads it.
