@@ -12,6 +12,6 @@ pub(super) fn frame(bytes: &[u8]) -> Result<(Link, Network), DropReason> {
     }
     match parse::network(bytes, &link)? {
         Network::Ip(ip) if ip.option_problem.is_some() => Err(DropReason::Ipv4Options),
-        network => Ok((link, network)),
+        network @ (Network::Arp(_) | Network::Ip(_) | Network::Other) => Ok((link, network)),
     }
 }
