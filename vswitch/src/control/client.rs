@@ -104,9 +104,12 @@ impl Client {
         body: Bytes,
         out: &mut impl Write,
     ) -> Result<(), ClientError> {
-        let stream = UnixStream::connect(&self.socket).await.map_err(|source| match source.kind() {
-            io::ErrorKind::PermissionDenied => ClientError::Forbidden { path: self.socket.clone(), source },
-            _ => ClientError::NotRunning(self.socket.clone()),
+        let stream = UnixStream::connect(&self.socket).await.map_err(|source| {
+            if source.kind() == io::ErrorKind::PermissionDenied {
+                ClientError::Forbidden { path: self.socket.clone(), source }
+            } else {
+                ClientError::NotRunning(self.socket.clone())
+            }
         })?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
         let request = Request::builder()

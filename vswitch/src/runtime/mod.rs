@@ -241,7 +241,9 @@ impl Runtime {
         let id = id.ok_or_else(|| format!("{place} is not an in-process pod"))?;
         let begin = move |driver: &mut Driver| {
             let now = driver.clock().now();
-            driver.engine_mut::<Station>(id).map(|s| s.begin(now, exchange));
+            if let Some(station) = driver.engine_mut::<Station>(id) {
+                station.begin(now, exchange);
+            }
         };
         self.handle.call(begin).map_err(|e| e.to_string())?;
         let deadline = self.clock.now() + patience;
