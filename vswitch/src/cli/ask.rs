@@ -35,55 +35,24 @@ pub(super) fn exec(client: &Client, exec: &Exec) -> Result<ExitCode, Failure> {
 }
 
 pub(super) fn get(client: &Client, get: &Get) -> Result<ExitCode, Failure> {
-    let wide = get.output.output == Format::Wide;
-    let dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
-    let list = |items: Vec<String>| if items.is_empty() { "-".to_owned() } else { items.join(",") };
     match get.kind {
         Table::Places => {
-            print::<PlaceView>(client, get, "/v1/places", &["PLACE", "ADDRESSES", "SWITCH", "NETNS"], |p| {
-                vec![p.place.clone(), list(texts(&p.addresses)), p.switch.clone(), dash(&p.netns)]
-            })
+            print(client, get, "/v1/places", &["PLACE", "ADDRESSES", "SWITCH", "NETNS"], place_row)
         }
-        Table::Ports => {
-            let mut header = vec!["SWITCH", "PORT", "ID", "SEGMENT", "STATION", "STATE", "RX", "TX", "DROPS"];
-            if wide {
-                header.extend(["RX-FRAMES", "TX-FRAMES", "OFFLOAD", "MAC", "ADDRESSES"]);
-            }
-            print::<PortView>(client, get, "/v1/ports", &header, |p| {
-                let mut row = vec![
-                    p.switch.clone(),
-                    p.port.clone(),
-                    p.id.to_string(),
-                    list(p.segments.clone()),
-                    p.station.clone(),
-                    p.state.clone(),
-                    bytes(p.rx_bytes),
-                    bytes(p.tx_bytes),
-                    p.drops.to_string(),
-                ];
-                if wide {
-                    row.extend([p.rx_frames.to_string(), p.tx_frames.to_string()]);
-                    row.extend([list(p.offload.clone()), dash(&p.mac), list(texts(&p.addresses))]);
-                }
-                row
-            })
-        }
-        Table::Fdb => print::<FdbView>(
+        Table::Ports => ports(client, get),
+        Table::Fdb => print(
             client,
             get,
             "/v1/fdb",
             &["SWITCH", "SEGMENT", "MAC", "PORT", "KIND", "AGE"],
-            |f| {
+            |f: &FdbView| {
                 let age = f.age_seconds.map_or_else(|| "-".to_owned(), |a| format!("{a:.0}s"));
                 vec![f.switch.clone(), f.segment.clone(), f.mac.clone(), f.port.clone(), f.kind.clone(), age]
             },
         ),
-        Table::Neighbors => print::<NeighborView>(
-            client,
-            get,
-            "/v1/neighbors",
-            &["SWITCH", "SEGMENT", "ADDRESS", "MAC", "STATE"],
-            |n| {
+        Table::Neighbors => {
+            let header = ["SWITCH", "SEGMENT", "ADDRESS", "MAC", "STATE"];
+            print(client, get, "/v1/neighbors", &header, |n: &NeighborView| {
                 vec![
                     n.switch.clone(),
                     n.segment.clone(),
@@ -91,32 +60,62 @@ pub(super) fn get(client: &Client, get: &Get) -> Result<ExitCode, Failure> {
                     dash(&n.mac),
                     n.state.clone(),
                 ]
-            },
-        ),
+            })
+        }
         Table::Routes => {
-            print::<RouteView>(client, get, "/v1/routes", &["SWITCH", "PREFIX", "TARGET", "KIND"], |r| {
+            print(client, get, "/v1/routes", &["SWITCH", "PREFIX", "TARGET", "KIND"], |r: &RouteView| {
                 vec![r.switch.clone(), r.prefix.clone(), r.target.clone(), r.kind.clone()]
             })
         }
-        Table::Drops => print::<DropView>(
-            client,
-            get,
-            "/v1/drops",
-            &["SWITCH", "PORT", "REASON", "FRAMES", "MEANING"],
-            |d| {
-                vec![
-                    d.switch.clone(),
-                    d.port.clone(),
-                    d.reason.clone(),
-                    d.count.to_string(),
-                    d.description.clone(),
-                ]
-            },
-        ),
-        Table::Events => print::<EventView>(client, get, "/v1/events", &["AT", "SWITCH", "EVENT"], |e| {
+        Table::Drops => {
+            let header = ["SWITCH", "PORT", "REASON", "FRAMES", "MEANING"];
+            print(client, get, "/v1/drops", &header, |d: &DropView| {
+                let count = d.count.to_string();
+                vec![d.switch.clone(), d.port.clone(), d.reason.clone(), count, d.description.clone()]
+            })
+        }
+        Table::Events => print(client, get, "/v1/events", &["AT", "SWITCH", "EVENT"], |e: &EventView| {
             vec![format!("{:.3}", e.at_seconds), e.switch.clone(), e.text.clone()]
         }),
     }
+}
+
+fn dash(text: &Option<String>) -> String {
+    text.clone().unwrap_or_else(|| "-".to_owned())
+}
+
+fn list(items: &[String]) -> String {
+    if items.is_empty() { "-".to_owned() } else { items.join(",") }
+}
+
+fn place_row(place: &PlaceView) -> Vec<String> {
+    vec![place.place.clone(), list(&texts(&place.addresses)), place.switch.clone(), dash(&place.netns)]
+}
+
+fn ports(client: &Client, get: &Get) -> Result<ExitCode, Failure> {
+    let wide = get.output.output == Format::Wide;
+    let mut header = vec!["SWITCH", "PORT", "ID", "SEGMENT", "STATION", "STATE", "RX", "TX", "DROPS"];
+    if wide {
+        header.extend(["RX-FRAMES", "TX-FRAMES", "OFFLOAD", "MAC", "ADDRESSES"]);
+    }
+    print(client, get, "/v1/ports", &header, |p: &PortView| {
+        let mut row = vec![
+            p.switch.clone(),
+            p.port.clone(),
+            p.id.to_string(),
+            list(&p.segments),
+            p.station.clone(),
+            p.state.clone(),
+            bytes(p.rx_bytes),
+            bytes(p.tx_bytes),
+            p.drops.to_string(),
+        ];
+        if wide {
+            row.extend([p.rx_frames.to_string(), p.tx_frames.to_string()]);
+            row.extend([list(&p.offload), dash(&p.mac), list(&texts(&p.addresses))]);
+        }
+        row
+    })
 }
 
 fn texts(items: &[impl ToString]) -> Vec<String> {
