@@ -13,11 +13,13 @@ use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Write as _};
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -218,9 +220,13 @@ fn enter(order: &Order) -> Result<u8, Refusal> {
     // Before the fork, so that no signal is lost between it and the wait.
     let all = SigSet::all();
     all.thread_set_mask().map_err(|errno| refuse("cannot block signals", errno))?;
-    match sys::fork_single_threaded().map_err(|error| refuse("cannot fork in the pod", error))? {
+    let cannot_fork = |error| refuse("cannot fork in the pod", error);
+    let (end, life) = io::pipe().map_err(cannot_fork)?;
+    match sys::fork_single_threaded().map_err(cannot_fork)? {
         None => {
-            let Err(refusal) = become_program(order);
+            // The parent's is the only copy now, so that the pipe ends with it.
+            drop(life);
+            let Err(refusal) = become_program(order, &end);
             Err(refusal)
         }
         Some(child) => wait_for(child).map_err(|error| refuse("cannot wait for the program", error)),
@@ -260,8 +266,8 @@ fn enter_namespaces(target: NamespaceRef) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// In the child: takes on the user and becomes the program.
-fn become_program(order: &Order) -> Result<Infallible, Refusal> {
+/// In the child: takes on the user and becomes the program. `end` ends with the parent.
+fn become_program(order: &Order, end: &io::PipeReader) -> Result<Infallible, Refusal> {
     if let Some((uid, gid)) = order.user {
         // In a user namespace that may not drop groups there is only one user to be.
         if !(uid == Uid::effective() && gid == Gid::effective()) {
@@ -274,6 +280,12 @@ fn become_program(order: &Order) -> Result<Infallible, Refusal> {
     // After the change of user, which would take it back.
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
         .map_err(|errno| refuse("cannot ask for a parent-death signal", errno))?;
+    // The parent may have died before the signal was asked for. Its number does not tell: from inside the pod's PID
+    // namespace every process outside has the number 0.
+    let mut ended = [PollFd::new(end.as_fd(), PollFlags::POLLIN)];
+    if poll(&mut ended, PollTimeout::ZERO) != Ok(0) {
+        return Err(refuse("not started", "the process that was to wait for it is gone"));
+    }
     if order.no_new_privileges {
         nix::sys::prctl::set_no_new_privs().map_err(|errno| refuse("cannot set no_new_privs", errno))?;
     }
