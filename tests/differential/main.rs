@@ -349,3 +349,30 @@ impl Switched {
         out
     }
 }
+
+#[test]
+fn the_comparison_catches_planted_bugs() {
+    let sent = decode(
+        "020000000a01020000000a02080045000024123400004011548f0a0100020a0200029c40138800107eae7061796c6f616421",
+    );
+    let good = decode(
+        "020000000b02020000000b01080045000024123400003f11558f0a0100020a0200029c40138800107eae7061796c6f616421",
+    );
+    let case =
+        Case { name: "planted".into(), side: "a".into(), sent, linux: vec![("b".into(), good.clone())] };
+    let differences = |ours: &[(String, Vec<u8>)]| {
+        let (mut used, mut wrong) = (BTreeSet::new(), Vec::new());
+        compare(&case, ours, &mut used, &mut wrong);
+        wrong.len()
+    };
+    assert_eq!(differences(&[("b".into(), good.clone())]), 0);
+    // Every single octet counts: of a forwarded packet nothing is masked.
+    for at in 0..good.len() {
+        let mut bad = good.clone();
+        bad[at] ^= 0x10;
+        assert_eq!(differences(&[("b".into(), bad)]), 1, "octet {at}");
+    }
+    assert_eq!(differences(&[]), 1, "a lost packet");
+    assert_eq!(differences(&[("a".into(), good.clone())]), 1, "the wrong port");
+    assert_eq!(differences(&[("b".into(), good.clone()), ("b".into(), good)]), 1, "a duplicate");
+}

@@ -220,3 +220,54 @@ fn messages(
         median_rtt: rtts.get(rtts.len() / 2).copied().unwrap_or_default(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+    use std::thread;
+
+    /// A server at a free port of the loopback, for one connection.
+    fn one_connection(serve: impl FnOnce(TcpStream) -> io::Result<()> + Send + 'static) -> SocketAddr {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || serve(listener.accept().unwrap().0));
+        address
+    }
+
+    #[test]
+    fn intact_octets_are_accepted() {
+        let report = tcp(one_connection(answer), 1 << 20).unwrap();
+        assert_eq!(report.bytes, 2 << 20);
+    }
+
+    #[test]
+    fn one_changed_octet_on_the_way_there_is_noticed() {
+        let address = one_connection(|mut stream| {
+            let mut header = [0; 8];
+            stream.read_exact(&mut header)?;
+            let mut body = vec![0; 100_000];
+            stream.read_exact(&mut body)?;
+            body[77_777] ^= 1;
+            stream.write_all(&Sha256::digest(&body))
+        });
+        assert_eq!(tcp(address, 100_000).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn two_swapped_pieces_on_the_way_back_are_noticed() {
+        let address = one_connection(|mut stream| {
+            let mut header = [0; 8];
+            stream.read_exact(&mut header)?;
+            let digest = receive(&mut stream, 100_000)?;
+            stream.write_all(&digest)?;
+            let mut body = Vec::new();
+            let digest = send(&mut body, 100_000, 1)?;
+            let (one, other) = body.split_at_mut(50_000);
+            one[..1448].swap_with_slice(&mut other[..1448]);
+            stream.write_all(&body)?;
+            stream.write_all(&digest)
+        });
+        assert_eq!(tcp(address, 100_000).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+}

@@ -38,7 +38,8 @@ fn every_console_line_of_the_readme_works() {
             .env("VSWITCH_STATE_DIR", &state)
             .output()
             .unwrap();
-        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let text =
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         (output.status.success(), text)
     };
     let failed: Vec<String> = lines
