@@ -30,7 +30,9 @@ pub(super) struct Waiting {
 impl Switch {
     pub(super) fn learn(&mut self, now: Duration, arrival: &Arrival<'_>) {
         let (segment, mac, port) = (arrival.segment.id(), arrival.link.source, arrival.port.id());
-        if arrival.is_managed() || arrival.segment.station_by_mac(mac).is_some() {
+        // What the configuration says of an address holds, wherever it is seen.
+        let ours = arrival.segment.gateway().is_some_and(|g| g.mac == mac);
+        if ours || arrival.is_managed() || arrival.segment.station_by_mac(mac).is_some() {
             return;
         }
         match self.fdb.learn(now, segment, mac, port) {

@@ -135,7 +135,7 @@ fn ask<R: Recorder>(
     // Managed stations have answered already: only a foreign station can know more.
     recorder
         .step(Stage::Discovery, || alloc::format!("{target} is not known here, the foreign ports are asked"));
-    Some(Decided { decision: Decision::Flood(Scope::Foreign), hearsay: hearsay(Hearing::Overheard) })
+    Some(Decided { decision: flood(segment, Scope::Foreign), hearsay: hearsay(Hearing::Overheard) })
 }
 
 fn tell(arrival: &Arrival<'_>, address: IpAddr, mac: Option<MacAddr>, hearing: Hearing) -> Option<Decided> {
@@ -144,7 +144,15 @@ fn tell(arrival: &Arrival<'_>, address: IpAddr, mac: Option<MacAddr>, hearing: H
         return Some(Decided { decision: Decision::Consume(None), hearsay });
     }
     if arrival.link.destination.is_multicast() {
-        return Some(Decided { decision: Decision::Flood(Scope::All), hearsay });
+        return Some(Decided { decision: flood(arrival.segment, Scope::All), hearsay });
     }
     None
+}
+
+/// Passes a message on to other stations, where there are such.
+fn flood(segment: &Segment, scope: Scope) -> Decision {
+    match segment.bridges() {
+        true => Decision::Flood(scope),
+        false => Decision::Drop { reason: DropReason::NotForUs, answer: None },
+    }
 }
