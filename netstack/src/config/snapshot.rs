@@ -374,6 +374,13 @@ impl Gateway {
         self.addresses.iter().any(|n| n.addr() == address) || address == IpAddr::V6(self.link_local)
     }
 
+    /// Whether `address` is on this link: within a prefix of the interface's, or link-local of IPv6.
+    #[inline]
+    pub fn is_on_link(&self, address: IpAddr) -> bool {
+        let link_local = matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        link_local || self.addresses.iter().any(|n| n.contains(&address))
+    }
+
     /// The address to speak with to a neighbour: the one whose prefix holds it, else any of its family, else, for
     /// IPv6, the link-local one.
     pub fn source_for(&self, neighbor: IpAddr) -> Option<IpAddr> {

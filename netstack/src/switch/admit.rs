@@ -8,7 +8,7 @@ use crate::bridge;
 use crate::config::{Port, Segment, Snapshot, Station};
 use crate::frame::Frame;
 use crate::offload::{self, Checksum};
-use crate::parse::{self, Ip, Link, NeighborDiscovery, Network, Transport, ethertype};
+use crate::parse::{self, Ip, Link, NeighborDiscovery, Network, Transport, ethertype, protocol};
 use crate::verdict::DropReason;
 
 /// The VLAN identifier in a TCI.
@@ -108,7 +108,7 @@ pub(super) fn admit<'s, R: Recorder>(
 fn look_inside(arrival: &Arrival<'_>, frame: &Frame, strict: bool) -> Result<Option<Network>, DropReason> {
     let link = &arrival.link;
     let maybe_discovery = link.ethertype == ethertype::ARP
-        || (link.ethertype == ethertype::IPV6 && link.destination.is_multicast());
+        || (link.ethertype == ethertype::IPV6 && !is_tcp_or_udp(frame.bytes(), link));
     if !strict && !maybe_discovery {
         return Ok(None);
     }
@@ -117,6 +117,12 @@ fn look_inside(arrival: &Arrival<'_>, frame: &Frame, strict: bool) -> Result<Opt
         Err(reason) if strict => Err(reason),
         Err(_) => Ok(None),
     }
+}
+
+/// Whether nothing stands between an IPv6 header and TCP or UDP: most of what a bridge sees, and never discovery.
+fn is_tcp_or_udp(frame: &[u8], link: &Link) -> bool {
+    const NEXT_HEADER: usize = 6;
+    matches!(frame.get(link.payload + NEXT_HEADER), Some(&(protocol::TCP | protocol::UDP)))
 }
 
 fn is_offloaded(frame: &Frame) -> bool {

@@ -212,7 +212,7 @@ impl Switch {
             Parking::Refused(frame, _) => self.drop_frame(ingress, frame, DropReason::NeighborQueueFull),
         }
         if solicit {
-            self.solicit(snapshot, route.egress, route.next_hop, None);
+            self.solicit(snapshot, now, route.egress, route.next_hop, None);
         }
     }
 
@@ -240,21 +240,31 @@ impl Switch {
                 continue;
             };
             context.plan.destination = mac;
-            match self.port_of(now, egress, mac).or_else(|| egress.foreign().first().copied()) {
-                Some(port) => {
-                    self.transmit(
-                        snapshot,
-                        port,
-                        egress,
-                        &context.plan,
-                        context.fragment,
-                        frame,
-                        Origin::Unparked,
-                    );
-                }
-                None => self.drop_parked(frame, &context, DropReason::NoOtherPort),
-            }
+            let one = self.port_of(now, egress, mac);
+            self.unpark(snapshot, egress, one.as_slice(), frame, &context);
         }
+    }
+
+    /// Sends a frame that has waited on: to the port of its next hop or, where the bridge has no room for that, to every
+    /// foreign port of the segment.
+    fn unpark(
+        &mut self,
+        snapshot: &Snapshot,
+        egress: &Segment,
+        port: &[PortId],
+        frame: Frame,
+        context: &Waiting,
+    ) {
+        let ports = if port.is_empty() { egress.foreign() } else { port };
+        let Some((&first, others)) = ports.split_first() else {
+            return self.drop_parked(frame, context, DropReason::NoOtherPort);
+        };
+        let (plan, fragment) = (&context.plan, context.fragment);
+        for &port in others {
+            let copy = self.pool.duplicate(&frame);
+            self.transmit(snapshot, port, egress, plan, fragment, copy, Origin::FloodCopy);
+        }
+        self.transmit(snapshot, first, egress, plan, fragment, frame, Origin::Unparked);
     }
 
     /// Drops what waits under a slot whose neighbour has been forgotten.
@@ -264,8 +274,16 @@ impl Switch {
         }
     }
 
-    /// Asks for a neighbour on the segment's foreign ports; managed stations never need to be asked.
-    fn solicit(&mut self, snapshot: &Snapshot, segment: SegmentId, target: IpAddr, unicast: Option<MacAddr>) {
+    /// Asks for a neighbour on the segment's foreign ports; managed stations never need to be asked. One whose place is
+    /// known is asked there alone.
+    fn solicit(
+        &mut self,
+        snapshot: &Snapshot,
+        now: Duration,
+        segment: SegmentId,
+        target: IpAddr,
+        unicast: Option<MacAddr>,
+    ) {
         let Some(segment) = snapshot.segment(segment) else { return };
         let Some(gateway) = segment.gateway() else { return };
         let source = gateway.source_for(target).or_else(|| snapshot.router().any_own(target.is_ipv4()));
@@ -283,7 +301,9 @@ impl Switch {
             }
             (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => return,
         };
-        self.copy_to(snapshot, segment, segment.foreign().iter().copied(), frame, Origin::Originated);
+        let port = unicast.and_then(|mac| self.port_of(now, segment, mac));
+        let ports = port.as_ref().map_or(segment.foreign(), core::slice::from_ref);
+        self.copy_to(snapshot, segment, ports.iter().copied(), frame, Origin::Originated);
     }
 
     /// Timers of neighbours: asks again, or gives up and tells the senders of what waited.
@@ -293,7 +313,7 @@ impl Switch {
         for action in actions.drain(..) {
             match action {
                 NeighborAction::Solicit { segment, ip, unicast_to } => {
-                    self.solicit(snapshot, segment, ip, unicast_to)
+                    self.solicit(snapshot, now, segment, ip, unicast_to)
                 }
                 NeighborAction::Failed { segment, ip, slot } => {
                     self.event(Event::NeighborFailed { segment, address: ip });

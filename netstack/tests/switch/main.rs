@@ -8,6 +8,7 @@
 )]
 
 mod bridge;
+mod discovery;
 mod lab;
 mod offload;
 mod oracles;

@@ -195,8 +195,9 @@ pub(crate) fn discovery(
 
 /// A router advertisement or redirect, which is not a pod's to send.
 pub(crate) fn router_message(mut packet: Packet, kind: u8) -> Vec<u8> {
+    const ADVERTISEMENT: u8 = 134;
     packet.hop_limit = 255;
-    packet.icmp(kind, 0, [64, 0, 0, 0], &[0; 32])
+    packet.icmp(kind, 0, [64, 0, 0, 0], &[0; 32][..if kind == ADVERTISEMENT { 8 } else { 32 }])
 }
 
 pub(crate) fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
