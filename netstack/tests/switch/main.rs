@@ -10,7 +10,9 @@
 mod bridge;
 mod discovery;
 mod lab;
+mod local;
 mod offload;
 mod oracles;
 mod packets;
+mod router;
 mod world;
