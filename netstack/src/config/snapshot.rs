@@ -233,6 +233,12 @@ impl Port {
         self.config.offload
     }
 
+    /// Whether frames that were made ready for `other` may leave here: the same segments under the same tags, and a
+    /// device that takes over the same from software.
+    pub fn carries_like(&self, other: &Self) -> bool {
+        self.config.vlan == other.config.vlan && self.config.offload == other.config.offload
+    }
+
     /// Who is behind it.
     #[inline]
     pub fn station(&self) -> &StationConfig {

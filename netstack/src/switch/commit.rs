@@ -14,6 +14,7 @@ use crate::event::Event;
 use crate::flow::Plan;
 use crate::frame::Frame;
 use crate::neighbor::{Heard, NeighborAction, Parking, Resolving};
+use crate::offload;
 use crate::parse::{self, Network};
 use crate::verdict::{DropReason, Fate, Origin};
 
@@ -235,10 +236,17 @@ impl Switch {
 
     fn release(&mut self, snapshot: &Snapshot, now: Duration, slot: u32, mac: MacAddr) {
         while let Some((frame, mut context)) = self.parked.take_oldest(slot) {
-            let Some(egress) = snapshot.segment(context.egress) else {
+            // The configuration may be another than the one it was routed by.
+            let egress = snapshot.segment(context.egress).and_then(|s| Some((s, s.gateway()?)));
+            let Some((egress, gateway)) = egress else {
                 self.drop_parked(frame, &context, DropReason::NoRoute);
                 continue;
             };
+            if !fits(&frame, egress, context.fragment) {
+                self.drop_parked(frame, &context, DropReason::PacketTooBig);
+                continue;
+            }
+            context.plan.source = gateway.mac;
             context.plan.destination = mac;
             let one = self.port_of(now, egress, mac);
             self.unpark(snapshot, egress, one.as_slice(), frame, &context);
@@ -406,4 +414,13 @@ impl Switch {
     fn originate(&mut self, snapshot: &Snapshot, arrival: &Arrival<'_>, reply: Frame) {
         self.send(snapshot, arrival.port.id(), arrival.segment, reply, Origin::Originated);
     }
+}
+
+/// Whether a frame that has waited fits its next link, whole or in the fragments that were decided on.
+fn fits(frame: &Frame, egress: &Segment, fragment: Option<u16>) -> bool {
+    if let Some(mtu) = fragment {
+        return usize::from(mtu) <= egress.mtu();
+    }
+    let network = parse::link(frame.bytes()).and_then(|link| parse::network(frame.bytes(), &link));
+    matches!(network, Ok(Network::Ip(ip)) if offload::packet_size_on_wire(frame, &ip) <= egress.mtu())
 }

@@ -9,10 +9,13 @@
 
 mod bridge;
 mod discovery;
+mod explain;
+mod install;
 mod lab;
 mod local;
 mod offload;
 mod oracles;
 mod packets;
+mod random;
 mod router;
 mod world;
