@@ -8,6 +8,7 @@
 )]
 
 mod bridge;
+mod config;
 mod discovery;
 mod explain;
 mod install;
