@@ -28,6 +28,7 @@ const ROWS: &[(&str, u32)] = &[
     ("icmp", 4),
     ("flow", 4),
     ("config::validate", 5),
+    ("config::router", 5),
     ("config::snapshot", 5),
     ("config::Snapshot", 5),
     ("config::Gateway", 5),

@@ -1,9 +1,11 @@
 //! What a switch is to be: plain data, written by people and by the control plane, compiled by `Snapshot::compile`.
 
+mod router;
 mod snapshot;
 mod validate;
 
-pub use snapshot::{Gateway, Port, Router, Segment, Snapshot, Station as StationEntry, Target};
+pub use router::{Router, Target};
+pub use snapshot::{Gateway, Port, Segment, Snapshot, Station as StationEntry};
 pub use validate::{ConfigError, ConfigErrors};
 
 use alloc::string::String;

@@ -202,10 +202,13 @@ impl<'a> Check<'a> {
 
     fn segments(&mut self) {
         for segment in &self.config.segments {
-            if self.segments.insert(segment.id, segment).is_some() {
+            // The first one stays what others mean, so that one mistake is one error.
+            if self.segments.contains_key(&segment.id) {
                 self.error(ConfigError::DuplicateSegment { segment: segment.id });
+            } else {
+                self.segments.insert(segment.id, segment);
             }
-            let v6 = segment.gateway.iter().flat_map(|g| &g.addresses).any(|a| a.addr().is_ipv6());
+            let v6 = self.carries_ipv6(segment);
             let (least, family) = if v6 { (1280, "IPv6") } else { (68, "IPv4") };
             if segment.mtu < least {
                 self.error(ConfigError::Mtu {
@@ -219,6 +222,25 @@ impl<'a> Check<'a> {
                 self.gateway(segment, gateway);
             }
         }
+    }
+
+    /// Whether IPv6 packets have reason to be on this segment: an address of the router's or of a managed station's, or
+    /// a route.
+    fn carries_ipv6(&self, segment: &SegmentConfig) -> bool {
+        let own = segment.gateway.iter().flat_map(|g| &g.addresses).any(|a| a.addr().is_ipv6());
+        let station = self.config.ports.iter().any(|port| match (&port.vlan, &port.station) {
+            (VlanMode::Access(id), Station::Managed { addresses, .. }) => {
+                *id == segment.id && addresses.iter().any(IpAddr::is_ipv6)
+            }
+            (VlanMode::Access(_) | VlanMode::Trunk { .. }, _) => false,
+        });
+        let routed = self.config.routes.iter().any(|route| match &route.target {
+            RouteTarget::Via(hops) => {
+                route.prefix.addr().is_ipv6() && hops.iter().any(|hop| hop.segment == segment.id)
+            }
+            RouteTarget::Blackhole | RouteTarget::Unreachable | RouteTarget::Prohibit => false,
+        });
+        own || station || routed
     }
 
     fn gateway(&mut self, segment: &SegmentConfig, gateway: &GatewayConfig) {
@@ -283,39 +305,59 @@ impl<'a> Check<'a> {
 
     /// Managed stations and gateways of one segment share neither MAC address nor address.
     fn stations(&mut self) {
-        let mut macs: BTreeMap<(SegmentId, MacAddr), String> = BTreeMap::new();
-        let mut addresses: BTreeMap<(SegmentId, IpAddr), String> = BTreeMap::new();
+        let mut holders = Holders::default();
         for segment in &self.config.segments {
-            if let Some(gateway) = &segment.gateway {
-                macs.insert((segment.id, gateway.mac), "its gateway".to_string());
-                for net in &gateway.addresses {
-                    addresses.insert((segment.id, net.addr()), "its gateway".to_string());
-                }
+            let Some(gateway) = &segment.gateway else { continue };
+            let name = "its gateway";
+            holders.macs.insert((segment.id, gateway.mac), name.to_string());
+            let own = || gateway.addresses.iter().map(IpNet::addr);
+            let implied = Some(IpAddr::V6(gateway.mac.link_local())).filter(|l| own().all(|a| a != *l));
+            for address in own().chain(implied) {
+                self.hold(&mut holders, segment.id, address, name);
             }
         }
         for port in &self.config.ports {
-            let (VlanMode::Access(segment), Station::Managed { mac, addresses: own }) =
+            let (VlanMode::Access(segment), Station::Managed { mac, addresses }) =
                 (&port.vlan, &port.station)
             else {
                 continue;
             };
-            let name = alloc::format!("port {:?}", port.name);
-            if !mac.is_valid_source() {
-                self.error(ConfigError::MacInvalid { place: name.clone(), mac: *mac });
+            self.station(&mut holders, port, *segment, *mac, addresses);
+        }
+    }
+
+    fn station(
+        &mut self,
+        holders: &mut Holders,
+        port: &PortConfig,
+        segment: SegmentId,
+        mac: MacAddr,
+        own: &[IpAddr],
+    ) {
+        let name = alloc::format!("port {:?}", port.name);
+        if !mac.is_valid_source() {
+            self.error(ConfigError::MacInvalid { place: name.clone(), mac });
+        }
+        let shared = holders.macs.insert((segment, mac), name.clone());
+        // The link-local address that a MAC address gives is shared with it, and may be written out.
+        let link_local = IpAddr::V6(mac.link_local());
+        let implied = (shared.is_none() && !own.contains(&link_local)).then_some(link_local);
+        if let Some(first) = shared {
+            self.error(ConfigError::DuplicateMac { segment, mac, first, second: name.clone() });
+        }
+        for &address in own.iter().chain(&implied) {
+            if !is_station_address(address) {
+                self.error(ConfigError::AddressInvalid { place: name.clone(), address });
             }
-            if let Some(first) = macs.insert((*segment, *mac), name.clone()) {
-                let (segment, mac) = (*segment, *mac);
-                self.error(ConfigError::DuplicateMac { segment, mac, first, second: name.clone() });
-            }
-            for &address in own {
-                if !is_station_address(address) {
-                    self.error(ConfigError::AddressInvalid { place: name.clone(), address });
-                }
-                if let Some(first) = addresses.insert((*segment, address), name.clone()) {
-                    let second = name.clone();
-                    self.error(ConfigError::DuplicateAddress { segment: *segment, address, first, second });
-                }
-            }
+            self.hold(holders, segment, address, &name);
+        }
+    }
+
+    /// Takes note of who has an address.
+    fn hold(&mut self, holders: &mut Holders, segment: SegmentId, address: IpAddr, name: &str) {
+        if let Some(first) = holders.addresses.insert((segment, address), name.to_string()) {
+            let second = name.to_string();
+            self.error(ConfigError::DuplicateAddress { segment, address, first, second });
         }
     }
 
@@ -375,6 +417,13 @@ impl<'a> Check<'a> {
             self.error(ConfigError::GatewayFamily { prefix, gateway });
         }
     }
+}
+
+/// Who has which address, by segment.
+#[derive(Default)]
+struct Holders {
+    macs: BTreeMap<(SegmentId, MacAddr), String>,
+    addresses: BTreeMap<(SegmentId, IpAddr), String>,
 }
 
 fn has_twice(segment: &SegmentConfig, net: IpNet) -> bool {

@@ -8,8 +8,11 @@ use crate::bridge;
 use crate::config::{Port, Segment, Snapshot, Station};
 use crate::frame::Frame;
 use crate::offload::{self, Checksum};
-use crate::parse::{self, Ip, Link, NeighborDiscovery, Network, Transport, ethertype};
+use crate::parse::{self, Ip, Link, NeighborDiscovery, Network, Transport, ethertype, protocol};
 use crate::verdict::DropReason;
+
+/// The VLAN identifier in a TCI.
+const VLAN_ID: u16 = 0x0fff;
 
 /// A frame that has been let in. Its tag is gone: from here on a segment stands for a VLAN.
 pub(super) struct Arrival<'s> {
@@ -43,9 +46,14 @@ pub(super) fn admit<'s, R: Recorder>(
     let mut link = parse::link(frame.bytes())?;
     let segment_id = port.segment_of(link.tag).ok_or(DropReason::VlanNotAllowed)?;
     let segment = snapshot.segment(segment_id).ok_or(DropReason::PortClosed)?;
-    if link.tag.take().is_some() {
+    if let Some(tag) = link.tag.take() {
         bridge::pop_tag(frame);
         link.payload -= bridge::TAG_LEN;
+        if tag & VLAN_ID == 0 && link.ethertype == ethertype::VLAN {
+            // A tag behind a priority tag: where untagged frames leave, it would name the VLAN that the next bridge
+            // takes the frame for, and so let its sender choose.
+            return Err(DropReason::VlanNotAllowed);
+        }
     }
     if !link.source.is_valid_source() {
         return Err(DropReason::SourceMacInvalid);
@@ -69,13 +77,14 @@ pub(super) fn admit<'s, R: Recorder>(
             _ => return Err(DropReason::OffloadInvalid),
         }
     }
+    if frame.offload.segmentation.is_some() {
+        trim_padding(frame, &arrival);
+    }
     if packet_len(frame, &arrival) > segment.mtu() {
         return Err(DropReason::FrameTooLong);
     }
-    if let (true, Some(Network::Ip(ip))) = (arrival.to_gateway(), &arrival.network) {
-        // What pads a short frame on this link does not belong on the next.
-        let fits = frame.set_len(ip.end);
-        debug_assert!(fits);
+    if arrival.to_gateway() {
+        trim_padding(frame, &arrival);
     }
     if let Some(Network::Ip(ip)) = &arrival.network {
         if ip.option_problem.is_some() && arrival.is_managed() && !arrival.to_gateway() {
@@ -99,7 +108,7 @@ pub(super) fn admit<'s, R: Recorder>(
 fn look_inside(arrival: &Arrival<'_>, frame: &Frame, strict: bool) -> Result<Option<Network>, DropReason> {
     let link = &arrival.link;
     let maybe_discovery = link.ethertype == ethertype::ARP
-        || (link.ethertype == ethertype::IPV6 && link.destination.is_multicast());
+        || (link.ethertype == ethertype::IPV6 && !is_tcp_or_udp(frame.bytes(), link));
     if !strict && !maybe_discovery {
         return Ok(None);
     }
@@ -110,15 +119,31 @@ fn look_inside(arrival: &Arrival<'_>, frame: &Frame, strict: bool) -> Result<Opt
     }
 }
 
+/// Whether nothing stands between an IPv6 header and TCP or UDP: most of what a bridge sees, and never discovery.
+fn is_tcp_or_udp(frame: &[u8], link: &Link) -> bool {
+    const NEXT_HEADER: usize = 6;
+    matches!(frame.get(link.payload + NEXT_HEADER), Some(&(protocol::TCP | protocol::UDP)))
+}
+
 fn is_offloaded(frame: &Frame) -> bool {
     frame.offload.segmentation.is_some() || matches!(frame.offload.checksum, Checksum::Partial { .. })
 }
 
-/// Octets of IP packet that the frame will be on a link: a super-frame counts as its largest piece.
+/// Takes away what stands behind the IP packet: what pads a short frame on this link does not belong on the next, and
+/// into none of a super-frame's pieces.
+fn trim_padding(frame: &mut Frame, arrival: &Arrival<'_>) {
+    if let Some(Network::Ip(ip)) = &arrival.network {
+        let fits = frame.set_len(ip.end);
+        debug_assert!(fits);
+    }
+}
+
+/// Octets behind the Ethernet header that the frame will have on a link: a super-frame counts as its largest piece, and
+/// in other frames padding counts.
 fn packet_len(frame: &Frame, arrival: &Arrival<'_>) -> usize {
-    match &arrival.network {
-        Some(Network::Ip(ip)) => offload::packet_size_on_wire(frame, ip),
-        Some(Network::Arp(_) | Network::Other) | None => frame.len() - arrival.link.payload,
+    match (&arrival.network, frame.offload.segmentation) {
+        (Some(Network::Ip(ip)), Some(_)) => offload::packet_size_on_wire(frame, ip),
+        _ => frame.len() - arrival.link.payload,
     }
 }
 

@@ -14,6 +14,7 @@ use crate::event::Event;
 use crate::flow::Plan;
 use crate::frame::Frame;
 use crate::neighbor::{Heard, NeighborAction, Parking, Resolving};
+use crate::offload;
 use crate::parse::{self, Network};
 use crate::verdict::{DropReason, Fate, Origin};
 
@@ -30,7 +31,9 @@ pub(super) struct Waiting {
 impl Switch {
     pub(super) fn learn(&mut self, now: Duration, arrival: &Arrival<'_>) {
         let (segment, mac, port) = (arrival.segment.id(), arrival.link.source, arrival.port.id());
-        if arrival.is_managed() || arrival.segment.station_by_mac(mac).is_some() {
+        // What the configuration says of an address holds, wherever it is seen.
+        let ours = arrival.segment.gateway().is_some_and(|g| g.mac == mac);
+        if ours || arrival.is_managed() || arrival.segment.station_by_mac(mac).is_some() {
             return;
         }
         match self.fdb.learn(now, segment, mac, port) {
@@ -210,7 +213,7 @@ impl Switch {
             Parking::Refused(frame, _) => self.drop_frame(ingress, frame, DropReason::NeighborQueueFull),
         }
         if solicit {
-            self.solicit(snapshot, route.egress, route.next_hop, None);
+            self.solicit(snapshot, now, route.egress, route.next_hop, None);
         }
     }
 
@@ -233,26 +236,43 @@ impl Switch {
 
     fn release(&mut self, snapshot: &Snapshot, now: Duration, slot: u32, mac: MacAddr) {
         while let Some((frame, mut context)) = self.parked.take_oldest(slot) {
-            let Some(egress) = snapshot.segment(context.egress) else {
+            // The configuration may be another than the one it was routed by.
+            let egress = snapshot.segment(context.egress).and_then(|s| Some((s, s.gateway()?)));
+            let Some((egress, gateway)) = egress else {
                 self.drop_parked(frame, &context, DropReason::NoRoute);
                 continue;
             };
-            context.plan.destination = mac;
-            match self.port_of(now, egress, mac).or_else(|| egress.foreign().first().copied()) {
-                Some(port) => {
-                    self.transmit(
-                        snapshot,
-                        port,
-                        egress,
-                        &context.plan,
-                        context.fragment,
-                        frame,
-                        Origin::Unparked,
-                    );
-                }
-                None => self.drop_parked(frame, &context, DropReason::NoOtherPort),
+            if !fits(&frame, egress, context.fragment) {
+                self.drop_parked(frame, &context, DropReason::PacketTooBig);
+                continue;
             }
+            context.plan.source = gateway.mac;
+            context.plan.destination = mac;
+            let one = self.port_of(now, egress, mac);
+            self.unpark(snapshot, egress, one.as_slice(), frame, &context);
         }
+    }
+
+    /// Sends a frame that has waited on: to the port of its next hop or, where the bridge has no room for that, to every
+    /// foreign port of the segment.
+    fn unpark(
+        &mut self,
+        snapshot: &Snapshot,
+        egress: &Segment,
+        port: &[PortId],
+        frame: Frame,
+        context: &Waiting,
+    ) {
+        let ports = if port.is_empty() { egress.foreign() } else { port };
+        let Some((&first, others)) = ports.split_first() else {
+            return self.drop_parked(frame, context, DropReason::NoOtherPort);
+        };
+        let (plan, fragment) = (&context.plan, context.fragment);
+        for &port in others {
+            let copy = self.pool.duplicate(&frame);
+            self.transmit(snapshot, port, egress, plan, fragment, copy, Origin::FloodCopy);
+        }
+        self.transmit(snapshot, first, egress, plan, fragment, frame, Origin::Unparked);
     }
 
     /// Drops what waits under a slot whose neighbour has been forgotten.
@@ -262,8 +282,16 @@ impl Switch {
         }
     }
 
-    /// Asks for a neighbour on the segment's foreign ports; managed stations never need to be asked.
-    fn solicit(&mut self, snapshot: &Snapshot, segment: SegmentId, target: IpAddr, unicast: Option<MacAddr>) {
+    /// Asks for a neighbour on the segment's foreign ports; managed stations never need to be asked. One whose place is
+    /// known is asked there alone.
+    fn solicit(
+        &mut self,
+        snapshot: &Snapshot,
+        now: Duration,
+        segment: SegmentId,
+        target: IpAddr,
+        unicast: Option<MacAddr>,
+    ) {
         let Some(segment) = snapshot.segment(segment) else { return };
         let Some(gateway) = segment.gateway() else { return };
         let source = gateway.source_for(target).or_else(|| snapshot.router().any_own(target.is_ipv4()));
@@ -281,7 +309,9 @@ impl Switch {
             }
             (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => return,
         };
-        self.copy_to(snapshot, segment, segment.foreign().iter().copied(), frame, Origin::Originated);
+        let port = unicast.and_then(|mac| self.port_of(now, segment, mac));
+        let ports = port.as_ref().map_or(segment.foreign(), core::slice::from_ref);
+        self.copy_to(snapshot, segment, ports.iter().copied(), frame, Origin::Originated);
     }
 
     /// Timers of neighbours: asks again, or gives up and tells the senders of what waited.
@@ -291,7 +321,7 @@ impl Switch {
         for action in actions.drain(..) {
             match action {
                 NeighborAction::Solicit { segment, ip, unicast_to } => {
-                    self.solicit(snapshot, segment, ip, unicast_to)
+                    self.solicit(snapshot, now, segment, ip, unicast_to)
                 }
                 NeighborAction::Failed { segment, ip, slot } => {
                     self.event(Event::NeighborFailed { segment, address: ip });
@@ -384,4 +414,13 @@ impl Switch {
     fn originate(&mut self, snapshot: &Snapshot, arrival: &Arrival<'_>, reply: Frame) {
         self.send(snapshot, arrival.port.id(), arrival.segment, reply, Origin::Originated);
     }
+}
+
+/// Whether a frame that has waited fits its next link, whole or in the fragments that were decided on.
+fn fits(frame: &Frame, egress: &Segment, fragment: Option<u16>) -> bool {
+    if let Some(mtu) = fragment {
+        return usize::from(mtu) <= egress.mtu();
+    }
+    let network = parse::link(frame.bytes()).and_then(|link| parse::network(frame.bytes(), &link));
+    matches!(network, Ok(Network::Ip(ip)) if offload::packet_size_on_wire(frame, &ip) <= egress.mtu())
 }

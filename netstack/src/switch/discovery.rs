@@ -114,19 +114,23 @@ fn ask<R: Recorder>(
         _ => None,
     };
     let asker_mac = mac.unwrap_or(arrival.link.source);
+    // Nobody is at a group address or at zero, so nobody is answered there; answered by broadcast, all would hear it.
+    let answered = asker_mac.is_valid_source();
     if let Some(gateway) = segment.gateway().filter(|g| g.has(target)) {
         recorder.step(Stage::Discovery, || alloc::format!("{target} is the gateway, at {}", gateway.mac));
         let answer = Answer::Discovery { target, mac: gateway.mac, router: true, asker: sender, asker_mac };
+        // Only who can be a neighbour is worth an entry.
+        let on_link = sender.is_some_and(|s| gateway.is_on_link(s));
         return Some(Decided {
-            decision: Decision::Consume(Some(answer)),
-            hearsay: hearsay(Hearing::Solicitation),
+            decision: Decision::Consume(answered.then_some(answer)),
+            hearsay: hearsay(if on_link { Hearing::Solicitation } else { Hearing::Overheard }),
         });
     }
     if let Some(station) = segment.station_by_address(target) {
         recorder.step(Stage::Discovery, || alloc::format!("{target} is managed, at {}", station.mac));
         let answer = Answer::Discovery { target, mac: station.mac, router: false, asker: sender, asker_mac };
         // A station that asks for its own address (duplicate address detection) must not be told that it is taken.
-        let answer = (station.port != arrival.port.id()).then_some(answer);
+        let answer = (answered && station.port != arrival.port.id()).then_some(answer);
         return Some(Decided { decision: Decision::Consume(answer), hearsay: hearsay(Hearing::Overheard) });
     }
     if !arrival.link.destination.is_multicast() {
@@ -135,7 +139,7 @@ fn ask<R: Recorder>(
     // Managed stations have answered already: only a foreign station can know more.
     recorder
         .step(Stage::Discovery, || alloc::format!("{target} is not known here, the foreign ports are asked"));
-    Some(Decided { decision: Decision::Flood(Scope::Foreign), hearsay: hearsay(Hearing::Overheard) })
+    Some(Decided { decision: flood(segment, Scope::Foreign), hearsay: hearsay(Hearing::Overheard) })
 }
 
 fn tell(arrival: &Arrival<'_>, address: IpAddr, mac: Option<MacAddr>, hearing: Hearing) -> Option<Decided> {
@@ -144,7 +148,15 @@ fn tell(arrival: &Arrival<'_>, address: IpAddr, mac: Option<MacAddr>, hearing: H
         return Some(Decided { decision: Decision::Consume(None), hearsay });
     }
     if arrival.link.destination.is_multicast() {
-        return Some(Decided { decision: Decision::Flood(Scope::All), hearsay });
+        return Some(Decided { decision: flood(arrival.segment, Scope::All), hearsay });
     }
     None
+}
+
+/// Passes a message on to other stations, where there are such.
+fn flood(segment: &Segment, scope: Scope) -> Decision {
+    match segment.bridges() {
+        true => Decision::Flood(scope),
+        false => Decision::Drop { reason: DropReason::NotForUs, answer: None },
+    }
 }

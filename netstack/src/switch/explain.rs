@@ -8,7 +8,8 @@ use core::time::Duration;
 use super::Switch;
 use super::admit;
 use super::slow::{Adjacent, Answer, Decision, Route, Scope};
-use crate::addr::PortId;
+use crate::addr::{PortId, SegmentId};
+use crate::bridge;
 use crate::config::Snapshot;
 use crate::frame::{Frame, FramePool, MAX_FRAME};
 use crate::verdict::DropReason;
@@ -120,21 +121,23 @@ pub(super) fn explain(switch: &Switch, now: Duration, port: PortId, bytes: &[u8]
                 trace.outcome.push_str(&answered(&answer));
             }
         }
-        Decision::Bridge(to) => leave(&mut trace, snapshot, "bridged", &[to], &frame),
+        Decision::Bridge(to) => {
+            leave(&mut trace, snapshot, "bridged", &[to], arrival.segment.id(), Some(frame))
+        }
         Decision::Flood(scope) => {
             let all = match scope {
                 Scope::All => arrival.segment.members(),
                 Scope::Foreign => arrival.segment.foreign(),
             };
             let ports: Vec<PortId> = all.iter().copied().filter(|&p| p != port).collect();
-            leave(&mut trace, snapshot, "flooded", &ports, &frame);
+            leave(&mut trace, snapshot, "flooded", &ports, arrival.segment.id(), Some(frame));
         }
-        Decision::Route(route) => routed(switch, now, &mut trace, &route, &mut frame),
+        Decision::Route(route) => routed(switch, now, &mut trace, &route, frame),
     }
     trace
 }
 
-fn routed(switch: &Switch, now: Duration, trace: &mut Trace, route: &Route, frame: &mut Frame) {
+fn routed(switch: &Switch, now: Duration, trace: &mut Trace, route: &Route, mut frame: Frame) {
     let snapshot = switch.snapshot();
     let Some(egress) = snapshot.segment(route.egress) else { return };
     let ports = match route.adjacency {
@@ -148,12 +151,22 @@ fn routed(switch: &Switch, now: Duration, trace: &mut Trace, route: &Route, fram
             return;
         }
     };
-    route.plan.apply(frame);
-    let verb = if route.fragment.is_some() { "routed in fragments" } else { "routed" };
-    leave(trace, snapshot, verb, &ports, frame);
+    if route.fragment.is_some() {
+        return leave(trace, snapshot, "routed in fragments", &ports, egress.id(), None);
+    }
+    route.plan.apply(&mut frame);
+    leave(trace, snapshot, "routed", &ports, egress.id(), Some(frame));
 }
 
-fn leave(trace: &mut Trace, snapshot: &Snapshot, verb: &str, ports: &[PortId], frame: &Frame) {
+/// `frame` is none when it leaves in pieces.
+fn leave(
+    trace: &mut Trace,
+    snapshot: &Snapshot,
+    verb: &str,
+    ports: &[PortId],
+    segment: SegmentId,
+    frame: Option<Frame>,
+) {
     if ports.is_empty() {
         trace.outcome = dropped(DropReason::NoOtherPort);
         return;
@@ -163,7 +176,11 @@ fn leave(trace: &mut Trace, snapshot: &Snapshot, verb: &str, ports: &[PortId], f
     trace.step(Stage::Output, || alloc::format!("leaves by {}", names.join(", ")));
     trace.outcome = alloc::format!("{verb} to {}", names.join(", "));
     trace.ports = ports.to_vec();
-    trace.frame = Some(frame.bytes().to_vec());
+    if let (&[port], Some(mut frame)) = (ports, frame) {
+        let tag = snapshot.port(port).and_then(|p| p.tag_for(segment)).flatten();
+        let fits = tag.is_none_or(|vlan| bridge::push_tag(&mut frame, vlan));
+        trace.frame = fits.then(|| frame.bytes().to_vec());
+    }
 }
 
 fn dropped(reason: DropReason) -> String {

@@ -140,7 +140,7 @@ impl Switch {
         if batch.is_full() {
             return None;
         }
-        let id = self.ready.pop_front()?;
+        let id = self.next_ready()?;
         let state = self.port_mut(id);
         while !batch.is_full() {
             let Some((frame, _)) = state.queue.pop() else { break };
@@ -159,6 +159,18 @@ impl Switch {
         Some(id)
     }
 
+    /// The port whose turn it is; those whose queue was emptied by their removal lose theirs.
+    fn next_ready(&mut self) -> Option<PortId> {
+        loop {
+            let id = self.ready.pop_front()?;
+            let queue = &mut self.port_mut(id).queue;
+            if !queue.is_empty() {
+                return Some(id);
+            }
+            queue.ready = false;
+        }
+    }
+
     /// When [`Switch::handle_timeout`] has something to do next, in the epoch of `now`; `None` when nothing is pending.
     pub fn poll_timeout(&self) -> Option<Duration> {
         let sweep = (!self.fdb.is_empty()).then_some(self.next_sweep);
@@ -171,7 +183,8 @@ impl Switch {
     }
 
     /// Swaps the configuration and returns the old one, to be dropped wherever that disturbs nobody. Ports that are no
-    /// longer named lose what they had queued; what was learned behind ports and segments that changed is forgotten.
+    /// longer named, or that lead to another segment or device, lose what they had queued; what was learned behind ports
+    /// and segments that changed is forgotten.
     pub fn install(&mut self, snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
         let old = core::mem::replace(&mut self.snapshot, snapshot);
         let new = Arc::clone(&self.snapshot);
@@ -179,10 +192,15 @@ impl Switch {
             let id = port.id();
             match new.port(id) {
                 Some(kept) if core::ptr::eq(kept, port) => {}
-                Some(_) => drop(self.fdb.flush_port(id)),
+                Some(kept) => {
+                    self.fdb.flush_port(id);
+                    if !kept.carries_like(port) {
+                        self.purge(id);
+                    }
+                }
                 None => {
                     self.fdb.flush_port(id);
-                    self.close(id);
+                    self.purge(id);
                 }
             }
         }
@@ -207,8 +225,8 @@ impl Switch {
         slots.into_iter().for_each(|slot| self.abandon(slot));
     }
 
-    /// Throws away what a closed port had queued.
-    fn close(&mut self, id: PortId) {
+    /// Throws away what was queued for a port that is no more what it was.
+    fn purge(&mut self, id: PortId) {
         while let Some((frame, origin)) = self.port_mut(id).queue.pop() {
             self.counters_mut(id).egress_drops[EgressDrop::PortClosed.index()][origin.index()] += 1;
             self.pool.recycle(frame);

@@ -210,6 +210,9 @@ impl Layer3<'_> {
         if route::martian_source(source) || (self.is_own(gateway, source) && !gateway.node_local) {
             return self.drop(DropReason::MartianSource, None);
         }
+        if !self.reverse_path(gateway) {
+            return self.drop(DropReason::ReversePath, None);
+        }
         if let Some(pointer) = self.ip.option_problem {
             let error = IcmpError::ParameterProblem { pointer: pointer.into() };
             return self.drop(DropReason::Ipv4Options, self.error(error));
@@ -232,9 +235,6 @@ impl Layer3<'_> {
         if self.ip.source_route {
             // RFC 7126 sections 4.3 and 4.4: dropped by default, and silently, as hosts have done for decades.
             return self.drop(DropReason::SourceRoute, None);
-        }
-        if !self.reverse_path(gateway) {
-            return self.drop(DropReason::ReversePath, None);
         }
         self.route(gateway, recorder)
     }
@@ -399,15 +399,20 @@ impl Layer3<'_> {
         }
     }
 
-    /// RFC 3704: whether the source would be reached through the segment the packet came from.
+    /// RFC 3704: whether the source would be reached through the segment the packet came from. Two kinds of source are
+    /// there whatever the routes say: link-local ones, and what a station behind a node-local link shares with us.
     fn reverse_path(&self, gateway: &Gateway) -> bool {
-        let reached = || self.snapshot.router().lookup(self.ip.source);
+        let (router, segment) = (self.snapshot.router(), self.arrival.segment.id());
+        let on_this_link = matches!(self.ip.source, IpAddr::V6(a) if a.is_unicast_link_local())
+            || router.delegated(self.ip.source) == Some(segment);
+        if on_this_link {
+            return true;
+        }
+        let reached = || router.lookup(self.ip.source);
         match gateway.reverse_path {
             ReversePath::Off => true,
             ReversePath::Loose => reached().is_some_and(|t| t.segments().next().is_some()),
-            ReversePath::Strict => {
-                reached().is_some_and(|t| t.segments().any(|s| s == self.arrival.segment.id()))
-            }
+            ReversePath::Strict => reached().is_some_and(|t| t.segments().any(|s| s == segment)),
         }
     }
 
@@ -431,11 +436,15 @@ impl Layer3<'_> {
         let gateway = self.arrival.segment.gateway()?;
         let router = self.snapshot.router();
         // To a link-local source from a link-local address (RFC 6724 rule 2), else from one that is valid everywhere.
-        let fits = |a: &IpAddr| route::is_link_scoped(*a) == route::is_link_scoped(self.ip.source);
+        // Not from one that the station behind a node-local link has itself: it would not believe that.
+        let fits = |a: &IpAddr| {
+            route::is_link_scoped(*a) == route::is_link_scoped(self.ip.source)
+                && router.delegated(*a) != Some(self.arrival.segment.id())
+        };
         let source = gateway
             .source_for(self.ip.source)
             .filter(fits)
-            .or_else(|| router.any_own(self.ip.source.is_ipv4()))
+            .or_else(|| router.any_own(self.ip.source.is_ipv4()).filter(fits))
             .or_else(|| gateway.source_for(self.ip.source))?;
         Some(Answer::Icmp { error, source })
     }
