@@ -1,6 +1,5 @@
 //! The part of a compiled configuration that routing looks things up in.
 
-use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
@@ -136,26 +135,5 @@ impl Target {
             }
         };
         connected.into_iter().chain(hops.iter().map(|h| h.segment))
-    }
-}
-
-impl core::fmt::Display for Target {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match self {
-            Self::Connected(segment) => write!(f, "on {segment}"),
-            Self::Configured(RouteTarget::Via(hops)) => {
-                let hops: Vec<String> = hops
-                    .iter()
-                    .map(|h| match h.gateway {
-                        Some(gateway) => alloc::format!("via {gateway} on {}", h.segment),
-                        None => alloc::format!("on {}", h.segment),
-                    })
-                    .collect();
-                f.write_str(&hops.join(", "))
-            }
-            Self::Configured(RouteTarget::Blackhole) => f.write_str("blackhole"),
-            Self::Configured(RouteTarget::Unreachable) => f.write_str("unreachable"),
-            Self::Configured(RouteTarget::Prohibit) => f.write_str("prohibit"),
-        }
     }
 }

@@ -5,6 +5,7 @@
 //! did not change, so that a rebuild costs what changed and two snapshots share the rest. Snapshots are immutable; the
 //! switch swaps one for the next between batches and hands the old one back, to be dropped on another thread.
 
+use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv6Addr};
@@ -12,10 +13,10 @@ use core::net::{IpAddr, Ipv6Addr};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use super::router::{Router, node_local_stations};
+use super::router::{Router, Target, node_local_stations};
 use super::{
-    Config, ConfigErrors, PortConfig, ReversePath, SegmentConfig, Station as StationConfig, VlanMode,
-    validate,
+    Config, ConfigErrors, PortConfig, ReversePath, RouteTarget, SegmentConfig, Station as StationConfig,
+    VlanMode, validate,
 };
 use crate::addr::{IpNet, MacAddr, PortId, SegmentId};
 use crate::frame::OffloadFeatures;
@@ -147,6 +148,27 @@ impl Snapshot {
     #[inline]
     pub fn segment(&self, id: SegmentId) -> Option<&Segment> {
         self.segments.get(usize::from(id.0))?.as_deref()
+    }
+
+    /// A route's target with the segments' names.
+    pub fn describe(&self, target: &Target) -> String {
+        let name = |id: SegmentId| self.segment(id).map_or_else(|| id.to_string(), |s| s.name().to_string());
+        match target {
+            Target::Connected(segment) => alloc::format!("on {}", name(*segment)),
+            Target::Configured(RouteTarget::Via(hops)) => {
+                let hops: Vec<String> = hops
+                    .iter()
+                    .map(|hop| match hop.gateway {
+                        Some(gateway) => alloc::format!("via {gateway} on {}", name(hop.segment)),
+                        None => alloc::format!("on {}", name(hop.segment)),
+                    })
+                    .collect();
+                hops.join(", ")
+            }
+            Target::Configured(RouteTarget::Blackhole) => "blackhole".to_string(),
+            Target::Configured(RouteTarget::Unreachable) => "unreachable".to_string(),
+            Target::Configured(RouteTarget::Prohibit) => "prohibit".to_string(),
+        }
     }
 
     /// Every port, in order of its number.

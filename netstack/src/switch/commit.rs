@@ -314,6 +314,17 @@ impl Switch {
         self.copy_to(snapshot, segment, ports.iter().copied(), frame, Origin::Originated);
     }
 
+    /// Asks for a neighbour as a frame for it would, so that a trace can go on where a frame would wait.
+    pub fn ask_for(&mut self, now: Duration, segment: SegmentId, neighbor: IpAddr) {
+        let snapshot = alloc::sync::Arc::clone(self.snapshot());
+        if snapshot.segment(segment).is_none() {
+            return;
+        }
+        if let Ok(Resolving { solicit: true, .. }) = self.neighbors.resolve(now, segment, neighbor) {
+            self.solicit(&snapshot, now, segment, neighbor, None);
+        }
+    }
+
     /// Timers of neighbours: asks again, or gives up and tells the senders of what waited.
     pub(super) fn neighbor_timeouts(&mut self, snapshot: &Snapshot, now: Duration) {
         let mut actions = core::mem::take(&mut self.actions);

@@ -157,6 +157,6 @@ fn tell(arrival: &Arrival<'_>, address: IpAddr, mac: Option<MacAddr>, hearing: H
 fn flood(segment: &Segment, scope: Scope) -> Decision {
     match segment.bridges() {
         true => Decision::Flood(scope),
-        false => Decision::Drop { reason: DropReason::NotForUs, answer: None },
+        false => Decision::Drop { reason: DropReason::MulticastNotRouted, answer: None },
     }
 }

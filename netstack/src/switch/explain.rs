@@ -3,6 +3,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
+use core::net::IpAddr;
 use core::time::Duration;
 
 use super::Switch;
@@ -55,6 +56,9 @@ pub struct Trace {
     pub steps: Vec<Step>,
     /// What becomes of the frame, in a sentence.
     pub outcome: String,
+    /// The neighbour it would wait for; [`Switch::ask_for`] asks.
+    #[cfg_attr(feature = "serde", serde(skip))]
+    pub waits_for: Option<(SegmentId, IpAddr)>,
     /// The ports it leaves by, with their numbers.
     pub ports: Vec<PortId>,
     /// The frame as it leaves, when it leaves by exactly one way.
@@ -148,6 +152,7 @@ fn routed(switch: &Switch, now: Duration, trace: &mut Trace, route: &Route, mut 
         },
         Adjacent::Unresolved => {
             trace.outcome = alloc::format!("parked until {} answers", route.next_hop);
+            trace.waits_for = Some((route.egress, route.next_hop));
             return;
         }
     };

@@ -137,7 +137,9 @@ impl Switch {
         let (segment, destination) = (arrival.segment, arrival.link.destination);
         let drop = |reason| Decision::Drop { reason, answer: None };
         if !segment.bridges() {
-            return drop(DropReason::NotForUs);
+            // What a host says to a group, reports and discovery of others, is not the router's to pass on.
+            let to_group = destination.is_multicast();
+            return drop(if to_group { DropReason::MulticastNotRouted } else { DropReason::NotForUs });
         }
         if destination.is_multicast() {
             let scope = if is_for_routers_only(destination) { Scope::Foreign } else { Scope::All };
@@ -289,7 +291,9 @@ impl Layer3<'_> {
         let destination = self.ip.destination;
         let target = self.snapshot.router().lookup(destination);
         recorder.step(Stage::Route, || match self.snapshot.router().lookup_prefix(destination) {
-            Some((prefix, target)) => alloc::format!("{destination} matches {prefix}: {target}"),
+            Some((prefix, target)) => {
+                alloc::format!("{destination} matches {prefix}: {}", self.snapshot.describe(target))
+            }
             None => alloc::format!("no route to {destination}"),
         });
         let (segment, next_hop) = match target {

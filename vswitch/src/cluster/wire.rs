@@ -309,8 +309,8 @@ mod tests {
         let snapshot = Snapshot::compile(wiring.switches[0].config.clone(), None).unwrap();
         let (prefix, target) = snapshot.router().lookup_prefix("10.244.1.2".parse().unwrap()).unwrap();
         assert_eq!(
-            (prefix.to_string(), target.to_string()),
-            ("10.244.1.0/24".into(), "via 10.20.30.12 on segment 0".into())
+            (prefix.to_string(), snapshot.describe(target)),
+            ("10.244.1.0/24".into(), "via 10.20.30.12 on uplink".into())
         );
         let (prefix, _) = snapshot.router().lookup_prefix("fd00:192:168:10::200".parse().unwrap()).unwrap();
         assert_eq!(prefix.to_string(), "::/0");

@@ -2,6 +2,7 @@
 //! handed to the next.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use netstack::addr::{MacAddr, PortId};
 use netstack::switch::{Switch, Trace};
@@ -12,6 +13,10 @@ use crate::control::api::{TraceHop, TraceView};
 
 /// More switches than this on one way is a loop.
 const MOST_HOPS: usize = 16;
+
+/// How often, and how long each time, the answer of a neighbour is waited for.
+const RESOLUTION_TRIES: u32 = 10;
+const RESOLUTION_STEP: Duration = Duration::from_millis(20);
 
 /// A frame about to enter a switch.
 struct Arriving {
@@ -70,7 +75,23 @@ impl Runtime {
         self.places.values().find(at).map(|p| &p.endpoint.place)
     }
 
+    /// Asks a switch for its reasons. Where the frame would wait for a neighbour, that neighbour is asked for, as the
+    /// frame itself would do, and the question is put again.
     fn explain(&self, arriving: &Arriving) -> Result<(TraceHop, Trace), RuntimeError> {
+        let (mut hop, mut trace) = self.explain_once(arriving)?;
+        for _ in 0..RESOLUTION_TRIES {
+            let Some((segment, neighbor)) = trace.waits_for else { break };
+            let now = self.now();
+            self.with_switch(&arriving.switch, move |switch: &mut Switch| {
+                switch.ask_for(now, segment, neighbor)
+            })?;
+            std::thread::sleep(RESOLUTION_STEP);
+            (hop, trace) = self.explain_once(arriving)?;
+        }
+        Ok((hop, trace))
+    }
+
+    fn explain_once(&self, arriving: &Arriving) -> Result<(TraceHop, Trace), RuntimeError> {
         let (port, frame, now) = (arriving.port, arriving.frame.clone(), self.now());
         let asked = self.with_switch(&arriving.switch, move |switch: &mut Switch| {
             let name = switch.snapshot().port(port).map_or_else(|| port.to_string(), |p| p.name().to_owned());

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use netstack::addr::{PortId, SegmentId};
-use netstack::config::{RouteTarget, Snapshot, Station, Target, VlanMode};
+use netstack::config::{Snapshot, Station, Target, VlanMode};
 use netstack::event::Event;
 use netstack::switch::Switch;
 use netstack::verdict::{DropReason, EgressDrop};
@@ -138,7 +138,7 @@ impl Runtime {
                 .map(|(prefix, target)| RouteView {
                     switch: name.to_owned(),
                     prefix: prefix.to_string(),
-                    target: target_text(snapshot, target),
+                    target: snapshot.describe(target),
                     kind: match target {
                         Target::Connected(_) => "connected",
                         Target::Configured(_) => "static",
@@ -268,26 +268,6 @@ fn port_view(switch_name: &str, snapshot: &Snapshot, switch: &Switch, id: PortId
         tx_frames: counters.tx_frames,
         tx_bytes: counters.tx_bytes,
         drops: counters.drops_by_name().iter().map(|(_, count)| count).sum(),
-    }
-}
-
-fn target_text(snapshot: &Snapshot, target: &Target) -> String {
-    let name = |id: SegmentId| snapshot.segment(id).map_or_else(|| id.to_string(), |s| s.name().to_owned());
-    match target {
-        Target::Connected(segment) => format!("on {}", name(*segment)),
-        Target::Configured(RouteTarget::Via(hops)) => {
-            let hops: Vec<String> = hops
-                .iter()
-                .map(|hop| match hop.gateway {
-                    Some(gateway) => format!("via {gateway} on {}", name(hop.segment)),
-                    None => format!("on {}", name(hop.segment)),
-                })
-                .collect();
-            hops.join(", ")
-        }
-        Target::Configured(RouteTarget::Blackhole | RouteTarget::Unreachable | RouteTarget::Prohibit) => {
-            target.to_string()
-        }
     }
 }
 
