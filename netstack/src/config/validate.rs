@@ -203,10 +203,9 @@ impl<'a> Check<'a> {
     fn segments(&mut self) {
         for segment in &self.config.segments {
             // The first one stays what others mean, so that one mistake is one error.
-            if self.segments.contains_key(&segment.id) {
+            let first = *self.segments.entry(segment.id).or_insert(segment);
+            if !core::ptr::eq(first, segment) {
                 self.error(ConfigError::DuplicateSegment { segment: segment.id });
-            } else {
-                self.segments.insert(segment.id, segment);
             }
             let v6 = self.carries_ipv6(segment);
             let (least, family) = if v6 { (1280, "IPv6") } else { (68, "IPv4") };

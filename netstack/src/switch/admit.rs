@@ -160,7 +160,8 @@ fn guard(arrival: &Arrival<'_>, mac: MacAddr, addresses: &[IpAddr]) -> Result<()
             if sender { Ok(()) } else { Err(DropReason::SpoofedArp) }
         }
         Some(Network::Ip(ip)) => {
-            if !owns(ip.source) && !(ip.source.is_unspecified() && may_be_unspecified(ip)) {
+            let allowed = owns(ip.source) || (ip.source.is_unspecified() && may_be_unspecified(ip));
+            if !allowed {
                 return Err(DropReason::SpoofedAddress);
             }
             guard_discovery(arrival.discovery.as_ref(), mac, owns)
