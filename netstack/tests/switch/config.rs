@@ -128,7 +128,7 @@ const ROUTES: &[Case] = &[
 fn every_error_is_found_alone_and_names_its_place() {
     let mut kinds = BTreeSet::new();
     for (change, words) in [PORTS, STATIONS, SEGMENTS, ROUTES].into_iter().flatten() {
-        let found = errors(with(|c| change(c)));
+        let found = errors(with(change));
         let [error] = &found[..] else { panic!("{words:?}: {found:?}") };
         let text = error.to_string();
         for word in *words {

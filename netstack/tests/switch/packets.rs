@@ -359,6 +359,8 @@ pub(crate) fn told(frame: &[u8]) -> Option<(IpAddr, MacAddr, MacAddr)> {
             assert_eq!(frame[78..80], [2, 1], "the target's link-layer address is told");
             Some((target.into(), MacAddr(frame[80..86].try_into().ok()?), mac_to(frame)))
         }
-        _ => None,
+        wire::EthernetProtocol::Ipv4 | wire::EthernetProtocol::Ipv6 | wire::EthernetProtocol::Unknown(_) => {
+            None
+        }
     }
 }

@@ -1,0 +1,247 @@
+//! Once it is warm, a switch carries frames without asking the allocator for anything: bridged, routed, flooded, answered
+//! for, refused, segmented and fragmented.
+#![expect(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "in a test a panic is the report")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::time::Duration;
+
+use netstack::addr::PortId;
+use netstack::config::{Limits, Snapshot};
+use netstack::counters::Counters;
+use netstack::frame::{Checksum, FrameBatch, FramePool, Offload, OffloadFeatures, SegmentKind, Segmentation};
+use netstack::seed::Seed;
+use netstack::switch::Switch;
+use netstack::verdict::{DropReason, Fate, Origin};
+
+#[path = "switch/lab.rs"]
+#[expect(dead_code, reason = "the other test's laboratory; this one measures the switch bare")]
+mod lab;
+#[path = "switch/packets.rs"]
+#[expect(dead_code, reason = "shared with the other test")]
+mod packets;
+#[path = "switch/world.rs"]
+#[expect(dead_code, reason = "shared with the other test")]
+mod world;
+
+use packets::{BROADCAST, ask, ethernet};
+use world::{FAR, Family, GUEST, OTHER, POD_A, POD_B, ip, with};
+
+thread_local! {
+    /// What this thread has asked the allocator for.
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+fn count() {
+    ALLOCATIONS.with(|n| n.set(n.get() + 1));
+}
+
+// SAFETY: every call goes to the system's allocator with the arguments it came with; counting touches a thread-local
+// cell without a destructor, which allocates nothing.
+#[expect(unsafe_code, reason = "an allocator cannot be written without")]
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: as above.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: as above.
+        unsafe { System.realloc(memory, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(memory, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn allocations(work: impl FnOnce()) -> u64 {
+    let before = ALLOCATIONS.with(Cell::get);
+    work();
+    ALLOCATIONS.with(Cell::get) - before
+}
+
+const FRAMES: u64 = 10_000;
+const BATCH: u64 = 32;
+
+/// A switch and what a driver has beside it: one batch, and the switch's own pool.
+struct Bare {
+    switch: Switch,
+    batch: FrameBatch,
+    now: Duration,
+}
+
+impl Bare {
+    fn new() -> Self {
+        let config = with(|c| {
+            c.ports[usize::from(POD_A.port)].offload = OffloadFeatures::ALL;
+            c.segments[1].mtu = 1280;
+        });
+        let mut switch = Switch::new(Limits::default(), &Seed::from_u64(1), FramePool::new());
+        switch.install(Snapshot::compile(config, None).unwrap());
+        let mut bare = Self { switch, batch: FrameBatch::new(), now: Duration::from_secs(1000) };
+        for host in [GUEST, FAR, OTHER] {
+            for (family, router) in [
+                (Family::V4, if host.port == FAR.port { "10.1.0.1" } else { "10.0.0.1" }),
+                (Family::V6, if host.port == FAR.port { "fd00:1::1" } else { "fd00::1" }),
+            ] {
+                bare.turn(host.port, &ask(host.mac, host.ip(family), ip(router)), Offload::default(), 1);
+            }
+        }
+        bare
+    }
+
+    /// One turn of a driver: frames in, what is due, frames out.
+    fn turn(&mut self, port: u16, frame: &[u8], offload: Offload, count: u64) {
+        for _ in 0..count {
+            let mut copy = self.switch.pool().copy_of(frame);
+            copy.offload = offload;
+            assert!(self.batch.push(copy).is_ok());
+        }
+        self.now += Duration::from_millis(1);
+        self.switch.handle_frames(self.now, PortId(port), &mut self.batch);
+        while self.switch.poll_timeout().is_some_and(|at| at <= self.now) {
+            self.switch.handle_timeout(self.now);
+        }
+        while self.switch.poll_transmit(&mut self.batch).is_some() {
+            while let Some(frame) = self.batch.pop() {
+                self.switch.pool().recycle(frame);
+            }
+        }
+        while self.switch.poll_event().is_some() {}
+    }
+
+    /// Warms up with a tenth of the frames, then carries them all and returns how the counters changed.
+    fn carry(&mut self, name: &str, port: u16, frame: &[u8], offload: Offload, batch: u64) -> Counters {
+        (0..FRAMES / 10 / batch).for_each(|_| self.turn(port, frame, offload, batch));
+        let before = self.switch.counters();
+        let slabs = self.switch.pool().counters();
+        let count =
+            allocations(|| (0..FRAMES.div_ceil(batch)).for_each(|_| self.turn(port, frame, offload, batch)));
+        assert_eq!(count, 0, "{name}: allocations over {FRAMES} frames");
+        assert_eq!(self.switch.pool().counters(), slabs, "{name}: slabs");
+        self.switch.check().unwrap();
+        let after = self.switch.counters();
+        assert!(after.rx_frames - before.rx_frames >= FRAMES);
+        let mut change = Counters::default();
+        for (index, fate) in change.fates.iter_mut().enumerate() {
+            *fate = after.fates[index] - before.fates[index];
+        }
+        for (index, origin) in change.origins.iter_mut().enumerate() {
+            *origin = after.origins[index] - before.origins[index];
+        }
+        for (index, reason) in change.drops.iter_mut().enumerate() {
+            *reason = after.drops[index] - before.drops[index];
+        }
+        change
+    }
+}
+
+/// The measured number of frames, rounded up to whole batches.
+fn all(batch: u64) -> u64 {
+    FRAMES.div_ceil(batch) * batch
+}
+
+#[test]
+fn the_counter_counts() {
+    assert_eq!(allocations(|| drop(std::hint::black_box(Box::new(7u64)))), 1);
+    assert_eq!(allocations(|| assert_eq!(std::hint::black_box(7u64), 7)), 0);
+}
+
+#[test]
+fn carrying_allocates_nothing() {
+    let plain = Offload::default();
+    for family in [Family::V4, Family::V6] {
+        let mut bare = Bare::new();
+        let forwarded = [
+            ("bridged", POD_A.port, POD_A.to(&POD_B, family).udp(1, 2, &[7; 64])),
+            ("bridged to a learned station", POD_B.port, POD_B.to(&GUEST, family).udp(1, 2, &[7; 1400])),
+            ("routed", POD_A.port, POD_A.via_router(FAR.ip(family)).udp(1, 2, &[7; 64])),
+            ("routed back", FAR.port, FAR.via_router(POD_B.ip(family)).udp(1, 2, &[7; 1000])),
+            (
+                "routed by the default",
+                POD_B.port,
+                POD_B.via_router(ip(family.of("203.0.113.1", "2001:db8::1"))).tcp(1, 2, b"x"),
+            ),
+        ];
+        for (name, port, frame) in forwarded {
+            let change = bare.carry(name, port, &frame, plain, BATCH);
+            assert_eq!(change.fate(Fate::Forwarded), all(BATCH), "{name}");
+        }
+        let question = ask(GUEST.mac, GUEST.ip(family), POD_A.ip(family));
+        let change = bare.carry("answered for a pod", GUEST.port, &question, plain, BATCH);
+        assert_eq!(change.origin(Origin::Originated), all(BATCH));
+        let echo = POD_A.via_router(ip(family.of("10.0.0.1", "fd00::1"))).echo(1, 2, &[7; 56]);
+        let change = bare.carry("echo", POD_A.port, &echo, plain, BATCH);
+        assert_eq!(change.origin(Origin::Originated), all(BATCH));
+        let mut dying = POD_A.via_router(FAR.ip(family));
+        dying.hop_limit = 1;
+        let change = bare.carry("out of hops", POD_A.port, &dying.udp(1, 2, &[7; 64]), plain, BATCH);
+        assert_eq!(change.dropped(DropReason::TtlExceeded), all(BATCH));
+        let mut spoofed = POD_A.to(&POD_B, family);
+        spoofed.source = GUEST.ip(family);
+        let change = bare.carry("spoofed", POD_A.port, &spoofed.udp(1, 2, &[7; 64]), plain, BATCH);
+        assert_eq!(change.dropped(DropReason::SpoofedAddress), all(BATCH));
+    }
+}
+
+#[test]
+fn flooding_allocates_nothing() {
+    let mut bare = Bare::new();
+    let frame = ethernet(GUEST.mac, BROADCAST, 0x88b5, 100);
+    let change = bare.carry("flooded", GUEST.port, &frame, Offload::default(), BATCH);
+    assert_eq!(change.origin(Origin::FloodCopy), 3 * all(BATCH));
+}
+
+#[test]
+fn segmenting_and_fragmenting_allocate_nothing() {
+    for family in [Family::V4, Family::V6] {
+        let mut bare = Bare::new();
+        let kind = family.of(SegmentKind::TcpV4, SegmentKind::TcpV6);
+        let offload = Offload {
+            checksum: Checksum::Partial { start: family.of(34, 54), offset: 16 },
+            segmentation: Some(Segmentation { kind, size: 1400, ecn: false }),
+        };
+        let frame = POD_A.to(&POD_B, family).tcp(1, 2, &vec![7; 5600]);
+        let change = bare.carry("segmented", POD_A.port, &frame, offload, 8);
+        assert_eq!(change.origin(Origin::Segment), 4 * all(8));
+        let whole = Offload { segmentation: None, ..offload };
+        let frame = POD_A.to(&POD_B, family).tcp(1, 2, &[7; 1000]);
+        let change = bare.carry("checksum completed", POD_A.port, &frame, whole, BATCH);
+        assert_eq!(change.fate(Fate::Forwarded), all(BATCH));
+    }
+    let mut bare = Bare::new();
+    let mut packet = POD_A.via_router(FAR.ip(Family::V4));
+    packet.dont_fragment = false;
+    let change = bare.carry("fragmented", POD_A.port, &packet.udp(1, 2, &[7; 1400]), Offload::default(), 16);
+    assert_eq!(change.origin(Origin::Fragment), 2 * all(16));
+}
+
+/// Frames that wait, their neighbour's silence, and the errors about it.
+#[test]
+fn waiting_allocates_nothing() {
+    for family in [Family::V4, Family::V6] {
+        let mut bare = Bare::new();
+        let nobody = ip(family.of("10.1.0.77", "fd00:1::77"));
+        let frame = POD_A.via_router(nobody).udp(1, 2, &[7; 64]);
+        // Warm is who has lived through one silence.
+        (0..4000).for_each(|_| bare.turn(POD_A.port, &frame, Offload::default(), 2));
+        let change = bare.carry("waiting", POD_A.port, &frame, Offload::default(), 2);
+        assert_eq!(change.fate(Fate::Parked) + change.dropped(DropReason::NeighborFailed), all(2));
+        assert!(change.dropped(DropReason::NeighborFailed) > 0, "it is given up meanwhile");
+    }
+}
