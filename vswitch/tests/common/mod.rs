@@ -203,6 +203,19 @@ impl Cluster {
         self.serve(place, port, &[executable(), "__probe", "serve", &port.to_string()])
     }
 
+    /// Starts `vswitch capture PORT -w FILE -c COUNT` and returns once frames are being written.
+    pub(crate) fn capture(&self, port: &str, file: &str, count: u32) -> Capture {
+        let _ = fs::remove_file(file);
+        let mut command = self.command(&["capture", port, "-w", file, "-c", &count.to_string()]);
+        let process = command.stderr(Stdio::piped()).spawn().unwrap();
+        until("the capture has begun", || {
+            // Whatever crosses a port makes the first block of the file.
+            self.exec("alpha", &["ping", "-n", "-c", "1", "-W", "1", "10.244.0.1"]);
+            fs::metadata(file).is_ok_and(|m| m.len() > 0)
+        });
+        Capture(Some(process))
+    }
+
     /// What does not add up in the switches' books: every frame taken is delivered, consumed or dropped for a reason.
     pub(crate) fn unaccounted(&self) -> Result<Vec<String>, String> {
         let ask = || -> std::io::Result<String> {
@@ -285,6 +298,43 @@ impl Drop for Cluster {
             panic!("left behind: {problems:#?}");
         }
     }
+}
+
+/// A `vswitch capture` that ends by itself.
+pub(crate) struct Capture(Option<Child>);
+
+impl Capture {
+    /// Waits until it has its frames.
+    #[track_caller]
+    pub(crate) fn finish(mut self) {
+        let mut process = self.0.take().unwrap();
+        let ended = happens(|| process.try_wait().unwrap().is_some());
+        if !ended {
+            process.kill().unwrap();
+        }
+        let output = process.wait_with_output().unwrap();
+        assert!(ended, "the capture waits for more frames");
+        success("capture", &output);
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        if let Some(process) = &mut self.0 {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
+/// What tshark, verifying every checksum, prints of the frames in `file` that match `filter`.
+#[track_caller]
+pub(crate) fn tshark(file: &str, filter: &str) -> String {
+    let mut command = Command::new("tshark");
+    for protocol in ["ip", "tcp", "udp"] {
+        command.args(["-o", &format!("{protocol}.check_checksum:TRUE")]);
+    }
+    success("tshark", &command.args(["-n", "-r", file, "-Y", filter]).output().unwrap())
 }
 
 /// A cluster whose `vswitch up` was killed. What it left is cleared up by `vswitch down` at the latest when dropped.
