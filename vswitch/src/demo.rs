@@ -51,9 +51,13 @@ pub fn run(options: &Options, out: &mut impl Write) -> Result<ExitCode, Box<dyn 
     let name = format!("demo-{}", std::process::id());
     let directory = StateDir::open(std::env::temp_dir().join(format!("vswitch-{name}")))?;
     let mut cluster = builtin(&name);
-    cluster.mtu = options.mtu;
-    let start =
-        RuntimeOptions { mode: options.mode, offload: options.offload, state: directory.paths().clone() };
+    cluster.set_mtu(options.mtu);
+    let start = RuntimeOptions {
+        mode: options.mode,
+        offload: options.offload,
+        plain: Vec::new(),
+        state: directory.paths().clone(),
+    };
     let runtime = Runtime::start(cluster, &start)?;
     let told = Demo { runtime: &runtime, options, servers: Vec::new() }.tell(out);
     let problems = runtime.stop();
@@ -90,9 +94,6 @@ impl Demo<'_> {
             let addresses =
                 self.runtime.cluster().addresses(&to).ok_or("the built-in cluster names all")?.to_vec();
             for address in addresses {
-                if address.is_ipv6() && self.options.mtu < 1280 {
-                    continue;
-                }
                 self.progress(&format!("{from} to {to} ({address})"));
                 rows.push(self.converse(&from, &to, address, why, &mut failures));
             }
@@ -113,7 +114,9 @@ impl Demo<'_> {
             "tap" => "network namespaces with TAP devices",
             _ => "in-process pods on memory links",
         };
-        writeln!(out, "Two nodes, dual stack, on {what}, MTU {}:", self.options.mtu)?;
+        let dual = runtime.places().iter().any(|p| p.addresses.iter().any(IpAddr::is_ipv6));
+        let families = if dual { "dual stack" } else { "IPv4 only" };
+        writeln!(out, "Two nodes, {families}, on {what}, MTU {}:", self.options.mtu)?;
         if let Some(reason) = runtime.fallback() {
             writeln!(out, "(no TAP devices: {reason}; `vswitch doctor` says what to do)")?;
         }

@@ -60,7 +60,7 @@ enum Verb {
 
 #[derive(Debug, Args)]
 struct Fabric {
-    /// The largest IP packet on every link, in octets (IPv6 needs 1280)
+    /// The largest IP packet on every link, in octets; below 1280 there is no IPv6
     #[arg(long, default_value_t = 1500, value_parser = clap::value_parser!(u16).range(576..=65520))]
     mtu: u16,
     /// Finish every frame in software instead of passing super-frames and unfinished checksums between TAPs
@@ -90,6 +90,9 @@ struct Up {
     /// The cluster's name, which begins the names of its namespaces
     #[arg(long, default_value = "lab")]
     name: String,
+    /// Finish frames in software at this place alone: POD, NAMESPACE/POD, node/NAME or host/NAME; may be repeated
+    #[arg(long, value_name = "PLACE", hide = true)]
+    no_offload_for: Vec<crate::cluster::Place>,
     /// As many pods more, on node-1
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=200))]
     idle_pods: u16,

@@ -26,10 +26,14 @@ pub(super) fn up(up: &Up, state: &StatePaths) -> Result<ExitCode, Failure> {
     let mut out = io::stdout();
     report_reclaimed(directory.paths(), &mut out)?;
     let mut cluster = builtin(&up.name);
-    cluster.mtu = up.fabric.mtu;
     add_idle_pods(&mut cluster, up.idle_pods);
-    let options =
-        Options { mode: mode(up.require), offload: !up.fabric.no_offload, state: directory.paths().clone() };
+    cluster.set_mtu(up.fabric.mtu);
+    let options = Options {
+        mode: mode(up.require),
+        offload: !up.fabric.no_offload,
+        plain: up.no_offload_for.clone(),
+        state: directory.paths().clone(),
+    };
     let runtime = Arc::new(Runtime::start(cluster, &options)?);
     if let Some(reason) = runtime.fallback() {
         writeln!(out, "pods are in-process on memory links, because TAPs cannot be used: {reason}")?;

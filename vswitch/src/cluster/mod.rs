@@ -12,6 +12,8 @@ use std::str::FromStr;
 
 use netstack::addr::{IpNet, MacAddr};
 
+use crate::helper::MIN_IPV6_MTU;
+
 /// A whole cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cluster {
@@ -150,6 +152,23 @@ impl Pod {
 }
 
 impl Cluster {
+    /// Gives every link this MTU. On links that are too small for IPv6 (RFC 8200 section 5) the cluster has IPv4 only.
+    pub fn set_mtu(&mut self, mtu: u16) {
+        self.mtu = mtu;
+        if mtu >= MIN_IPV6_MTU {
+            return;
+        }
+        let nets = self.segments.iter_mut().map(|s| &mut s.gateways);
+        for nets in nets.chain(self.nodes.iter_mut().map(|n| &mut n.gateways)) {
+            nets.retain(|net| net.addr().is_ipv4());
+        }
+        let addresses = self.pods.iter_mut().map(|p| &mut p.addresses);
+        let addresses = addresses.chain(self.nodes.iter_mut().map(|n| &mut n.addresses));
+        for addresses in addresses.chain(self.hosts.iter_mut().map(|h| &mut h.addresses)) {
+            addresses.retain(IpAddr::is_ipv4);
+        }
+    }
+
     /// Everyone who has a namespace, pods first.
     pub fn places(&self) -> Vec<Place> {
         self.pods
@@ -197,6 +216,24 @@ mod tests {
         }
         for bad in ["", "a/b/c", "/a", "a/", "a b"] {
             assert!(bad.parse::<Place>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn links_too_small_for_ipv6_carry_ipv4_only() {
+        let mut cluster = builtin("lab");
+        cluster.set_mtu(1280);
+        assert_eq!((cluster.mtu, &cluster.pods), (1280, &builtin("lab").pods));
+        cluster.set_mtu(576);
+        let wiring = wire(&cluster);
+        assert_eq!(wiring.endpoints.len(), 6);
+        for endpoint in &wiring.endpoints {
+            assert_eq!((endpoint.mtu, endpoint.gateway_v6), (576, None), "{}", endpoint.place);
+            assert!(endpoint.gateway_v4.is_some());
+            assert!(endpoint.addresses.iter().all(|a| a.addr().is_ipv4()));
+        }
+        for plan in &wiring.switches {
+            netstack::config::Snapshot::compile(plan.config.clone(), None).unwrap();
         }
     }
 

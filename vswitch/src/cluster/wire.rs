@@ -206,7 +206,7 @@ fn node_local(cluster: &Cluster, node: &Node, plan: &mut SwitchPlan) -> Endpoint
         mac,
         addresses: node.addresses.iter().map(|&a| IpNet::from(a)).collect(),
         gateway_v4: Some(LOCAL_GATEWAY),
-        gateway_v6: Some(local.link_local()),
+        gateway_v6: node.addresses.iter().any(IpAddr::is_ipv6).then(|| local.link_local()),
         mtu: cluster.mtu,
     }
 }

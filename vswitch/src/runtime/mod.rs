@@ -59,6 +59,8 @@ pub struct Options {
     pub mode: Mode,
     /// Whether TAPs carry super-frames and unfinished checksums.
     pub offload: bool,
+    /// Places whose TAPs carry finished frames whatever `offload` says.
+    pub plain: Vec<Place>,
     /// The state directory, whose lock the caller holds.
     pub state: StatePaths,
 }
@@ -351,7 +353,8 @@ fn in_namespaces(
     let mut helper = Helper::start(&HelperOptions::new(options.state.clone()))?;
     let mut plugged = Vec::new();
     let made = wiring.endpoints.iter().try_for_each(|endpoint| {
-        let created = helper.create(&spec(cluster, endpoint, options.offload))?;
+        let offload = options.offload && !options.plain.contains(&endpoint.place);
+        let created = helper.create(&spec(cluster, endpoint, offload))?;
         let mode = if created.namespace.vnet_hdr { tap::Mode::Offload } else { tap::Mode::Plain };
         let device = Tap::from_fd(created.tap, mode, usize::from(endpoint.mtu))
             .map_err(|source| RuntimeError::Tap { place: endpoint.place.clone(), source })?;
