@@ -1,5 +1,4 @@
 //! `cargo bench -p vswitch-benches`: what the parts of forwarding cost. The README beside this says what each number means.
-#![expect(missing_docs, reason = "criterion's macro makes a function without")]
 
 use std::hint::black_box;
 

@@ -59,7 +59,7 @@ pub fn config(taking: OffloadFeatures) -> Config {
         PortConfig {
             id: PortId(id),
             name: format!("port-{id}"),
-            offload: if id % 2 == 0 { OffloadFeatures::ALL } else { taking },
+            offload: if id.is_multiple_of(2) { OffloadFeatures::ALL } else { taking },
             vlan: VlanMode::Access(SegmentId(on)),
             station,
         }
