@@ -132,8 +132,8 @@ impl IcmpError {
 /// is not of the packet's family.
 ///
 /// It quotes the packet as it came in and as much of it as fits (576 octets in all for IPv4, 1280 for IPv6). The
-/// checksum of a quoted upper layer is as it came in too, so for a packet whose sender left it to a device
-/// ([`Checksum::Partial`](crate::offload::Checksum)) it is the sum of the pseudo-header alone; nobody checks it there.
+/// checksum of a quoted upper layer is as it stands in `frame`: what a sender left to a device
+/// ([`Checksum::Partial`](crate::offload::Checksum)) is for the caller to finish first.
 /// IPv4 errors take over the identification of the packet they are about, and may be fragmented.
 pub fn icmp_error(
     pool: &mut FramePool,

@@ -387,7 +387,14 @@ impl Switch {
                 emit::tcp_reset(&mut self.pool, frame.bytes(), link, ip)
             }
             (Answer::Icmp { error, source }, Some(Network::Ip(ip))) if self.limiter.allow(now, ip.source) => {
-                emit::icmp_error(&mut self.pool, *error, frame.bytes(), ip, *source, own, peer)
+                // The quote is what a wire would have carried: with the checksum that the sender left to its device.
+                let mut finished = self.pool.duplicate(frame);
+                // One that cannot be finished is quoted as it came.
+                let _ = offload::complete_checksum(&mut finished);
+                let error =
+                    emit::icmp_error(&mut self.pool, *error, finished.bytes(), ip, *source, own, peer);
+                self.pool.recycle(finished);
+                error
             }
             (Answer::Echo | Answer::Reset | Answer::Icmp { .. }, _) => None,
         };

@@ -304,6 +304,11 @@ impl Drop for Cluster {
 pub(crate) struct Capture(Option<Child>);
 
 impl Capture {
+    /// Whether it has its frames.
+    pub(crate) fn ended(&mut self) -> bool {
+        self.0.as_mut().is_none_or(|process| process.try_wait().unwrap().is_some())
+    }
+
     /// Waits until it has its frames.
     #[track_caller]
     pub(crate) fn finish(mut self) {
