@@ -21,13 +21,13 @@ use nix::unistd::{Pid, geteuid};
 use serde_json::Value;
 
 /// The command under test.
-pub fn executable() -> &'static str {
+pub(crate) fn executable() -> &'static str {
     env!("CARGO_BIN_EXE_vswitch")
 }
 
 /// Whether tests with namespaces and these programs can run here. If not, it says why; where everything has to run
 /// (`CI` is set), that is a failure.
-pub fn ready(programs: &[&str]) -> bool {
+pub(crate) fn ready(programs: &[&str]) -> bool {
     let why = if !geteuid().is_root() {
         "needs root".to_owned()
     } else if !Path::new("/dev/net/tun").exists() {
@@ -51,7 +51,7 @@ fn installed(program: &str) -> bool {
 }
 
 /// Waits up to twenty seconds for `condition`.
-pub fn until(what: &str, condition: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, condition: impl FnMut() -> bool) {
     assert!(happens(condition), "it did not happen within twenty seconds that {what}");
 }
 
@@ -67,23 +67,23 @@ fn happens(mut condition: impl FnMut() -> bool) -> bool {
 
 /// What the program wrote, if it succeeded.
 #[track_caller]
-pub fn success(what: &str, output: &Output) -> String {
+pub(crate) fn success(what: &str, output: &Output) -> String {
     assert!(output.status.success(), "{what}: {:?}\n{}", output.status, both(output));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// Standard output and standard error.
-pub fn both(output: &Output) -> String {
+pub(crate) fn both(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
 /// A running `vswitch up`. Dropping it ends it by `vswitch down` and fails the test if anything
 /// is left or the switches' books do not balance.
-pub struct Cluster {
+pub(crate) struct Cluster {
     /// Its name, which begins the names of its namespaces and is part of its state directory's path.
-    pub name: String,
+    pub(crate) name: String,
     /// Its state directory.
-    pub state: PathBuf,
+    pub(crate) state: PathBuf,
     log: PathBuf,
     process: Option<Child>,
     stdout: Option<BufReader<ChildStdout>>,
@@ -94,14 +94,14 @@ pub struct Cluster {
 impl Cluster {
     /// Starts a cluster on TAPs with more `arguments` for `up`, and waits until it can be asked. `label` tells the
     /// tests of one process apart.
-    pub fn up(label: &str, arguments: &[&str]) -> Self {
+    pub(crate) fn up(label: &str, arguments: &[&str]) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         Self::up_as(&format!("vst-{label}-{}-{number}", std::process::id()), arguments)
     }
 
     /// The same with a given name: to start once more what was killed.
-    pub fn up_as(name: &str, arguments: &[&str]) -> Self {
+    pub(crate) fn up_as(name: &str, arguments: &[&str]) -> Self {
         let state = std::env::temp_dir().join(name);
         let log = std::env::temp_dir().join(format!("{name}.log"));
         let taps = host_taps();
@@ -143,53 +143,53 @@ impl Cluster {
     }
 
     /// The process id of `vswitch up`.
-    pub fn pid(&self) -> Pid {
+    pub(crate) fn pid(&self) -> Pid {
         Pid::from_raw(self.process.as_ref().unwrap().id().try_into().unwrap())
     }
 
     /// What `vswitch up` has written to standard error.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     /// A command line of `vswitch` for this cluster.
-    pub fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(executable());
         command.env("VSWITCH_STATE_DIR", &self.state).args(arguments).stdin(Stdio::null());
         command
     }
 
     /// Runs a verb of `vswitch` to its end.
-    pub fn verb(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn verb(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().unwrap()
     }
 
     /// `vswitch get WHAT -o json`, which must be a list.
     #[track_caller]
-    pub fn get(&self, what: &str) -> Vec<Value> {
+    pub(crate) fn get(&self, what: &str) -> Vec<Value> {
         let text = success(what, &self.verb(&["get", what, "-o", "json"]));
         serde_json::from_str(&text).unwrap_or_else(|e| panic!("get {what}: {e}\n{text}"))
     }
 
     /// `vswitch exec PLACE -- ARGV`, ended after a minute.
-    pub fn exec(&self, place: &str, argv: &[&str]) -> Output {
+    pub(crate) fn exec(&self, place: &str, argv: &[&str]) -> Output {
         self.verb(&[&["exec", place, "--", "timeout", "-k", "1", "60"], argv].concat())
     }
 
     /// The same for a program that must succeed; returns what it wrote.
     #[track_caller]
-    pub fn must(&self, place: &str, argv: &[&str]) -> String {
+    pub(crate) fn must(&self, place: &str, argv: &[&str]) -> String {
         success(&format!("{place}: {}", argv.join(" ")), &self.exec(place, argv))
     }
 
     /// Starts a program that goes on until the value is dropped.
-    pub fn spawn(&self, place: &str, argv: &[&str]) -> Background {
+    pub(crate) fn spawn(&self, place: &str, argv: &[&str]) -> Background {
         let mut command = self.command(&[&["exec", place, "--"], argv].concat());
         Background(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
     }
 
     /// Starts a server and waits until it listens on this TCP port.
-    pub fn serve(&self, place: &str, port: u16, argv: &[&str]) -> Background {
+    pub(crate) fn serve(&self, place: &str, port: u16, argv: &[&str]) -> Background {
         let server = self.spawn(place, argv);
         let filter = format!("sport = :{port}");
         until(&format!("{} listens on {port} in {place}", argv.join(" ")), || {
@@ -199,12 +199,25 @@ impl Cluster {
     }
 
     /// The built-in server for TCP, UDP on `port`.
-    pub fn probe_server(&self, place: &str, port: u16) -> Background {
+    pub(crate) fn probe_server(&self, place: &str, port: u16) -> Background {
         self.serve(place, port, &[executable(), "__probe", "serve", &port.to_string()])
     }
 
+    /// Starts `vswitch capture PORT -w FILE -c COUNT` and returns once frames are being written.
+    pub(crate) fn capture(&self, port: &str, file: &str, count: u32) -> Capture {
+        let _ = fs::remove_file(file);
+        let mut command = self.command(&["capture", port, "-w", file, "-c", &count.to_string()]);
+        let process = command.stderr(Stdio::piped()).spawn().unwrap();
+        until("the capture has begun", || {
+            // Whatever crosses a port makes the first block of the file.
+            self.exec("alpha", &["ping", "-n", "-c", "1", "-W", "1", "10.244.0.1"]);
+            fs::metadata(file).is_ok_and(|m| m.len() > 0)
+        });
+        Capture(Some(process))
+    }
+
     /// What does not add up in the switches' books: every frame taken is delivered, consumed or dropped for a reason.
-    pub fn unaccounted(&self) -> Result<Vec<String>, String> {
+    pub(crate) fn unaccounted(&self) -> Result<Vec<String>, String> {
         let ask = || -> std::io::Result<String> {
             let mut stream = UnixStream::connect(self.state.join("control.sock"))?;
             stream.write_all(b"GET /v1/check HTTP/1.1\r\nHost: vswitch\r\nConnection: close\r\n\r\n")?;
@@ -218,7 +231,7 @@ impl Cluster {
     }
 
     /// Kills `vswitch up` as the kernel would, without any chance to clean up.
-    pub fn kill(mut self) -> Killed {
+    pub(crate) fn kill(mut self) -> Killed {
         let mut process = self.process.take().unwrap();
         process.kill().unwrap();
         process.wait().unwrap();
@@ -226,7 +239,7 @@ impl Cluster {
     }
 
     /// What of this cluster still exists.
-    pub fn left(&self) -> Vec<String> {
+    pub(crate) fn left(&self) -> Vec<String> {
         let mut left = left_of(&self.name);
         let held = |pid: &str| {
             let inode = fs::metadata(format!("/proc/{pid}/ns/net")).ok().map(|m| inode(&m));
@@ -241,6 +254,8 @@ impl Cluster {
         let Some(mut process) = self.process.take() else { return Vec::new() };
         let mut problems = match self.unaccounted() {
             Ok(problems) => problems,
+            // The test has brought it down by itself.
+            Err(_) if !self.state.join("control.sock").exists() => Vec::new(),
             Err(error) => vec![format!("check: {error}")],
         };
         let down = self.verb(&["down"]);
@@ -287,12 +302,54 @@ impl Drop for Cluster {
     }
 }
 
+/// A `vswitch capture` that ends by itself.
+pub(crate) struct Capture(Option<Child>);
+
+impl Capture {
+    /// Whether it has its frames.
+    pub(crate) fn ended(&mut self) -> bool {
+        self.0.as_mut().is_none_or(|process| process.try_wait().unwrap().is_some())
+    }
+
+    /// Waits until it has its frames.
+    #[track_caller]
+    pub(crate) fn finish(mut self) {
+        let mut process = self.0.take().unwrap();
+        let ended = happens(|| process.try_wait().unwrap().is_some());
+        if !ended {
+            process.kill().unwrap();
+        }
+        let output = process.wait_with_output().unwrap();
+        assert!(ended, "the capture waits for more frames");
+        success("capture", &output);
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        if let Some(process) = &mut self.0 {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
+/// What tshark, verifying every checksum, prints of the frames in `file` that match `filter`.
+#[track_caller]
+pub(crate) fn tshark(file: &str, filter: &str) -> String {
+    let mut command = Command::new("tshark");
+    for protocol in ["ip", "tcp", "udp"] {
+        command.args(["-o", &format!("{protocol}.check_checksum:TRUE")]);
+    }
+    success("tshark", &command.args(["-n", "-r", file, "-Y", filter]).output().unwrap())
+}
+
 /// A cluster whose `vswitch up` was killed. What it left is cleared up by `vswitch down` at the latest when dropped.
-pub struct Killed {
+pub(crate) struct Killed {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Its state directory.
-    pub state: PathBuf,
+    pub(crate) state: PathBuf,
 }
 
 impl Drop for Killed {
@@ -304,7 +361,7 @@ impl Drop for Killed {
 }
 
 /// Namespaces and living processes whose name or command line tells that they belong to cluster `name`.
-pub fn left_of(name: &str) -> Vec<String> {
+pub(crate) fn left_of(name: &str) -> Vec<String> {
     let entries = fs::read_dir("/run/netns").into_iter().flatten().flatten();
     let mut left: Vec<String> = entries
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
@@ -322,7 +379,8 @@ pub fn left_of(name: &str) -> Vec<String> {
 }
 
 fn pids() -> impl Iterator<Item = String> {
-    let names = fs::read_dir("/proc").unwrap().flatten().map(|e| e.file_name().to_string_lossy().into_owned());
+    let names =
+        fs::read_dir("/proc").unwrap().flatten().map(|e| e.file_name().to_string_lossy().into_owned());
     names.filter(|name| name.bytes().all(|b| b.is_ascii_digit()))
 }
 
@@ -346,16 +404,16 @@ fn host_taps() -> BTreeSet<String> {
 }
 
 /// A program in a pod that ends with the value.
-pub struct Background(Child);
+pub(crate) struct Background(Child);
 
 impl Background {
     /// Its process id.
-    pub fn pid(&self) -> Pid {
+    pub(crate) fn pid(&self) -> Pid {
         Pid::from_raw(self.0.id().try_into().unwrap())
     }
 
     /// Whether it still runs.
-    pub fn runs(&mut self) -> bool {
+    pub(crate) fn runs(&mut self) -> bool {
         self.0.try_wait().unwrap().is_none()
     }
 }
