@@ -1,5 +1,11 @@
 //! The C library from C: built, linked, run.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test fails by panicking, and says what it skips"
+)]
+
 use std::path::PathBuf;
 use std::process::Command;
 

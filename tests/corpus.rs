@@ -1,5 +1,11 @@
 //! Replays the fuzzers' corpora: every input that ever mattered, at every test run.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test fails by panicking, and says what it skips"
+)]
+
 use std::fs;
 
 use vswitch_tests::{fuzz, top};

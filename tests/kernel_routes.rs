@@ -1,6 +1,12 @@
 //! Longest prefix match against the kernel's: random tables of both families into a namespace, `ip route get` for random
 //! addresses, the same answer from ours and from a linear scan.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test fails by panicking, and says what it skips"
+)]
+
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

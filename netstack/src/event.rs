@@ -19,7 +19,8 @@ pub enum Event {
         /// Where it is.
         to: PortId,
     },
-    /// The MAC table, or a port's share of it, is full: frames to unlearned addresses are flooded.
+    /// The MAC table, or a port's share of it, is full: frames to unlearned addresses are flooded. Told once a minute
+    /// per port at most.
     FdbFull {
         /// The port whose address was not learned.
         port: PortId,
@@ -40,7 +41,7 @@ pub enum Event {
         /// The neighbour.
         address: IpAddr,
     },
-    /// The neighbour table is full: traffic to new neighbours is dropped and counted.
+    /// The neighbour table is full: traffic to new neighbours is dropped and counted. Told once a minute at most.
     NeighborTableFull {
         /// Where the neighbour was wanted.
         segment: SegmentId,

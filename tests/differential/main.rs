@@ -7,6 +7,12 @@
 //! - the IPv6 flow label of packets the router makes itself (RFC 6437 section 3);
 //! - the TOS octet of ICMP errors (RFC 1812 section 4.3.2.5 allows 0, 6 or 7 as precedence, or the packet's own).
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test fails by panicking, and says what it skips"
+)]
+
 mod exceptions;
 
 use std::collections::BTreeSet;

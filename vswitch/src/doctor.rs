@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 use std::fs::{self, DirBuilder, OpenOptions};
-use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
@@ -10,7 +9,7 @@ use netstack::addr::MacAddr;
 use nix::sys::resource::{Resource, getrlimit};
 use serde::Serialize;
 
-use crate::helper::{DOCTOR_KNOWS, Helper, HelperError, HelperOptions, NamespaceSpec};
+use crate::helper::{DOCTOR_KNOWS, Helper, HelperError, HelperOptions, NamespaceSpec, tun_remedy};
 use crate::state::StatePaths;
 
 /// A hundred pods with their TAPs, sockets and probes stay below this.
@@ -98,21 +97,10 @@ fn tun_device() -> Check {
     const PATH: &str = "/dev/net/tun";
     match OpenOptions::new().read(true).write(true).open(PATH) {
         Ok(_) => Check::ok(NAME, format!("{PATH} can be opened")),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Check::fail(
-            NAME,
-            format!("{PATH}: {error}"),
-            format!(
-                "as root: chmod 0666 {PATH} (what udev does by default); what a process may do with it is decided \
-                     by its network namespace"
-            ),
-        ),
-        Err(error) => Check::fail(
-            NAME,
-            format!("{PATH}: {error}"),
-            format!(
-                "as root: modprobe tun; in a container pass the device in, with docker by --device {PATH}"
-            ),
-        ),
+        Err(error) => {
+            let remedy = tun_remedy(&error).unwrap_or("as root: modprobe tun");
+            Check::fail(NAME, format!("{PATH}: {error}"), remedy)
+        }
     }
 }
 

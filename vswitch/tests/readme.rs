@@ -1,5 +1,11 @@
 //! The README's console lines, run as they stand against a running cluster.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test fails by panicking, and says what it skips"
+)]
+
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;

@@ -18,6 +18,18 @@ use crate::offload;
 use crate::parse::{self, Network};
 use crate::verdict::{DropReason, Fate, Origin};
 
+/// A table that is full is told of this often at most: whoever fills it sends a frame every microsecond.
+const FULL_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Whether it was not told for an interval, in which case it now is.
+fn is_news(now: Duration, told: &mut Option<Duration>) -> bool {
+    let news = told.is_none_or(|told| now.saturating_sub(told) >= FULL_INTERVAL);
+    if news {
+        *told = Some(now);
+    }
+    news
+}
+
 /// What a parked frame needs to go on.
 #[derive(Debug)]
 pub(super) struct Waiting {
@@ -38,7 +50,11 @@ impl Switch {
         }
         match self.fdb.learn(now, segment, mac, port) {
             Learned::Moved { from } => self.event(Event::MacMoved { segment, mac, from, to: port }),
-            Learned::Refused(_) => self.event(Event::FdbFull { port }),
+            Learned::Refused(_) => {
+                if is_news(now, &mut self.port_mut(port).fdb_full_told) {
+                    self.event(Event::FdbFull { port });
+                }
+            }
             Learned::New | Learned::Refreshed | Learned::Unchanged => {}
         }
     }
@@ -194,7 +210,9 @@ impl Switch {
         let ingress = arrival.port.id();
         let Ok(Resolving { slot, solicit }) = self.neighbors.resolve(now, route.egress, route.next_hop)
         else {
-            self.event(Event::NeighborTableFull { segment: route.egress });
+            if is_news(now, &mut self.neighbors_full_told) {
+                self.event(Event::NeighborTableFull { segment: route.egress });
+            }
             return self.drop_frame(ingress, frame, DropReason::NeighborTableFull);
         };
         let waiting = Waiting {
@@ -441,4 +459,19 @@ fn fits(frame: &Frame, egress: &Segment, fragment: Option<u16>) -> bool {
     }
     let network = parse::link(frame.bytes()).and_then(|link| parse::network(frame.bytes(), &link));
     matches!(network, Ok(Network::Ip(ip)) if offload::packet_size_on_wire(frame, &ip) <= egress.mtu())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_table_is_news_once_a_minute() {
+        let mut told = None;
+        let tell = |seconds: u64, told: &mut Option<Duration>| is_news(Duration::from_secs(seconds), told);
+        assert!(tell(5, &mut told));
+        assert!(!(5..65).any(|second| tell(second, &mut told)));
+        assert!(tell(65, &mut told) && !tell(66, &mut told));
+        assert!(!tell(0, &mut told), "a clock that runs backwards is no news");
+    }
 }

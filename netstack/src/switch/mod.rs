@@ -72,6 +72,8 @@ pub struct Switch {
     flow_hash: FlowHash,
     events: VecDeque<Event>,
     events_lost: u64,
+    /// When it was last told that no more neighbours are resolved.
+    neighbors_full_told: Option<Duration>,
     next_sweep: Duration,
     /// Scratch for frames being cut.
     pieces: Vec<Frame>,
@@ -95,6 +97,7 @@ impl Switch {
             flow_hash: FlowHash::new(flow_key(seed)),
             events: VecDeque::with_capacity(limits.events as usize),
             events_lost: 0,
+            neighbors_full_told: None,
             next_sweep: SWEEP_INTERVAL,
             pieces: Vec::with_capacity(64),
             segments: Vec::with_capacity(64),

@@ -1,6 +1,7 @@
 //! A port's state: its counters and its output queue.
 
 use alloc::collections::VecDeque;
+use core::time::Duration;
 
 use crate::config::Limits;
 use crate::counters::Counters;
@@ -12,11 +13,13 @@ use crate::verdict::{EgressDrop, Origin};
 pub(super) struct PortState {
     pub(super) counters: Counters,
     pub(super) queue: OutputQueue,
+    /// When it was last told that no more addresses are learned here.
+    pub(super) fdb_full_told: Option<Duration>,
 }
 
 impl PortState {
     pub(super) fn new(limits: &Limits) -> Self {
-        Self { counters: Counters::default(), queue: OutputQueue::new(limits) }
+        Self { counters: Counters::default(), queue: OutputQueue::new(limits), fdb_full_told: None }
     }
 
     /// Queues a frame; when there is no room, counts it and gives it back to be recycled.

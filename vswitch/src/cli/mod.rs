@@ -96,6 +96,13 @@ struct Up {
     /// As many pods more, on node-1
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=200))]
     idle_pods: u16,
+    /// How long pods outlive a vswitch that was killed, so that a later one can clear up in order, in milliseconds
+    #[arg(long, hide = true, value_name = "MILLISECONDS", default_value_t = default_grace_ms())]
+    grace_ms: u64,
+}
+
+fn default_grace_ms() -> u64 {
+    u64::try_from(crate::helper::DEFAULT_GRACE.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -33,14 +33,21 @@ pub(super) fn up(up: &Up, state: &StatePaths) -> Result<ExitCode, Failure> {
         offload: !up.fabric.no_offload,
         plain: up.no_offload_for.clone(),
         state: directory.paths().clone(),
+        grace: Duration::from_millis(up.grace_ms),
     };
+    let executor = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // Before anything is made, so that a signal from here on ends in order.
+    let stop = executor.block_on(async { stop_on_signal() })?;
     let runtime = Arc::new(Runtime::start(cluster, &options)?);
     if let Some(reason) = runtime.fallback() {
         writeln!(out, "pods are in-process on memory links, because TAPs cannot be used: {reason}")?;
         writeln!(out, "`vswitch doctor` says what to do")?;
     }
-    let served = serve(&runtime, directory.paths());
+    let served = executor.block_on(serve(&runtime, directory.paths(), stop));
+    // Whoever waits for the socket or the lock to go may take it that everything else is gone.
     let problems = runtime.stop();
+    drop(executor);
+    remove_control_socket(directory.paths())?;
     for problem in &problems {
         writeln!(io::stderr(), "vswitch: left behind: {problem}")?;
     }
@@ -48,36 +55,44 @@ pub(super) fn up(up: &Up, state: &StatePaths) -> Result<ExitCode, Failure> {
     Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn serve(runtime: &Arc<Runtime>, state: &StatePaths) -> Result<(), Failure> {
-    let executor = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    executor.block_on(async {
-        let stop = Arc::new(Notify::new());
-        let (mut interrupt, mut terminate) =
-            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-        let on_signal = Arc::clone(&stop);
-        tokio::spawn(async move {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            on_signal.notify_one();
-        });
-        let places = runtime.places();
-        writeln!(
-            io::stdout(),
-            "cluster {} is up: {} places on {} switches ({}); Ctrl-C or `vswitch down` ends it",
-            runtime.cluster().name,
-            places.len(),
-            runtime.cluster().nodes.len() + 1,
-            runtime.mode()
-        )?;
-        server::serve(Arc::clone(runtime), &state.control_socket(), stop, |event| {
-            // Whether anybody reads the log does not matter to the cluster.
-            let _ = writeln!(io::stderr(), "{:9.3} {}: {}", event.at_seconds, event.switch, event.text);
-        })
-        .await?;
-        Ok(())
+/// What Ctrl-C and SIGTERM notify from now on.
+fn stop_on_signal() -> io::Result<Arc<Notify>> {
+    let stop = Arc::new(Notify::new());
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let on_signal = Arc::clone(&stop);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        on_signal.notify_one();
+    });
+    Ok(stop)
+}
+
+async fn serve(runtime: &Arc<Runtime>, state: &StatePaths, stop: Arc<Notify>) -> Result<(), Failure> {
+    let listener = server::listen(&state.control_socket())?;
+    writeln!(
+        io::stdout(),
+        "cluster {} is up: {} places on {} switches ({}); Ctrl-C or `vswitch down` ends it",
+        runtime.cluster().name,
+        runtime.places().len(),
+        runtime.cluster().nodes.len() + 1,
+        runtime.mode()
+    )?;
+    server::serve(Arc::clone(runtime), listener, stop, |event| {
+        // Whether anybody reads the log does not matter to the cluster.
+        let _ = writeln!(io::stderr(), "{:9.3} {}: {}", event.at_seconds, event.switch, event.text);
     })
+    .await?;
+    Ok(())
+}
+
+fn remove_control_socket(state: &StatePaths) -> io::Result<()> {
+    match std::fs::remove_file(state.control_socket()) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 fn report_reclaimed(state: &StatePaths, out: &mut impl io::Write) -> Result<(), Failure> {
@@ -91,7 +106,7 @@ fn report_reclaimed(state: &StatePaths, out: &mut impl io::Write) -> Result<(), 
     for problem in &reclaimed.problems {
         writeln!(io::stderr(), "vswitch: {problem}")?;
     }
-    Ok(())
+    Ok(remove_control_socket(state)?)
 }
 
 /// Pods that do nothing, to see that they cost nothing: 10.244.0.16 and on.

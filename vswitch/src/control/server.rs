@@ -37,16 +37,11 @@ struct Shared {
     down: Arc<Notify>,
 }
 
-/// Serves until `stop` is notified or a client asks to come down; calls `told` with every event of the data path.
+/// Opens the control socket: from here on clients can connect and wait. Called in the context of an executor.
 ///
 /// # Errors
 /// When the socket cannot be bound.
-pub async fn serve(
-    runtime: Arc<Runtime>,
-    socket: &Path,
-    stop: Arc<Notify>,
-    mut told: impl FnMut(&super::api::EventView),
-) -> io::Result<()> {
+pub fn listen(socket: &Path) -> io::Result<UnixListener> {
     // Whoever holds the state directory's lock owns the socket; what a killed one left is stale.
     match std::fs::remove_file(socket) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -54,26 +49,41 @@ pub async fn serve(
     }
     let listener = UnixListener::bind(socket)?;
     std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Serves until `stop` is notified or a client asks to come down; calls `told` with every event of the data path.
+///
+/// # Errors
+/// When the socket fails.
+pub async fn serve(
+    runtime: Arc<Runtime>,
+    listener: UnixListener,
+    stop: Arc<Notify>,
+    told: impl FnMut(&super::api::EventView),
+) -> io::Result<()> {
     let shared = Shared { runtime: Arc::clone(&runtime), down: Arc::clone(&stop) };
     let server = axum::serve(listener, router(shared)).into_future();
     let mut server = std::pin::pin!(server);
-    let mut ticks = tokio::time::interval(EVENT_INTERVAL);
-    loop {
-        tokio::select! {
-            ended = &mut server => return ended,
-            () = stop.notified() => break,
-            _ = ticks.tick() => {
-                let there = Arc::clone(&runtime);
-                let events = tokio::task::spawn_blocking(move || there.collect_events()).await.unwrap_or_default();
-                events.iter().for_each(&mut told);
-            }
-        }
+    let mut watch = std::pin::pin!(watch(runtime, told));
+    tokio::select! {
+        ended = &mut server => return ended,
+        () = stop.notified() => {}
+        () = &mut watch => {}
     }
     // The answer to `down` is on its way; a moment lets it leave.
-    tokio::time::timeout(Duration::from_millis(200), &mut server).await.unwrap_or(Ok(()))?;
-    match std::fs::remove_file(socket) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(()),
+    tokio::time::timeout(Duration::from_millis(200), &mut server).await.unwrap_or(Ok(()))
+}
+
+/// Collects what the data path has to tell, for ever.
+async fn watch(runtime: Arc<Runtime>, mut told: impl FnMut(&super::api::EventView)) {
+    let mut ticks = tokio::time::interval(EVENT_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let there = Arc::clone(&runtime);
+        let events = tokio::task::spawn_blocking(move || there.collect_events()).await.unwrap_or_default();
+        events.iter().for_each(&mut told);
     }
 }
 

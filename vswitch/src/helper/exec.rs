@@ -249,7 +249,14 @@ fn enter_namespaces(target: NamespaceRef) -> Result<(), Refusal> {
     for (name, kind) in kinds {
         let path = theirs.join(name);
         let cannot = |error| refuse(format!("cannot open {}", path.display()), error);
-        let file = File::open(&path).map_err(cannot)?;
+        let file = File::open(&path).map_err(|error| {
+            // Where the kernel has such namespaces it is the process that is gone, or all but.
+            let gone = error.kind() == io::ErrorKind::NotFound;
+            if gone && Path::new("/proc/self/ns").join(name).exists() {
+                return refuse("cannot enter the pod", "it is gone, with all its processes");
+            }
+            cannot(error)
+        })?;
         let inode = file.metadata().map_err(cannot)?.ino();
         if kind == CloneFlags::CLONE_NEWNET && inode != target.netns_inode {
             return Err(refuse("cannot enter the pod", "it is gone, and its process number is in use again"));

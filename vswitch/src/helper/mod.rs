@@ -38,14 +38,17 @@ mod spec;
 
 use std::fs::OpenOptions;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
 pub(crate) use netns::DOCTOR_KNOWS;
+pub(crate) use network::tun_remedy;
 pub use protocol::{Failure, FailureKind, HelperInfo};
 pub use spec::{
     DEFAULT_TX_QUEUE_LENGTH, MAX_MTU, MIN_IPV6_MTU, MIN_MTU, Namespace, NamespaceSpec, Offload, PodFile,
@@ -246,6 +249,13 @@ impl Helper {
     /// Who the helper is.
     pub fn info(&self) -> &HelperInfo {
         &self.info
+    }
+
+    /// Whether the helper has ended by itself, without waiting for anything.
+    pub fn has_ended(&self) -> bool {
+        let mut ended = [PollFd::new(self.connection.channel.as_fd(), PollFlags::empty())];
+        // Its end of the socket closes with it; that is always reported.
+        poll(&mut ended, PollTimeout::ZERO).is_ok_and(|count| count > 0)
     }
 
     /// Makes a namespace.

@@ -30,6 +30,9 @@ const LOOPBACK: u32 = 1;
 pub(super) fn make_tap(spec: &NamespaceSpec) -> Result<(OwnedFd, bool), Failure> {
     let refused = |error: io::Error| {
         let mut failure = Failure::system("cannot make a TAP device with /dev/net/tun", &error);
+        if let Some(remedy) = tun_remedy(&error) {
+            failure.message.push_str(&format!(" ({remedy})"));
+        }
         failure.message.push_str(DOCTOR_KNOWS);
         failure
     };
@@ -42,6 +45,20 @@ pub(super) fn make_tap(spec: &NamespaceSpec) -> Result<(OwnedFd, bool), Failure>
         }
     }
     sys::open_tap(&spec.interface, false).map(|tap| (tap, false)).map_err(refused)
+}
+
+/// What to do when `/dev/net/tun` cannot be opened.
+pub(crate) fn tun_remedy(error: &io::Error) -> Option<&'static str> {
+    let kind = error.kind();
+    if kind == io::ErrorKind::PermissionDenied {
+        return Some(
+            "as root: chmod 0666 /dev/net/tun, what udev does by default; what a process may do with it is decided by \
+             its network namespace",
+        );
+    }
+    (kind == io::ErrorKind::NotFound).then_some(
+        "as root: modprobe tun; in a container pass the device in, with docker by --device /dev/net/tun",
+    )
 }
 
 /// Moves the TAP named in `spec` from the calling thread's network namespace into `netns` and configures it there.

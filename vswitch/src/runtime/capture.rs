@@ -4,12 +4,13 @@
 //! counted, never frames. Captured frames hold finished checksums; super-frames are captured whole, as the kernel's own
 //! captures on an interface with segmentation offload are.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use crossbeam::channel::{Receiver, RecvTimeoutError, TrySendError, bounded};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use netstack::addr::PortId;
 use netstack::device::Direction;
 use netstack::device::pcap::PcapNg;
@@ -21,8 +22,9 @@ use netstack::switch::Switch;
 use super::{Runtime, RuntimeError};
 use crate::cluster::Place;
 
-/// Copies that wait for a slow reader.
+/// Copies that wait for a slow reader, and their octets: a copy of a super-frame is 64 KiB.
 const QUEUE: usize = 4096;
+const QUEUE_BYTES: usize = 16 << 20;
 
 /// Why there is nothing to capture.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +35,9 @@ pub enum CaptureError {
         "{0:?} names no port: write `any`, POD, node/NAME, host/NAME or SWITCH:PORT as `vswitch get ports` lists them"
     )]
     NoSuchPort(String),
+    /// The port is there, and what was plugged in is not.
+    #[error("{0} carries nothing any more: its device is gone")]
+    Gone(String),
     /// The data path could not be asked.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
@@ -45,13 +50,47 @@ struct Copy {
     frame: Frame,
 }
 
+/// Where the copies of one port for one capture go.
+struct Tap {
+    capture: u64,
+    index: usize,
+    copies: Sender<Copy>,
+    shared: Arc<Shared>,
+}
+
+/// What a capture counts.
+#[derive(Debug, Default)]
+struct Shared {
+    /// Octets of copies that were not read yet.
+    waiting: AtomicUsize,
+    missed: AtomicU64,
+}
+
+/// The captures of each port. A port has one observer, which serves them all and alone keeps their taps: when the
+/// device goes, so does its observer, and captures that wait for nothing else end.
+#[derive(Debug, Default)]
+pub(super) struct Taps {
+    last: u64,
+    by_port: BTreeMap<(EngineId, PortId), Vec<Weak<Tap>>>,
+}
+
 /// A capture that runs until it is dropped.
 #[derive(Debug)]
 pub struct Capture {
     runtime: Arc<Runtime>,
+    number: u64,
     ports: Vec<(String, EngineId, PortId)>,
     copies: Receiver<Copy>,
-    missed: Arc<AtomicU64>,
+    shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for Tap {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tap")
+            .field("capture", &self.capture)
+            .field("index", &self.index)
+            .finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for Copy {
@@ -60,39 +99,57 @@ impl std::fmt::Debug for Copy {
     }
 }
 
+impl Tap {
+    fn take(&self, pool: &mut FramePool, at: Duration, direction: Direction, frame: &Frame) {
+        let len = frame.len();
+        let shared = &self.shared;
+        if shared.waiting.fetch_add(len, Ordering::Relaxed) + len > QUEUE_BYTES {
+            shared.waiting.fetch_sub(len, Ordering::Relaxed);
+            shared.missed.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let mut frame = pool.duplicate(frame);
+        // What cannot be finished is captured as it is: a capture shows what was there.
+        let _ = offload::complete_checksum(&mut frame);
+        match self.copies.try_send(Copy { port: self.index, at, direction, frame }) {
+            Ok(()) => {}
+            Err(TrySendError::Full(copy) | TrySendError::Disconnected(copy)) => {
+                shared.waiting.fetch_sub(len, Ordering::Relaxed);
+                shared.missed.fetch_add(1, Ordering::Relaxed);
+                pool.recycle(copy.frame);
+            }
+        }
+    }
+}
+
 impl Capture {
-    /// Starts to capture at the ports that `what` names: `any`, a place, or `SWITCH:PORT`. A port has one observer, so a
-    /// later capture of the same port takes over from an earlier one.
+    /// Starts to capture at the ports that `what` names: `any`, a place, or `SWITCH:PORT`. Captures of the same port
+    /// do not disturb each other.
     ///
     /// # Errors
-    /// When `what` names no port.
+    /// When `what` names no port, or only such that carry nothing any more.
     pub fn start(runtime: Arc<Runtime>, what: &str) -> Result<Self, CaptureError> {
         let ports = runtime.named_ports(what)?;
         if ports.is_empty() {
             return Err(CaptureError::NoSuchPort(what.to_owned()));
         }
         let (sender, copies) = bounded::<Copy>(QUEUE);
-        let missed = Arc::new(AtomicU64::new(0));
+        let shared = Arc::<Shared>::default();
+        let number = {
+            let last = &mut runtime.taps.lock().last;
+            *last += 1;
+            *last
+        };
+        let mut watched = 0;
         for (index, (_, engine, port)) in ports.iter().enumerate() {
-            let (sender, missed) = (sender.clone(), Arc::clone(&missed));
-            let mut pool = FramePool::new();
-            let observer: Observer = Box::new(move |at, direction, frame| {
-                let mut frame = pool.duplicate(frame);
-                // What cannot be finished is captured as it is: a capture shows what was there.
-                let _ = offload::complete_checksum(&mut frame);
-                match sender.try_send(Copy { port: index, at, direction, frame }) {
-                    Ok(()) => {}
-                    Err(TrySendError::Full(copy) | TrySendError::Disconnected(copy)) => {
-                        missed.fetch_add(1, Ordering::Relaxed);
-                        pool.recycle(copy.frame);
-                    }
-                }
-            });
-            let (engine, port) = (*engine, *port);
-            let set = runtime.handle.call(move |driver| driver.set_observer(engine, port, Some(observer)));
-            set.map_err(RuntimeError::from)?;
+            let (copies, shared) = (sender.clone(), Arc::clone(&shared));
+            let tap = Arc::new(Tap { capture: number, index, copies, shared });
+            watched += usize::from(runtime.change_taps((*engine, *port), |taps| taps.push(tap))?);
         }
-        Ok(Self { runtime, ports, copies, missed })
+        if watched == 0 {
+            return Err(CaptureError::Gone(what.to_owned()));
+        }
+        Ok(Self { runtime, number, ports, copies, shared })
     }
 
     /// Writes pcapng until `stop` says so or the writer fails; `stop` is asked at least four times a second.
@@ -112,6 +169,7 @@ impl Capture {
             match self.copies.recv_timeout(Duration::from_millis(250)) {
                 Ok(copy) => {
                     let bytes = copy.frame.bytes();
+                    self.shared.waiting.fetch_sub(bytes.len(), Ordering::Relaxed);
                     file.packet(interfaces[copy.port], offset + copy.at, copy.direction, bytes.len(), bytes)?;
                     written += 1;
                     if self.copies.is_empty() {
@@ -128,21 +186,44 @@ impl Capture {
 
     /// Copies dropped because they were not read in time.
     pub fn missed(&self) -> u64 {
-        self.missed.load(Ordering::Relaxed)
+        self.shared.missed.load(Ordering::Relaxed)
     }
 }
 
 impl Drop for Capture {
     fn drop(&mut self) {
         for (_, engine, port) in &self.ports {
-            let (engine, port) = (*engine, *port);
             // When the data path has stopped there is nothing to take back.
-            let _ = self.runtime.handle.call(move |driver| driver.set_observer(engine, port, None));
+            let _ =
+                self.runtime.change_taps((*engine, *port), |taps| taps.retain(|t| t.capture != self.number));
         }
     }
 }
 
 impl Runtime {
+    /// Changes who captures at a port; false when no device is there.
+    fn change_taps(
+        &self,
+        (engine, port): (EngineId, PortId),
+        change: impl FnOnce(&mut Vec<Arc<Tap>>),
+    ) -> Result<bool, RuntimeError> {
+        let mut guard = self.taps.lock();
+        let known = guard.by_port.entry((engine, port)).or_default();
+        let mut taps: Vec<Arc<Tap>> = known.iter().filter_map(Weak::upgrade).collect();
+        change(&mut taps);
+        *known = taps.iter().map(Arc::downgrade).collect();
+        let observer = (!taps.is_empty()).then(|| {
+            let mut pool = FramePool::new();
+            let observer: Observer = Box::new(move |at, direction, frame| {
+                for tap in &taps {
+                    tap.take(&mut pool, at, direction, frame);
+                }
+            });
+            observer
+        });
+        Ok(self.handle.call(move |driver| driver.set_observer(engine, port, observer))?)
+    }
+
     /// Ports by name: what `vswitch capture` takes.
     fn named_ports(&self, what: &str) -> Result<Vec<(String, EngineId, PortId)>, RuntimeError> {
         let place = what.parse::<Place>().ok();

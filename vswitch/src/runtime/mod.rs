@@ -6,6 +6,7 @@ mod packet;
 mod station;
 mod trace;
 mod views;
+mod watch;
 
 pub use capture::{Capture, CaptureError};
 pub use packet::{Kind, PacketSpec, PacketSpecError};
@@ -31,7 +32,7 @@ use parking_lot::Mutex;
 use self::station::Station;
 use crate::cluster::{Cluster, Endpoint, Place, SwitchPlan, Wiring, wire};
 use crate::control::api::EventView;
-use crate::helper::{Helper, HelperError, HelperOptions, Namespace, NamespaceSpec, Offload};
+use crate::helper::{DOCTOR_KNOWS, Helper, HelperError, HelperOptions, Namespace, NamespaceSpec, Offload};
 use crate::probe::Report;
 use crate::state::StatePaths;
 
@@ -63,6 +64,8 @@ pub struct Options {
     pub plain: Vec<Place>,
     /// The state directory, whose lock the caller holds.
     pub state: StatePaths,
+    /// How long pods outlive a process that was killed.
+    pub grace: Duration,
 }
 
 /// Why a cluster did not start, or could not be asked.
@@ -135,15 +138,18 @@ pub struct Runtime {
     switches: BTreeMap<String, EngineId>,
     places: BTreeMap<Place, Placed>,
     helper: Mutex<Option<Helper>>,
+    state: StatePaths,
     /// Why memory links are used although TAPs were wanted.
     fallback: Option<String>,
     log: Mutex<Log>,
+    taps: Mutex<capture::Taps>,
 }
 
 #[derive(Debug, Default)]
 struct Log {
     events: VecDeque<EventView>,
     gone: BTreeSet<(String, PortId)>,
+    ended: watch::Ended,
 }
 
 /// An end station's device, and the namespace it leads into.
@@ -164,7 +170,8 @@ impl Runtime {
             }
             Mode::Auto => match in_namespaces(&cluster, &wiring, options) {
                 Ok((helper, plugged)) => (Some(helper), plugged, None),
-                Err(error) => (None, in_memory(&wiring), Some(error.to_string())),
+                // Who tells it adds what the doctor knows.
+                Err(error) => (None, in_memory(&wiring), Some(error.to_string().replace(DOCTOR_KNOWS, ""))),
             },
         };
         let clock = Clock::start();
@@ -190,8 +197,10 @@ impl Runtime {
             switches: built.switches,
             places: built.places,
             helper: Mutex::new(helper),
+            state: options.state.clone(),
             fallback,
             log: Mutex::default(),
+            taps: Mutex::default(),
         })
     }
 
@@ -268,18 +277,16 @@ impl Runtime {
             return Vec::new();
         };
         let at_seconds = self.clock.now().as_secs_f64();
-        let mut log = self.log.lock();
-        let mut told = Vec::new();
-        for event in news {
-            let view = self.describe(event, at_seconds, &mut log.gone);
-            if let Some(view) = view {
-                if log.events.len() >= EVENTS {
-                    log.events.pop_front();
-                }
-                log.events.push_back(view.clone());
-                told.push(view);
-            }
-        }
+        let mut told: Vec<EventView> = {
+            let gone = &mut self.log.lock().gone;
+            news.into_iter().filter_map(|event| self.describe(event, at_seconds, gone)).collect()
+        };
+        let ends = self.notice_ends().into_iter();
+        told.extend(ends.map(|(switch, text)| EventView { at_seconds, switch, text }));
+        let events = &mut self.log.lock().events;
+        events.extend(told.iter().cloned());
+        let surplus = events.len().saturating_sub(EVENTS);
+        events.drain(..surplus);
         told
     }
 
@@ -319,6 +326,8 @@ impl Runtime {
         if let Some(helper) = self.helper.lock().take() {
             match helper.shutdown() {
                 Ok(left) => problems.extend(left),
+                // It was killed, and what it had made under other names is still there.
+                Err(HelperError::Gone) => problems.extend(self.reclaim()),
                 Err(error) => problems.push(error.to_string()),
             }
         }
@@ -350,7 +359,9 @@ fn in_namespaces(
     wiring: &Wiring,
     options: &Options,
 ) -> Result<(Helper, Vec<Plugged>), RuntimeError> {
-    let mut helper = Helper::start(&HelperOptions::new(options.state.clone()))?;
+    let mut start = HelperOptions::new(options.state.clone());
+    start.grace = options.grace;
+    let mut helper = Helper::start(&start)?;
     let mut plugged = Vec::new();
     let made = wiring.endpoints.iter().try_for_each(|endpoint| {
         let offload = options.offload && !options.plain.contains(&endpoint.place);
