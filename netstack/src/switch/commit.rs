@@ -401,7 +401,9 @@ impl Switch {
             (Answer::Echo, Some(Network::Ip(ip))) => {
                 emit::echo_reply(&mut self.pool, frame.bytes(), link, ip)
             }
-            (Answer::Reset, Some(Network::Ip(ip))) if self.limiter.allow(now, ip.source) => {
+            // Not limited: a refused connection must be refused at once, and one short answer per segment amplifies
+            // nothing.
+            (Answer::Reset, Some(Network::Ip(ip))) => {
                 emit::tcp_reset(&mut self.pool, frame.bytes(), link, ip)
             }
             (Answer::Icmp { error, source }, Some(Network::Ip(ip))) if self.limiter.allow(now, ip.source) => {

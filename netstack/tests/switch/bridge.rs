@@ -306,17 +306,18 @@ fn br_9_segments_are_apart() {
 fn br_9_a_segment_without_bridging_isolates_its_ports() {
     let mut lab = acquainted(with(|c| c.segments[0].bridge = false));
     for to in [POD_B.mac, OTHER.mac, C, BROADCAST] {
+        let reason = if to == BROADCAST { DropReason::MulticastNotRouted } else { DropReason::NotForUs };
         for from in [POD_A, GUEST] {
             lab.send(from.port, &frame(from.mac, to));
-            lab.expect([dropped(from.port, DropReason::NotForUs)]);
+            lab.expect([dropped(from.port, reason)]);
         }
     }
     for family in FAMILIES {
         // Neither questions nor announcements leak.
         lab.send(POD_A.port, &ask(POD_A.mac, POD_A.ip(family), OTHER.ip(family)));
-        lab.expect([dropped(POD_A.port, DropReason::NotForUs)]);
+        lab.expect([dropped(POD_A.port, DropReason::MulticastNotRouted)]);
         lab.send(GUEST.port, &crate::packets::announce(GUEST.mac, GUEST.ip(family)));
-        lab.expect([dropped(GUEST.port, DropReason::NotForUs)]);
+        lab.expect([dropped(GUEST.port, DropReason::MulticastNotRouted)]);
         // The router is there for everybody.
         let out = lab.send(POD_A.port, &POD_A.via_router(OTHER.ip(family)).udp(1, 2, b"x"));
         assert_eq!((out[0].port, mac_from(&out[0].bytes)), (OTHER.port, PODS));

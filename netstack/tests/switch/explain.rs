@@ -180,7 +180,7 @@ fn a_trace_reads_from_top_to_bottom() {
     let text = lab.explain(0, &POD_A.via_router(FAR.ip(Family::V4)).udp(1, 2, b"x")).to_string();
     let stages: Vec<&str> = text.lines().map(|l| l.split(' ').next().unwrap()).collect();
     assert_eq!(stages, ["parse", "guard", "route", "neighbor", "output", "outcome"]);
-    assert!(text.contains("10.1.0.2 matches 10.1.0.0/24: on segment 1"), "{text}");
+    assert!(text.contains("10.1.0.2 matches 10.1.0.0/24: on segment-1"), "{text}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use super::{Capture, Exec, Failure, Format, Get, Table, Trace};
 use crate::control::api::{
     DropView, EventView, FdbView, NeighborView, PlaceView, PortView, RouteView, TraceRequest, TraceView,
 };
-use crate::control::client::Client;
+use crate::control::client::{Client, ClientError};
 use crate::control::table::{bytes, render};
 use crate::helper::exec::{Enter, NamespaceRef};
 
@@ -162,15 +162,23 @@ pub(super) fn capture(client: &Client, capture: &Capture) -> Result<ExitCode, Fa
     let encoded: String = capture.port.bytes().map(escape).collect();
     let count = capture.count.map_or_else(String::new, |n| format!("&count={n}"));
     let path = format!("/v1/capture?port={encoded}{count}");
-    match &capture.write {
+    let ended = match &capture.write {
         Some(file) => {
             let mut out = File::create(file).map_err(|e| format!("{}: {e}", file.display()))?;
-            client.stream(&path, &mut out)?;
+            client.stream(&path, &mut out)
         }
         None if io::stdout().is_terminal() => {
             return Err("a capture is binary; write it with -w FILE, or pipe it into `tcpdump -r -`".into());
         }
-        None => client.stream(&path, &mut io::stdout().lock())?,
+        None => client.stream(&path, &mut io::stdout().lock()),
+    };
+    match ended {
+        Ok(()) => {}
+        // What was captured until then has been written.
+        Err(ClientError::Connection(_)) => {
+            writeln!(io::stderr(), "the cluster went down, and the capture with it")?
+        }
+        Err(error) => return Err(error.into()),
     }
     Ok(ExitCode::SUCCESS)
 }
