@@ -122,6 +122,8 @@ fn what_arrives_in_a_pod_has_sound_checksums() {
     // Resolution happens again within the capture.
     cluster.must("alpha", &["ip", "neigh", "flush", "all"]);
     mixed_traffic(&cluster);
+    // What the kernel has handed over, tcpdump writes within its read timeout of a second.
+    std::thread::sleep(std::time::Duration::from_millis(1500));
     drop(tcpdump);
     assert_sound(file, WRONG);
 }
