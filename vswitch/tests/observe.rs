@@ -114,7 +114,8 @@ fn what_arrives_in_a_pod_has_sound_checksums() {
     let _servers = servers(&cluster);
     let path = cluster.state.join("alpha.pcap");
     let file = path.to_str().unwrap();
-    let tcpdump = cluster.spawn("alpha", &["tcpdump", "-U", "-n", "-i", "eth0", "-Z", "root", "-w", file]);
+    let tcpdump = cluster
+        .spawn("alpha", &["tcpdump", "--immediate-mode", "-U", "-n", "-i", "eth0", "-Z", "root", "-w", file]);
     until("tcpdump writes", || {
         cluster.must("alpha", &["ping", "-n", "-c", "1", "10.244.0.1"]);
         fs::metadata(&path).is_ok_and(|m| m.len() > 100)
