@@ -126,7 +126,7 @@ fn address_from(v4: bool, high: u8, rng: &mut Rng) -> IpAddr {
 
 /// Inside a random route, or anywhere near.
 fn random_address(v4: bool, routes: &[(IpNet, u32)], number: u32, rng: &mut Rng) -> IpAddr {
-    if number % 3 == 0 {
+    if number.is_multiple_of(3) {
         return address_from(v4, if v4 { 0x14 } else { 0x20 }, rng);
     }
     let (prefix, _) = routes[rng.below(ROUTES) as usize];
