@@ -2,7 +2,8 @@
 
 use core::net::IpAddr;
 
-use super::{Checksum, Offload, OffloadInvalid, checksum, complete_checksum};
+use super::field::{finish_ipv4, word, write};
+use super::{Checksum, Offload, OffloadInvalid, complete_checksum};
 use crate::frame::{Frame, FramePool};
 use crate::parse::Ip;
 
@@ -95,7 +96,9 @@ fn cut(frame: &Frame, ip: &Ip, mtu: usize, pool: &mut FramePool, out: &mut impl 
         if position > 0 {
             keep_copied_options(&mut header[20..]);
         }
-        write_header(header, header_len + take, base + position, !last || more_behind);
+        let more = if !last || more_behind { MORE } else { 0 };
+        write(header, 6, more | word((base + position) / 8));
+        finish_ipv4(header, header_len + take);
         piece.offload = Offload::default();
         piece.priority = frame.priority;
         out(piece);
@@ -105,16 +108,6 @@ fn cut(frame: &Frame, ip: &Ip, mtu: usize, pool: &mut FramePool, out: &mut impl 
             return count;
         }
     }
-}
-
-/// Sets length, more-fragments, offset and checksum.
-fn write_header(header: &mut [u8], length: usize, offset: usize, more: bool) {
-    let flags = if more { MORE } else { 0 } | word(offset / 8);
-    header[2..4].copy_from_slice(&word(length).to_be_bytes());
-    header[6..8].copy_from_slice(&flags.to_be_bytes());
-    header[10..12].fill(0);
-    let checksum = checksum::internet(header);
-    header[10..12].copy_from_slice(&checksum.to_be_bytes());
 }
 
 /// Overwrites the options without the copied flag (RFC 791 section 3.1) by no-operations.
@@ -146,14 +139,4 @@ fn ipv4_header_end(bytes: &[u8], ip: &Ip) -> usize {
     let header_len = usize::from(bytes[ip.offset] & 0x0f) * 4;
     debug_assert!((20..=60).contains(&header_len));
     ip.offset + header_len
-}
-
-/// Numbers that are below 2^16 because the packet's length fields hold no more.
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "lengths and offsets of one packet fit its 16-bit fields"
-)]
-const fn word(value: usize) -> u16 {
-    debug_assert!(value <= 0xffff);
-    value as u16
 }

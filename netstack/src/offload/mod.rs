@@ -1,6 +1,7 @@
 //! What software does with a frame's checksum and segmentation state when the next device does not take it over.
 
 mod checksum;
+mod field;
 mod fragment;
 mod segment;
 mod validate;

@@ -3,6 +3,7 @@
 use core::net::IpAddr;
 
 use super::checksum::{self, TCP_FIELD, UDP_FIELD};
+use super::field::{finish_ipv4, read, word, write};
 use super::validate::{check, headers_end};
 use super::{Checksum, Offload, OffloadFeatures, OffloadInvalid};
 use crate::frame::{Frame, FramePool};
@@ -61,13 +62,10 @@ fn write_ip(bytes: &mut [u8], ip: &Ip, index: usize) {
     let header = &mut bytes[ip.offset..];
     match ip.source {
         IpAddr::V4(_) => {
-            let length = word(header.len());
             let id = read(header, 4).wrapping_add(word(index));
-            write(header, 2, length);
             write(header, 4, id);
-            write(header, 10, 0);
-            let checksum = checksum::internet(&header[..ip.transport_offset - ip.offset]);
-            write(header, 10, checksum);
+            let length = header.len();
+            finish_ipv4(&mut header[..ip.transport_offset - ip.offset], length);
         }
         IpAddr::V6(_) => {
             let length = word(header.len() - 40);
@@ -102,22 +100,4 @@ fn write_transport(bytes: &mut [u8], ip: &Ip, position: usize, last: bool) -> u1
     let pseudo = checksum::replace(read(header, at), whole, length);
     write(header, at, pseudo);
     field
-}
-
-fn read(bytes: &[u8], at: usize) -> u16 {
-    u16::from_be_bytes([bytes[at], bytes[at + 1]])
-}
-
-fn write(bytes: &mut [u8], at: usize, value: u16) {
-    bytes[at..at + 2].copy_from_slice(&value.to_be_bytes());
-}
-
-/// Numbers that are below 2^16 because the packet's length fields hold no more.
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "lengths and positions within one packet fit its 16-bit fields"
-)]
-const fn word(value: usize) -> u16 {
-    debug_assert!(value <= 0xffff);
-    value as u16
 }

@@ -109,7 +109,7 @@ impl Switch {
         self.copy_to(snapshot, arrival.segment, targets, frame, Origin::FloodCopy);
     }
 
-    /// Sends a frame to each port; the last one gets the original.
+    /// Sends a frame to each port as it is.
     fn copy_to(
         &mut self,
         snapshot: &Snapshot,
@@ -118,13 +118,25 @@ impl Switch {
         frame: Frame,
         origin: Origin,
     ) {
+        self.distribute(targets, frame, |switch, port, frame, _| {
+            switch.send(snapshot, port, segment, frame, origin);
+        });
+    }
+
+    /// Gives `send` a frame for each port, and whether it is the last one: copies, and then the original.
+    fn distribute(
+        &mut self,
+        targets: impl Iterator<Item = PortId>,
+        frame: Frame,
+        mut send: impl FnMut(&mut Self, PortId, Frame, bool),
+    ) {
         let mut targets = targets.peekable();
         while let Some(port) = targets.next() {
             if targets.peek().is_none() {
-                return self.send(snapshot, port, segment, frame, origin);
+                return send(self, port, frame, true);
             }
             let copy = self.pool.duplicate(&frame);
-            self.send(snapshot, port, segment, copy, origin);
+            send(self, port, copy, false);
         }
         self.pool.recycle(frame);
     }
@@ -141,62 +153,27 @@ impl Switch {
         let Some(egress) = snapshot.segment(route.egress) else {
             return self.drop_frame(ingress, frame, DropReason::NoRoute);
         };
-        match route.adjacency {
-            Adjacent::Unresolved => self.park(snapshot, now, arrival, route, frame),
-            Adjacent::Station { port } => {
-                self.count_fate(ingress, Fate::Forwarded);
-                self.transmit(snapshot, port, egress, &route.plan, route.fragment, frame, Origin::Forwarded);
-            }
+        let port = match route.adjacency {
+            Adjacent::Unresolved => return self.park(snapshot, now, arrival, route, frame),
+            Adjacent::Station { port } => Some(port),
             Adjacent::Learned { slot } => {
                 self.neighbors.use_entry(now, slot);
-                match self.port_of(now, egress, route.plan.destination) {
-                    Some(port) => {
-                        self.count_fate(ingress, Fate::Forwarded);
-                        self.transmit(
-                            snapshot,
-                            port,
-                            egress,
-                            &route.plan,
-                            route.fragment,
-                            frame,
-                            Origin::Forwarded,
-                        );
-                    }
-                    None => self.transmit_unlearned(snapshot, ingress, egress, &route, frame),
-                }
+                self.port_of(now, egress, route.plan.destination)
             }
-        }
-    }
-
-    /// A neighbour whose MAC address has aged out of the bridge's table: as for any unknown unicast, the frame goes to
-    /// every foreign port of the segment.
-    fn transmit_unlearned(
-        &mut self,
-        snapshot: &Snapshot,
-        ingress: PortId,
-        egress: &Segment,
-        route: &Route,
-        frame: Frame,
-    ) {
-        if egress.foreign().is_empty() {
+        };
+        // A neighbour whose MAC address has aged out of the bridge's table: as for any unknown unicast, the frame goes
+        // to every foreign port of the segment.
+        let (ports, fate, origin) = match &port {
+            Some(port) => (core::slice::from_ref(port), Fate::Forwarded, Origin::Forwarded),
+            None => (egress.foreign(), Fate::Flooded, Origin::FloodCopy),
+        };
+        if ports.is_empty() {
             return self.drop_frame(ingress, frame, DropReason::NoOtherPort);
         }
-        self.count_fate(ingress, Fate::Flooded);
-        for (i, &port) in egress.foreign().iter().enumerate().rev() {
-            if i == 0 {
-                return self.transmit(
-                    snapshot,
-                    port,
-                    egress,
-                    &route.plan,
-                    route.fragment,
-                    frame,
-                    Origin::FloodCopy,
-                );
-            }
-            let copy = self.pool.duplicate(&frame);
-            self.transmit(snapshot, port, egress, &route.plan, route.fragment, copy, Origin::FloodCopy);
-        }
+        self.count_fate(ingress, fate);
+        self.distribute(ports.iter().copied(), frame, |switch, port, frame, _| {
+            switch.transmit(snapshot, port, egress, &route.plan, route.fragment, frame, origin);
+        });
     }
 
     fn park(
@@ -266,31 +243,18 @@ impl Switch {
             }
             context.plan.source = gateway.mac;
             context.plan.destination = mac;
-            let one = self.port_of(now, egress, mac);
-            self.unpark(snapshot, egress, one.as_slice(), frame, &context);
+            // Where the bridge has no room for the next hop's place, the frame goes to every foreign port.
+            let port = self.port_of(now, egress, mac);
+            let ports = port.as_ref().map_or(egress.foreign(), core::slice::from_ref);
+            if ports.is_empty() {
+                self.drop_parked(frame, &context, DropReason::NoOtherPort);
+                continue;
+            }
+            self.distribute(ports.iter().copied(), frame, |switch, port, frame, last| {
+                let origin = if last { Origin::Unparked } else { Origin::FloodCopy };
+                switch.transmit(snapshot, port, egress, &context.plan, context.fragment, frame, origin);
+            });
         }
-    }
-
-    /// Sends a frame that has waited on: to the port of its next hop or, where the bridge has no room for that, to every
-    /// foreign port of the segment.
-    fn unpark(
-        &mut self,
-        snapshot: &Snapshot,
-        egress: &Segment,
-        port: &[PortId],
-        frame: Frame,
-        context: &Waiting,
-    ) {
-        let ports = if port.is_empty() { egress.foreign() } else { port };
-        let Some((&first, others)) = ports.split_first() else {
-            return self.drop_parked(frame, context, DropReason::NoOtherPort);
-        };
-        let (plan, fragment) = (&context.plan, context.fragment);
-        for &port in others {
-            let copy = self.pool.duplicate(&frame);
-            self.transmit(snapshot, port, egress, plan, fragment, copy, Origin::FloodCopy);
-        }
-        self.transmit(snapshot, first, egress, plan, fragment, frame, Origin::Unparked);
     }
 
     /// Drops what waits under a slot whose neighbour has been forgotten.

@@ -331,7 +331,7 @@ fn the_generator_reaches_every_fate() {
     use proptest::strategy::ValueTree;
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let mut run = Run::new(1);
-    for _ in 0..12_000 {
+    for _ in 0..24_000 {
         let step = step().new_tree(&mut runner).unwrap().current();
         run.step(&step);
         run.step(&Step::Transmit(1));

@@ -5,11 +5,13 @@
 //! socket). What makes a TAP fast is therefore the size of a frame: with offload, a header before each frame carries
 //! checksum and segmentation state, and a TCP sender hands over up to 64 KiB at once.
 //!
-//! *Receiving.* The size of the next frame is not known before it is read. Each read scatters over the header, a small
-//! slab, and the tail of a large slab whose front is left free. A frame that fits the small slab is done, without a
-//! copy; for a longer one the small part is copied to the front of the large slab, so that the frame is contiguous.
-//! Both slabs come from the pool at the start of a batch and the unused ones go back at its end: the pool is last in,
-//! first out, so all TAPs of a thread share the same few large slabs, which stay in cache.
+//! *Receiving.* The size of the next frame is not known before it is read, so each is read into a large slab, header and
+//! all: the header falls into the headroom. A short frame is then copied into a small slab, which costs a small part of
+//! the system call, and the large slab is free again. The pool is last in, first out, so all TAPs of a thread share the
+//! same few large slabs, which stay in cache.
+//!
+//! *Sending.* The header is written into the headroom: one read and one write are each of one piece, which the kernel
+//! copies faster than pieces.
 //!
 //! *Refusals.* The interface is down (EIO), out of memory, or takes no frame of this shape (EINVAL): the frame is
 //! counted as refused. EBADFD means that the interface is gone for good, because its namespace is.
@@ -22,7 +24,7 @@ mod error;
 mod header;
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 
@@ -157,46 +159,37 @@ impl Tap {
         self.unsupported
     }
 
-    /// Reads one frame into `small`, or into `large` if it is longer, and returns its length. The frame that holds it
-    /// has that length then.
-    fn read(&self, header: &mut [u8; HEADER], small: &mut Frame, large: &mut Frame) -> io::Result<usize> {
-        let headed = if self.headed { HEADER } else { 0 };
-        let got = {
-            let mut parts = [
-                IoSliceMut::new(&mut header[..headed]),
-                IoSliceMut::new(small.bytes_mut()),
-                IoSliceMut::new(&mut large.bytes_mut()[SMALL_FRAME..]),
-            ];
-            self.fd.file().read_vectored(&mut parts[usize::from(!self.headed)..])?
-        };
-        let len = got.saturating_sub(headed);
-        let fits = if len <= SMALL_FRAME {
-            small.set_len(len)
-        } else {
-            large.bytes_mut()[..SMALL_FRAME].copy_from_slice(small.bytes());
-            large.set_len(len)
-        };
-        debug_assert!(fits);
-        Ok(len)
+    /// Reads one frame into `buffer`, a fresh one of [`MAX_FRAME`] octets. A header without meaning is `InvalidData`.
+    fn read(&self, buffer: &mut Frame) -> io::Result<()> {
+        let header = if self.headed { HEADER } else { 0 };
+        let grown = buffer.grow_front(header);
+        debug_assert!(grown, "a fresh frame has headroom for the header");
+        let len = self.fd.file().read(buffer.bytes_mut())?;
+        let cut = buffer.set_len(len);
+        debug_assert!(cut, "no more is read than there is room for");
+        if self.headed {
+            let header = buffer.bytes().first_chunk().ok_or(io::ErrorKind::InvalidData)?;
+            buffer.offload = header::decode(header).map_err(|_| io::ErrorKind::InvalidData)?;
+            let cut = buffer.shrink_front(HEADER);
+            debug_assert!(cut);
+        }
+        Ok(())
     }
 
     /// Writes one frame. What the descriptor cannot express is refused as the kernel refuses a malformed one.
-    fn write(&self, frame: &Frame) -> io::Result<()> {
-        let mut file = self.fd.file();
+    fn write(&self, frame: &mut Frame) -> io::Result<()> {
         if self.headed {
             let header = header::encode(&frame.offload, frame.bytes());
-            let written = file.write_vectored(&[IoSlice::new(&header), IoSlice::new(frame.bytes())])?;
-            if written != HEADER + frame.len() {
-                return Err(io::ErrorKind::WriteZero.into());
+            if !frame.grow_front(HEADER) {
+                return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
             }
+            frame.bytes_mut()[..HEADER].copy_from_slice(&header);
         } else if matches!(frame.offload.checksum, Checksum::Partial { .. })
             || frame.offload.segmentation.is_some()
         {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
-        } else {
-            file.write_all(frame.bytes())?;
         }
-        Ok(())
+        self.fd.file().write_all(frame.bytes())
     }
 }
 
@@ -253,39 +246,26 @@ impl Device for Tap {
 
     fn recv_batch(&mut self, pool: &mut FramePool, batch: &mut FrameBatch) -> Result<usize, DeviceError> {
         let before = batch.len();
-        let mut header = [0; HEADER];
-        let mut small = pool.take(SMALL_FRAME);
-        let mut large = pool.take(MAX_FRAME);
         let mut failure = None;
         while !batch.is_full() {
-            let len = match self.read(&mut header, &mut small, &mut large) {
-                Ok(len) => len,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => {
-                    failure = fatal(&error);
-                    break;
+            let mut buffer = pool.take(MAX_FRAME);
+            match self.read(&mut buffer) {
+                Ok(()) => {
+                    let frame = if buffer.len() <= SMALL_FRAME { pool.repack(buffer) } else { buffer };
+                    let refused = batch.push(frame);
+                    debug_assert!(refused.is_ok(), "the batch was not full");
                 }
-            };
-            let offload =
-                if self.headed { header::decode(&header) } else { Ok(crate::offload::Offload::default()) };
-            let Ok(offload) = offload else {
-                self.unsupported += 1;
-                // The slab keeps its place for the next frame.
-                let whole = small.set_len(SMALL_FRAME) && large.set_len(MAX_FRAME);
-                debug_assert!(whole);
-                continue;
-            };
-            let mut frame = if len <= SMALL_FRAME {
-                std::mem::replace(&mut small, pool.take(SMALL_FRAME))
-            } else {
-                std::mem::replace(&mut large, pool.take(MAX_FRAME))
-            };
-            frame.offload = offload;
-            let refused = batch.push(frame);
-            debug_assert!(refused.is_ok(), "the batch was not full");
+                Err(error) => {
+                    pool.recycle(buffer);
+                    if error.kind() == io::ErrorKind::InvalidData {
+                        self.unsupported += 1;
+                    } else if error.kind() != io::ErrorKind::Interrupted {
+                        failure = fatal(&error);
+                        break;
+                    }
+                }
+            }
         }
-        pool.recycle(small);
-        pool.recycle(large);
         match (batch.len() - before, failure) {
             (0, Some(error)) => Err(error),
             // What was received before the failure is the caller's; the kernel reports the failure again.
@@ -296,12 +276,13 @@ impl Device for Tap {
     fn send_batch(&mut self, pool: &mut FramePool, batch: &mut FrameBatch) -> Result<Sent, DeviceError> {
         let mut sent = Sent::default();
         let mut failure = None;
-        for frame in batch.drain() {
+        for mut frame in batch.drain() {
             if failure.is_none() {
-                match self.write(&frame) {
+                let len = frame.len();
+                match self.write(&mut frame) {
                     Ok(()) => {
                         sent.frames += 1;
-                        sent.bytes += frame.len() as u64;
+                        sent.bytes += len as u64;
                     }
                     Err(error) => {
                         failure = fatal(&error);
