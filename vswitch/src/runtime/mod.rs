@@ -270,16 +270,17 @@ impl Runtime {
 
     /// Takes in what the data path has to tell since the last call, and returns it.
     pub fn collect_events(&self) -> Vec<EventView> {
-        let Ok(news) = self
-            .handle
-            .call(|driver| std::iter::from_fn(|| driver.poll_event()).take(EVENTS).collect::<Vec<_>>())
-        else {
+        let Ok(news) = self.handle.call(|driver| {
+            let polled: Vec<_> = std::iter::from_fn(|| driver.poll_event()).take(EVENTS).collect();
+            let told = polled.into_iter().map(|event| (event, views::told_by_switch(driver, &event)));
+            told.collect::<Vec<_>>()
+        }) else {
             return Vec::new();
         };
         let at_seconds = self.clock.now().as_secs_f64();
         let mut told: Vec<EventView> = {
             let gone = &mut self.log.lock().gone;
-            news.into_iter().filter_map(|event| self.describe(event, at_seconds, gone)).collect()
+            news.into_iter().filter_map(|news| self.describe(news, at_seconds, gone)).collect()
         };
         let ends = self.notice_ends().into_iter();
         told.extend(ends.map(|(switch, text)| EventView { at_seconds, switch, text }));
@@ -297,7 +298,7 @@ impl Runtime {
 
     fn describe(
         &self,
-        event: DriverEvent,
+        (event, text): (DriverEvent, Option<String>),
         at_seconds: f64,
         gone: &mut BTreeSet<(String, PortId)>,
     ) -> Option<EventView> {
@@ -314,7 +315,7 @@ impl Runtime {
                 let who = place.map_or_else(|| port.to_string(), |p| p.endpoint.place.to_string());
                 (switch, format!("the device of {who} is gone: {error}; its port carries nothing any more"))
             }
-            DriverEvent::Engine { engine, event } => (name_of(engine)?, views::event_text(&event)?),
+            DriverEvent::Engine { engine, .. } => (name_of(engine)?, text?),
             _ => return None,
         };
         Some(EventView { at_seconds, switch, text })

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use netstack::addr::{PortId, SegmentId};
 use netstack::config::{Snapshot, Station, Target, VlanMode};
+use netstack::driver::{Driver, DriverEvent};
 use netstack::event::Event;
 use netstack::switch::Switch;
 use netstack::verdict::{DropReason, EgressDrop};
@@ -280,11 +281,21 @@ fn describe(reason: &str) -> String {
     entry.or(egress).unwrap_or_default().trim().to_owned()
 }
 
-/// An event in a sentence; none for those that only confirm what was just done.
-pub(super) fn event_text(event: &Event) -> Option<String> {
+/// What a switch has to say, with the names that its ports have now.
+pub(super) fn told_by_switch(driver: &mut Driver, event: &DriverEvent) -> Option<String> {
+    let DriverEvent::Engine { engine, event } = event else { return None };
+    let switch: &mut Switch = driver.engine_mut(*engine)?;
+    event_text(event, switch.snapshot())
+}
+
+/// A switch's event in a sentence; none for those that only confirm what was just done.
+fn event_text(event: &Event, snapshot: &Snapshot) -> Option<String> {
+    let name = |&port: &PortId| port_name(snapshot, port);
     Some(match event {
-        Event::MacMoved { mac, from, to, .. } => format!("{mac} moved from {from} to {to}"),
-        Event::FdbFull { port } => format!("the MAC table has no room for more addresses behind {port}"),
+        Event::MacMoved { mac, from, to, .. } => format!("{mac} moved from {} to {}", name(from), name(to)),
+        Event::FdbFull { port } => {
+            format!("the MAC table has no room for more addresses behind {}", name(port))
+        }
         Event::NeighborChanged { address, mac, .. } => format!("{address} has moved to {mac}"),
         Event::NeighborFailed { address, .. } => format!("{address} does not answer"),
         Event::NeighborTableFull { .. } => "the neighbour table is full".to_owned(),

@@ -211,7 +211,9 @@ fn a_million_addresses_behind_a_foreign_port_stay_within_its_share() {
     let grown = resident_kib(cluster.pid()).saturating_sub(before);
     eprintln!("the switch grew by {grown} KiB");
     assert!(grown < 8 * 1024, "the switch grew by {grown} KiB");
-    until("it is told", || events(&cluster).iter().any(|text| text.contains("no room for more addresses")));
+    until("it is told", || {
+        events(&cluster).iter().any(|text| text.contains("no room for more addresses behind host/outside"))
+    });
     let told = events(&cluster).iter().filter(|text| text.contains("no room for more addresses")).count();
     assert_eq!(told, 1);
     // Whoever was known before still is.
