@@ -14,7 +14,10 @@ mod tcp;
 mod tests;
 
 pub use icmp::{IcmpError, echo_reply, icmp_error};
-pub use neighbor::{arp_announcement, arp_reply, arp_request, neighbor_advertisement, neighbor_solicitation};
+pub use neighbor::{
+    ALL_NODES, arp_announcement, arp_reply, arp_request, neighbor_advertisement, neighbor_answer,
+    neighbor_question, neighbor_solicitation, solicited_node,
+};
 pub use tcp::tcp_reset;
 
 use core::net::IpAddr;

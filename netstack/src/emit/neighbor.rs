@@ -14,7 +14,7 @@ use crate::parse::ETHERNET_HEADER;
 const LINK_HOP_LIMIT: u8 = 255;
 
 /// All nodes of the link (RFC 4291 section 2.7.1).
-const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+pub const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
 fn arp(
     pool: &mut FramePool,
@@ -133,8 +133,52 @@ pub fn neighbor_advertisement(
     discovery(pool, (target_mac, target), to.unwrap_or_else(everybody), message)
 }
 
+/// Asks for the MAC address of `target`, in the protocol of its family: everybody who may have it, or `unicast`. `None`
+/// if the addresses are not of one family.
+pub fn neighbor_question(
+    pool: &mut FramePool,
+    source_mac: MacAddr,
+    source: IpAddr,
+    target: IpAddr,
+    unicast: Option<MacAddr>,
+) -> Option<Frame> {
+    match (source, target) {
+        (IpAddr::V4(source), IpAddr::V4(target)) => {
+            Some(arp_request(pool, source_mac, source, target, unicast.unwrap_or(MacAddr::BROADCAST)))
+        }
+        (IpAddr::V6(source), IpAddr::V6(target)) => {
+            Some(neighbor_solicitation(pool, source_mac, source, target, unicast))
+        }
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => None,
+    }
+}
+
+/// Tells an asker that `target` is at `target_mac`, in the protocol of its family. A prober has no address yet: it is
+/// answered at its MAC address (ARP) or with everybody else (RFC 4861 section 7.2.4). `None` if the addresses are not of
+/// one family.
+pub fn neighbor_answer(
+    pool: &mut FramePool,
+    target: IpAddr,
+    target_mac: MacAddr,
+    (asker_mac, asker): (MacAddr, Option<IpAddr>),
+    router: bool,
+) -> Option<Frame> {
+    let arp = |pool, target, asker| Some(arp_reply(pool, target_mac, target, asker_mac, asker));
+    let advertisement =
+        |pool, target, to| Some(neighbor_advertisement(pool, target, target_mac, to, router, true));
+    match (target, asker) {
+        (IpAddr::V4(target), Some(IpAddr::V4(asker))) => arp(pool, target, asker),
+        (IpAddr::V4(target), None) => arp(pool, target, Ipv4Addr::UNSPECIFIED),
+        (IpAddr::V6(target), Some(IpAddr::V6(asker))) => {
+            advertisement(pool, target, Some((asker_mac, asker)))
+        }
+        (IpAddr::V6(target), None) => advertisement(pool, target, None),
+        (IpAddr::V4(_), Some(IpAddr::V6(_))) | (IpAddr::V6(_), Some(IpAddr::V4(_))) => None,
+    }
+}
+
 /// ff02::1:ffXX:XXXX with the last 24 bits of `address` (RFC 4291 section 2.7.1).
-fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
+pub fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
     let [.., a, b, c] = address.octets();
     Ipv6Addr::from([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a, b, c])
 }

@@ -124,12 +124,13 @@ pub struct HostLimits {
     pub udp_datagrams: usize,
     /// Octets of buffers held by datagrams waiting per UDP socket; more are dropped.
     pub udp_bytes: usize,
-    /// Neighbours known or asked for; at the limit those unused for a minute make room, else packets are dropped.
+    /// Neighbours known or asked for; at the limit those that failed or have not answered for long make room, else
+    /// packets are dropped.
     pub neighbors: u32,
     /// Packets waiting for one neighbour's MAC address; the oldest makes room (RFC 1122 section 2.3.2.2).
-    pub parked_per_neighbor: usize,
+    pub parked_per_neighbor: u32,
     /// Packets waiting for all neighbours; more are dropped.
-    pub parked: usize,
+    pub parked: u32,
     /// Destinations with a path MTU of their own; at the limit a new one is reported but not remembered.
     pub path_mtus: u32,
     /// Frames waiting to be sent that were not made on demand (replies, datagrams, unparked packets); more are

@@ -22,7 +22,7 @@ use super::config::{HostConfig, HostTimers};
 use super::event::{HostEvent, IcmpError, Quoted};
 use super::flow::{Flow, Opening, Tuple};
 use super::link::Link;
-use super::segment::{Segment, flag, reset, sequence};
+use super::segment::{Segment, flag, sequence};
 use super::table::{Handle, Table};
 use super::tcp::{ConnectError, TcpError, TcpHandle, TcpListener};
 use super::timer::Deadlines;
@@ -271,9 +271,6 @@ impl Connections {
         }
         let listener = self.listener_for(ip.destination, destination_port).filter(|_| source_port != 0);
         let Some(listener) = listener.filter(|_| opens) else {
-            if flags & flag::RST == 0 {
-                reset(link, ip, &packet[header..]);
-            }
             return Taken::NoListener;
         };
         let backlog = self.backlog;

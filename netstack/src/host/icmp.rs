@@ -9,8 +9,10 @@ use smoltcp::wire::{IpAddress, IpProtocol, checksum};
 use super::event::{HostEvent, IcmpError, Quoted};
 use super::link::{DEFAULT_HOP_LIMIT, Link};
 use super::{Host, SendError};
+use crate::addr::MacAddr;
 use crate::frame::Frame;
-use crate::parse::{Ip, protocol};
+use crate::neighbor::Discovery;
+use crate::parse::{self, Ip, protocol};
 use crate::verdict::DropReason;
 
 /// Octets of an ICMP header, or of an echo header.
@@ -37,8 +39,6 @@ mod kind {
     pub(super) const V6_PARAMETER_PROBLEM: u8 = 4;
     pub(super) const V6_ECHO_REQUEST: u8 = 128;
     pub(super) const V6_ECHO_REPLY: u8 = 129;
-    pub(super) const V6_NEIGHBOR_SOLICITATION: u8 = 135;
-    pub(super) const V6_NEIGHBOR_ADVERTISEMENT: u8 = 136;
 }
 
 /// Why a packet for us cannot be used.
@@ -97,17 +97,21 @@ impl Host {
         Ok(())
     }
 
-    /// Takes in an ICMP message to an address of ours, or a neighbour discovery message to a group of ours.
-    pub(super) fn handle_icmp(&mut self, frame: &Frame, ip: &Ip) -> Result<(), DropReason> {
+    /// Takes in an ICMP message to an address of ours, or a neighbour discovery message to a group of ours, from
+    /// `station`.
+    pub(super) fn handle_icmp(&mut self, frame: &Frame, station: MacAddr, ip: &Ip) -> Result<(), DropReason> {
+        if let Some(message) = parse::neighbor_discovery(frame.bytes(), ip)? {
+            // A host with addresses from its configuration has no use for router discovery and redirects.
+            let message = Discovery::from_ndisc(ip.source, &message).ok_or(DropReason::NoListener)?;
+            self.link.discover(message, station);
+            return Ok(());
+        }
         let v4 = ip.source.is_ipv4();
         let truncated = if v4 { DropReason::IcmpTruncated } else { DropReason::Icmpv6Truncated };
         let message = &frame.bytes()[ip.transport_offset..ip.end];
         let [kind, code, _, _, a, b, c, d, rest @ ..] = message else { return Err(truncated) };
         let word = [*a, *b, *c, *d];
         match (v4, *kind) {
-            (false, kind::V6_NEIGHBOR_SOLICITATION | kind::V6_NEIGHBOR_ADVERTISEMENT) => {
-                return self.link.handle_nd(ip, message);
-            }
             _ if !self.link.is_ours(ip.destination) => return Err(DropReason::NoListener),
             (true, kind::V4_ECHO_REQUEST) => self.link.answer(ip, kind::V4_ECHO_REPLY, word, rest),
             (false, kind::V6_ECHO_REQUEST) => self.link.answer(ip, kind::V6_ECHO_REPLY, word, rest),

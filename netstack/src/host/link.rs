@@ -18,9 +18,10 @@ use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{IpProtocol, IpRepr};
 
 use super::config::{HostConfig, HostCounters, MIN_MTU, MIN_MTU_V6};
-use super::neighbor::{Lookup, Neighbors};
+use super::resolution;
 use crate::addr::MacAddr;
 use crate::frame::{Frame, FrameBatch, FramePool};
+use crate::neighbor::{Neighbors, Parked};
 use crate::parse::ethertype;
 use crate::seed::Seed;
 use crate::table::BoundedMap;
@@ -49,14 +50,13 @@ pub(super) struct Link {
     pub(super) pool: FramePool,
     pub(super) counters: HostCounters,
     pub(super) neighbors: Neighbors,
+    pub(super) parked: Parked<()>,
     addresses: Vec<IpNet>,
     gateway_v4: Option<Ipv4Addr>,
     gateway_v6: Option<Ipv6Addr>,
     path_mtus: BoundedMap<IpAddr, (usize, Duration)>,
     queue: VecDeque<Frame>,
     queue_limit: usize,
-    /// Scratch for packets whose neighbour just answered.
-    pub(super) freed: Vec<(MacAddr, Frame)>,
 }
 
 impl Link {
@@ -65,6 +65,7 @@ impl Link {
         if config.mtu >= MIN_MTU_V6 {
             addresses.push(IpNet::V6(Ipv6Net::new_assert(config.mac.link_local(), 64)));
         }
+        let (neighbors, parked) = resolution::tables(&config.limits, seed);
         Self {
             now: Duration::ZERO,
             mac: config.mac,
@@ -72,14 +73,14 @@ impl Link {
             hop_limit: DEFAULT_HOP_LIMIT,
             pool: FramePool::new(),
             counters: HostCounters::default(),
-            neighbors: Neighbors::new(&config.limits, seed),
+            neighbors,
+            parked,
             addresses,
             gateway_v4: config.gateway_v4,
             gateway_v6: config.gateway_v6,
             path_mtus: BoundedMap::new(config.limits.path_mtus, seed.hasher("host path mtu")),
             queue: VecDeque::with_capacity(config.limits.transmit_queue),
             queue_limit: config.limits.transmit_queue,
-            freed: Vec::new(),
         }
     }
 
@@ -184,32 +185,29 @@ impl Link {
 
     /// Sends a packet to its destination, by way of its next hop.
     pub(super) fn send(&mut self, frame: Frame, destination: IpAddr) {
-        let ethertype = if destination.is_ipv4() { ethertype::IPV4 } else { ethertype::IPV6 };
         match self.next_hop(destination) {
             None => self.pool.recycle(frame),
-            Some(NextHop::Group(mac)) => self.send_to(frame, mac, ethertype),
-            Some(NextHop::Neighbor(address)) => {
-                match self.neighbors.resolve(self.now, address, frame, &mut self.counters) {
-                    Lookup::Known(mac, frame) => self.send_to(frame, mac, ethertype),
-                    Lookup::Parked => {}
-                    Lookup::Dropped(frame) => self.pool.recycle(frame),
-                }
-                self.ask();
-            }
+            Some(NextHop::Group(mac)) => self.send_to(frame, mac, ethertype_of(destination)),
+            Some(NextHop::Neighbor(address)) => self.send_to_neighbor(frame, address),
         }
     }
 
     /// Sends what follows the Ethernet header to one station.
     pub(super) fn send_to(&mut self, mut frame: Frame, destination: MacAddr, ethertype: u16) {
+        let header = &mut frame.bytes_mut()[..PACKET_AT];
+        header[..6].copy_from_slice(&destination.0);
+        header[6..12].copy_from_slice(&self.mac.0);
+        header[12..].copy_from_slice(&ethertype.to_be_bytes());
+        self.enqueue(frame);
+    }
+
+    /// Sends a finished frame.
+    pub(super) fn enqueue(&mut self, frame: Frame) {
         if self.queue.len() >= self.queue_limit {
             self.counters.transmit_full += 1;
             self.pool.recycle(frame);
             return;
         }
-        let header = &mut frame.bytes_mut()[..PACKET_AT];
-        header[..6].copy_from_slice(&destination.0);
-        header[6..12].copy_from_slice(&self.mac.0);
-        header[12..].copy_from_slice(&ethertype.to_be_bytes());
         self.queue.push_back(frame);
     }
 
@@ -247,6 +245,11 @@ impl Link {
         let _ = self.path_mtus.insert(destination, (mtu, now + PATH_MTU_LIFETIME));
         mtu
     }
+}
+
+/// The EtherType of packets to this address.
+pub(super) fn ethertype_of(address: IpAddr) -> u16 {
+    if address.is_ipv4() { ethertype::IPV4 } else { ethertype::IPV6 }
 }
 
 #[cfg(test)]

@@ -27,7 +27,6 @@ mod event;
 mod flow;
 mod icmp;
 mod link;
-mod neighbor;
 mod parse;
 mod resolution;
 mod segment;
@@ -53,6 +52,7 @@ use ipnet::IpNet;
 use smoltcp::wire::{IpAddress, TcpPacket, UdpPacket};
 
 use crate::addr::MacAddr;
+use crate::emit;
 use crate::frame::{Frame, FrameBatch};
 use crate::offload::{Checksum, SegmentKind};
 use crate::parse::{Ip, Link as LinkHeader, Network, Transport, protocol};
@@ -153,15 +153,16 @@ impl Host {
         for frame in batch.drain() {
             self.receive(frame);
         }
-        self.after_questions();
     }
 
     /// Does what time asks for. Work is bounded; what is left is due at once.
     pub fn handle_timeout(&mut self, now: Duration) {
         self.link.now = now;
         self.tcp.expire(now, EXPIRED_PER_CALL);
-        self.link.ask();
-        self.after_questions();
+        while let Some(address) = self.link.poll_failed() {
+            self.tcp.neighbor_failed(&mut self.link, address);
+            self.emit(HostEvent::NeighborFailed { address });
+        }
     }
 
     /// Adds frames to the batch until it is full or there are none; returns whether the batch holds any.
@@ -177,7 +178,7 @@ impl Host {
     /// When to call [`Host::handle_timeout`] next, in the epoch of `now`; `None` if only a frame or the owner can make
     /// work.
     pub fn poll_timeout(&self) -> Option<Duration> {
-        match (self.tcp.deadline(), self.link.neighbors.deadline()) {
+        match (self.tcp.deadline(), self.link.neighbors.next_timeout()) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         }
@@ -246,7 +247,7 @@ impl Host {
             return Fate::Dropped(DropReason::NotForUs, frame);
         }
         match network {
-            Network::Arp(arp) => match self.link.handle_arp(&arp) {
+            Network::Arp(arp) => match self.link.handle_arp(&arp, &link) {
                 Ok(()) => Fate::Consumed(frame),
                 Err(reason) => Fate::Dropped(reason, frame),
             },
@@ -284,7 +285,13 @@ impl Host {
                 let packet = &frame.bytes()[ip.offset..ip.end];
                 match self.tcp.handle(&mut self.link, &self.config, &ip, segment, packet) {
                     Taken::Yes => Fate::Consumed(frame),
-                    Taken::NoListener => Fate::Dropped(DropReason::NoListener, frame),
+                    Taken::NoListener => {
+                        let reset = emit::tcp_reset(&mut self.link.pool, frame.bytes(), link, &ip);
+                        if let Some(reset) = reset {
+                            self.link.enqueue(reset);
+                        }
+                        Fate::Dropped(DropReason::NoListener, frame)
+                    }
                     Taken::BacklogFull => Fate::BacklogFull(frame),
                     Taken::TableFull => Fate::TableFull(frame),
                 }
@@ -292,7 +299,8 @@ impl Host {
             Transport::Udp { source_port, destination_port } if unicast || broadcast => {
                 self.handle_udp(frame, &ip, (source_port, destination_port), unicast)
             }
-            Transport::Icmp { .. } if ip.protocol == icmp => match self.handle_icmp(&frame, &ip) {
+            Transport::Icmp { .. } if ip.protocol == icmp => match self.handle_icmp(&frame, link.source, &ip)
+            {
                 Ok(()) => Fate::Consumed(frame),
                 Err(reason) => Fate::Dropped(reason, frame),
             },
@@ -319,14 +327,6 @@ impl Host {
             || source.is_loopback()
             || self.link.is_broadcast(source)
             || self.link.is_ours(source))
-    }
-
-    /// Draws the consequences of neighbours that did not answer.
-    fn after_questions(&mut self) {
-        while let Some(address) = self.link.neighbors.poll_failed() {
-            self.tcp.neighbor_failed(&mut self.link, address);
-            self.emit(HostEvent::NeighborFailed { address });
-        }
     }
 }
 

@@ -2,8 +2,9 @@
 //!
 //! # Theory of operation
 //! A neighbour is a segment and an IP address of either family. [`Neighbors`] holds what is known of its MAC address, in
-//! the six states of [`NeighborState`]; messages come in as a [`Hearing`], and what is to be sent comes out as a
-//! [`NeighborAction`], so that nothing in here reads or writes a packet. [`Parked`] holds the frames that wait.
+//! the six states of [`NeighborState`]; [`Discovery`] says what a parsed message means, messages come in as a
+//! [`Hearing`], and what is to be sent comes out as a [`NeighborAction`], so that nothing in here reads or writes a
+//! packet. [`Parked`] holds the frames that wait.
 //!
 //! *Two steps.* [`Neighbors::lookup`] only looks. Whoever really sends then tells [`Neighbors::use_entry`], which starts
 //! the verification of a stale address, or [`Neighbors::resolve`], which starts asking for an unknown one. A frame that
@@ -26,10 +27,12 @@
 //! generation names that address of that neighbour; [`Neighbors::resolved`] gives it as long as it holds.
 
 mod deadlines;
+mod discovery;
 mod parked;
 mod report;
 mod state;
 
+pub use discovery::Discovery;
 pub use parked::{Parked, Parking};
 pub use report::{Adjacency, Heard, NeighborAction, NeighborCounters, NeighborEntry, Resolving};
 pub use state::{Hearing, NeighborState, NeighborTimers};

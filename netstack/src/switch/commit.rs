@@ -1,6 +1,6 @@
 //! Carrying decisions out: the only part of the slow path that changes the switch.
 
-use core::net::{IpAddr, Ipv4Addr};
+use core::net::IpAddr;
 use core::time::Duration;
 
 use super::Switch;
@@ -278,19 +278,8 @@ impl Switch {
         let Some(gateway) = segment.gateway() else { return };
         let source = gateway.source_for(target).or_else(|| snapshot.router().any_own(target.is_ipv4()));
         let Some(source) = source else { return };
-        let frame = match (source, target) {
-            (IpAddr::V4(source), IpAddr::V4(target)) => emit::arp_request(
-                &mut self.pool,
-                gateway.mac,
-                source,
-                target,
-                unicast.unwrap_or(MacAddr::BROADCAST),
-            ),
-            (IpAddr::V6(source), IpAddr::V6(target)) => {
-                emit::neighbor_solicitation(&mut self.pool, gateway.mac, source, target, unicast)
-            }
-            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => return,
-        };
+        let question = emit::neighbor_question(&mut self.pool, gateway.mac, source, target, unicast);
+        let Some(frame) = question else { return };
         let port = unicast.and_then(|mac| self.port_of(now, segment, mac));
         let ports = port.as_ref().map_or(segment.foreign(), core::slice::from_ref);
         self.copy_to(snapshot, segment, ports.iter().copied(), frame, Origin::Originated);
@@ -387,30 +376,9 @@ impl Switch {
         }
     }
 
-    /// ARP reply or neighbour advertisement. One that answers a probe goes to whoever probed (ARP) or to everybody
-    /// (RFC 4861 section 7.2.4), for the prober has no address yet.
     fn discovery_answer(&mut self, answer: &Answer) -> Option<Frame> {
         let Answer::Discovery { target, mac, router, asker, asker_mac } = *answer else { return None };
-        Some(match (target, asker) {
-            (IpAddr::V4(target), Some(IpAddr::V4(asker))) => {
-                emit::arp_reply(&mut self.pool, mac, target, asker_mac, asker)
-            }
-            (IpAddr::V4(target), None) => {
-                emit::arp_reply(&mut self.pool, mac, target, asker_mac, Ipv4Addr::UNSPECIFIED)
-            }
-            (IpAddr::V6(target), Some(IpAddr::V6(asker))) => emit::neighbor_advertisement(
-                &mut self.pool,
-                target,
-                mac,
-                Some((asker_mac, asker)),
-                router,
-                true,
-            ),
-            (IpAddr::V6(target), None) => {
-                emit::neighbor_advertisement(&mut self.pool, target, mac, None, router, true)
-            }
-            (IpAddr::V4(_), Some(IpAddr::V6(_))) | (IpAddr::V6(_), Some(IpAddr::V4(_))) => return None,
-        })
+        emit::neighbor_answer(&mut self.pool, target, mac, (asker_mac, asker), router)
     }
 
     fn originate(&mut self, snapshot: &Snapshot, arrival: &Arrival<'_>, reply: Frame) {

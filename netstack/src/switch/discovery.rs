@@ -7,69 +7,16 @@ use super::explain::{Recorder, Stage};
 use super::slow::{Answer, Decided, Decision, Hearsay, Scope};
 use crate::addr::MacAddr;
 use crate::config::Segment;
-use crate::neighbor::Hearing;
-use crate::parse::{Arp, NeighborDiscovery, Network};
+use crate::neighbor::{Discovery, Hearing};
+use crate::parse::Network;
 use crate::verdict::DropReason;
-
-/// A question or a statement about an address, whatever protocol carried it.
-pub(super) enum Discovery {
-    /// "Who has `target`?"
-    Ask {
-        target: IpAddr,
-        /// Who asks, unless it is a probe for an address not yet in use.
-        sender: Option<IpAddr>,
-        /// The asker's MAC address, when the message tells it.
-        mac: Option<MacAddr>,
-    },
-    /// "`address` is at `mac`."
-    Tell { address: IpAddr, mac: Option<MacAddr>, hearing: Hearing },
-}
 
 /// Reads a frame as discovery, if it is.
 fn read(arrival: &Arrival<'_>) -> Option<Discovery> {
     match (&arrival.network, &arrival.discovery) {
-        (Some(Network::Arp(arp)), _) => read_arp(arp, arrival.link.destination),
-        (Some(Network::Ip(ip)), Some(message)) => read_ndisc(ip.source, message),
+        (Some(Network::Arp(arp)), _) => Discovery::from_arp(arp, arrival.link.destination),
+        (Some(Network::Ip(ip)), Some(message)) => Discovery::from_ndisc(ip.source, message),
         _ => None,
-    }
-}
-
-fn read_arp(arp: &Arp, destination: MacAddr) -> Option<Discovery> {
-    const REQUEST: u16 = 1;
-    const REPLY: u16 = 2;
-    let sender = IpAddr::V4(arp.sender);
-    match arp.operation {
-        // A request for the sender's own address announces it (RFC 5227 section 2.3).
-        REQUEST if arp.sender == arp.target => {
-            Some(Discovery::Tell { address: sender, mac: Some(arp.sender_mac), hearing: Hearing::Gratuitous })
-        }
-        REQUEST => Some(Discovery::Ask {
-            target: IpAddr::V4(arp.target),
-            sender: (!arp.sender.is_unspecified()).then_some(sender),
-            mac: Some(arp.sender_mac),
-        }),
-        REPLY => {
-            let hearing = if destination.is_multicast() { Hearing::Gratuitous } else { Hearing::Answer };
-            Some(Discovery::Tell { address: sender, mac: Some(arp.sender_mac), hearing })
-        }
-        _ => None,
-    }
-}
-
-fn read_ndisc(source: IpAddr, message: &NeighborDiscovery) -> Option<Discovery> {
-    match *message {
-        NeighborDiscovery::Solicit { target, source_link, .. } => Some(Discovery::Ask {
-            target: IpAddr::V6(target),
-            sender: (!source.is_unspecified()).then_some(source),
-            mac: source_link,
-        }),
-        NeighborDiscovery::Advert { target, target_link, solicited, override_, .. } => {
-            let hearing = Hearing::Advertisement { solicited, override_flag: override_ };
-            Some(Discovery::Tell { address: IpAddr::V6(target), mac: target_link, hearing })
-        }
-        NeighborDiscovery::RouterSolicit | NeighborDiscovery::RouterAdvert | NeighborDiscovery::Redirect => {
-            None
-        }
     }
 }
 

@@ -44,9 +44,7 @@ fn a_full_udp_queue_drops_the_newest_and_counts() {
     let mut second = config(2);
     (second.limits.udp_datagrams, second.limits.udp_bytes) = (3, 1 << 20);
     let mut lab = Lab::with(config(1), second);
-    let to = SocketAddr::new(address(2, Family::V4), 7);
-    let sink = lab.hosts[1].udp_bind(to).unwrap();
-    let from = lab.hosts[0].udp_bind("0.0.0.0:0".parse().unwrap()).unwrap();
+    let (from, sink, to) = lab.datagram_sockets(Family::V4);
     for i in 0..5u8 {
         lab.hosts[0].udp_send_to(lab.now, from, &[i], to).unwrap();
     }
@@ -133,9 +131,7 @@ fn errors_stop_at_the_rate_limit() {
     let mut lab = Lab::new();
     let from = lab.hosts[0].udp_bind("0.0.0.0:0".parse().unwrap()).unwrap();
     let to = SocketAddr::new(address(2, Family::V4), 7);
-    lab.hosts[0].ping(lab.now, to.ip(), 1, 1, b"").unwrap();
-    lab.run_until(lab.now + Duration::from_millis(1));
-    lab.events(0);
+    lab.introduce(Family::V4);
     for _ in 0..200 {
         lab.hosts[0].udp_send_to(lab.now, from, b"x", to).unwrap();
     }
@@ -229,9 +225,7 @@ fn an_error_that_quotes_a_sequence_never_sent_changes_nothing() {
 fn a_traceroute_can_be_written() {
     for family in BOTH {
         let mut lab = Lab::new();
-        lab.hosts[0].ping(lab.now, address(2, family), 0, 0, b"").unwrap();
-        lab.run_until(lab.now + Duration::from_millis(1));
-        lab.events(0);
+        lab.introduce(family);
         let expired: alloc::rc::Rc<core::cell::RefCell<Vec<Vec<u8>>>> = alloc::rc::Rc::default();
         let log = expired.clone();
         lab.filter = Box::new(move |side, frame| {
@@ -263,24 +257,32 @@ fn a_traceroute_can_be_written() {
     }
 }
 
+/// Sends a datagram from host 1 to host 2, changes the frame on its way, and says whether the datagram is received.
+fn deliver(
+    lab: &mut Lab,
+    (from, sink, to): (UdpHandle, UdpHandle, SocketAddr),
+    change: impl FnOnce(&mut Frame),
+) -> bool {
+    lab.hosts[0].udp_send_to(lab.now, from, b"payload", to).unwrap();
+    let mut batch = FrameBatch::new();
+    lab.hosts[0].poll_transmit(&mut batch);
+    let mut frame = batch.pop().unwrap();
+    change(&mut frame);
+    batch.push(frame).unwrap();
+    lab.hosts[1].handle_frames(lab.now, &mut batch);
+    lab.hosts[1].udp_recv_from(sink, &mut [0; 8]).is_ok()
+}
+
 #[test]
 fn the_state_of_the_checksum_travels_with_the_frame() {
     let mut lab = Lab::new();
-    let to = SocketAddr::new(address(2, Family::V4), 7);
-    let sink = lab.hosts[1].udp_bind(to).unwrap();
-    let from = lab.hosts[0].udp_bind("0.0.0.0:0".parse().unwrap()).unwrap();
-    lab.hosts[0].ping(lab.now, to.ip(), 1, 1, b"").unwrap();
-    lab.run_until(lab.now + Duration::from_millis(1));
+    let sockets = lab.datagram_sockets(Family::V4);
+    lab.introduce(Family::V4);
     let mut send = |state: Checksum| {
-        lab.hosts[0].udp_send_to(lab.now, from, b"payload", to).unwrap();
-        let mut batch = FrameBatch::new();
-        lab.hosts[0].poll_transmit(&mut batch);
-        let mut frame = batch.pop().unwrap();
-        frame.bytes_mut()[40] ^= 0xff;
-        frame.offload.checksum = state;
-        batch.push(frame).unwrap();
-        lab.hosts[1].handle_frames(lab.now, &mut batch);
-        lab.hosts[1].udp_recv_from(sink, &mut [0; 8]).is_ok()
+        deliver(&mut lab, sockets, |frame| {
+            frame.bytes_mut()[40] ^= 0xff;
+            frame.offload.checksum = state;
+        })
     };
     assert!(!send(Checksum::Complete));
     assert!(send(Checksum::Verified));
@@ -340,20 +342,10 @@ fn random_bytes_never_panic_and_are_always_counted() {
 #[test]
 fn a_packet_to_one_host_in_a_frame_to_all_is_not_believed() {
     let mut lab = Lab::new();
-    let to = SocketAddr::new(address(2, Family::V4), 7);
-    let sink = lab.hosts[1].udp_bind(to).unwrap();
-    let from = lab.hosts[0].udp_bind("0.0.0.0:0".parse().unwrap()).unwrap();
-    lab.hosts[0].ping(lab.now, to.ip(), 1, 1, b"").unwrap();
-    lab.run_until(lab.now + Duration::from_millis(1));
+    let sockets = lab.datagram_sockets(Family::V4);
+    lab.introduce(Family::V4);
     let mut receive = |station: MacAddr| {
-        lab.hosts[0].udp_send_to(lab.now, from, b"payload", to).unwrap();
-        let mut batch = FrameBatch::new();
-        lab.hosts[0].poll_transmit(&mut batch);
-        let mut frame = batch.pop().unwrap();
-        frame.bytes_mut()[..6].copy_from_slice(&station.0);
-        batch.push(frame).unwrap();
-        lab.hosts[1].handle_frames(lab.now, &mut batch);
-        lab.hosts[1].udp_recv_from(sink, &mut [0; 8]).is_ok()
+        deliver(&mut lab, sockets, |frame| frame.bytes_mut()[..6].copy_from_slice(&station.0))
     };
     assert!(receive(MacAddr::local(2)));
     assert!(!receive(MacAddr::BROADCAST));

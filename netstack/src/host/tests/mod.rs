@@ -166,6 +166,22 @@ impl Lab {
         (client, accepted.unwrap())
     }
 
+    /// A UDP socket of host 1, one of host 2, and the address of the latter.
+    #[track_caller]
+    fn datagram_sockets(&mut self, family: Family) -> (UdpHandle, UdpHandle, SocketAddr) {
+        let to = SocketAddr::new(address(2, family), 7);
+        let from = self.hosts[0].udp_bind(SocketAddr::new(any(family), 0)).unwrap();
+        (from, self.hosts[1].udp_bind(to).unwrap(), to)
+    }
+
+    /// Lets host 1 and host 2 learn each other's MAC address.
+    #[track_caller]
+    fn introduce(&mut self, family: Family) {
+        self.hosts[0].ping(self.now, address(2, family), 0, 0, b"").unwrap();
+        self.run_until(self.now + Duration::from_millis(1));
+        assert!(matches!(self.events(0)[..], [HostEvent::EchoReply { .. }]));
+    }
+
     /// Sends `data` from one side while the other reads until the end of the stream.
     fn send_all(&mut self, side: usize, connection: TcpHandle, data: &[u8], sent: &mut usize) {
         while *sent < data.len() {

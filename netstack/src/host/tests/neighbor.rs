@@ -1,6 +1,7 @@
 //! Neighbour resolution between two hosts.
 
 use super::*;
+use crate::emit::{self, ALL_NODES};
 
 fn is_question(frame: &Frame) -> bool {
     let bytes = frame.bytes();
@@ -38,9 +39,7 @@ fn a_lost_question_is_repeated_and_what_waited_goes_out_in_order() {
         let mut lab = Lab::new();
         let mut lost = false;
         lab.filter = Box::new(move |_, _| core::mem::replace(&mut lost, true));
-        let from = lab.hosts[0].udp_bind(SocketAddr::new(any(family), 0)).unwrap();
-        let to = SocketAddr::new(address(2, family), 9);
-        let sink = lab.hosts[1].udp_bind(to).unwrap();
+        let (from, sink, to) = lab.datagram_sockets(family);
         for i in 0..20u8 {
             lab.hosts[0].udp_send_to(lab.now, from, &[i], to).unwrap();
         }
@@ -114,6 +113,23 @@ fn a_stranger_does_not_fill_the_table() {
         let _ = lab.hosts[0].ping(lab.now, address(host, Family::V4), 1, 1, b"");
         lab.exchange();
     }
-    let table = alloc::format!("{:?}", lab.hosts[1].link.neighbors);
-    assert!(!table.contains("10.0.0.1:"), "{table}");
+    assert!(lab.hosts[1].link.neighbors.is_empty());
+}
+
+#[test]
+fn a_probe_is_answered_and_teaches_nothing() {
+    for family in BOTH {
+        let mut lab = Lab::new();
+        let host = &mut lab.hosts[1];
+        let (prober, target) = (MacAddr::local(9), address(2, family));
+        let question = emit::neighbor_question(&mut host.link.pool, prober, any(family), target, None);
+        let mut batch = FrameBatch::new();
+        batch.push(question.unwrap()).unwrap();
+        host.handle_frames(lab.now, &mut batch);
+        assert!(host.poll_transmit(&mut batch));
+        let all = MacAddr::for_multicast(IpAddr::V6(ALL_NODES));
+        let to = if family == Family::V4 { prober } else { all };
+        assert_eq!(batch.pop().unwrap().bytes()[..6], to.0);
+        assert!(batch.is_empty() && host.link.neighbors.is_empty());
+    }
 }
