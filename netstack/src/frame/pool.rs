@@ -168,13 +168,6 @@ impl FramePool {
         copy
     }
 
-    /// The same frame in the smallest slab that holds it.
-    pub(crate) fn repack(&mut self, frame: Frame) -> Frame {
-        let copy = self.duplicate(&frame);
-        self.recycle(frame);
-        copy
-    }
-
     /// Gives a frame's slab back.
     pub fn recycle(&mut self, frame: Frame) {
         let slab = frame.into_slab();

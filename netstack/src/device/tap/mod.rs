@@ -224,6 +224,13 @@ fn negotiate(fd: &TapFd) -> Result<OffloadFeatures, TapError> {
     Err(TapError::NoOffload)
 }
 
+/// The same frame in a small slab; the large one is free again.
+fn repack(pool: &mut FramePool, buffer: Frame) -> Frame {
+    let frame = pool.duplicate(&buffer);
+    pool.recycle(buffer);
+    frame
+}
+
 /// What a failed read or write says about the device; `None` if only about this frame.
 fn fatal(error: &io::Error) -> Option<DeviceError> {
     match error.raw_os_error() {
@@ -251,7 +258,7 @@ impl Device for Tap {
             let mut buffer = pool.take(MAX_FRAME);
             match self.read(&mut buffer) {
                 Ok(()) => {
-                    let frame = if buffer.len() <= SMALL_FRAME { pool.repack(buffer) } else { buffer };
+                    let frame = if buffer.len() <= SMALL_FRAME { repack(pool, buffer) } else { buffer };
                     let refused = batch.push(frame);
                     debug_assert!(refused.is_ok(), "the batch was not full");
                 }
