@@ -14,6 +14,10 @@
 //! and does not sleep if one of them has frames. Two engines of one thread that are linked in memory thus exchange
 //! batches without a system call. The sleep ends with input, a command, or the earliest deadline of an engine.
 //!
+//! *Eagerness.* A sleep and the wake-up that ends it cost more than a batch. So before it sleeps the driver looks for
+//! input a few times more: [`LOOKS_PER_FRAME`] times for each frame that it has moved, at most [`MAX_LOOKS`] in a row. A
+//! stream thus keeps it awake, for some tens of microseconds after its last frame, and a stray frame does not.
+//!
 //! *Failure.* A device that reports an error is detached and reported; its port stays, and frames for it are counted.
 //! A device whose other end is gone is first emptied.
 //!
@@ -50,6 +54,11 @@ use crate::sync::{self, Notify};
 pub const ROUNDS: usize = 4;
 /// Commands per turn.
 pub const COMMANDS_PER_TURN: usize = 16;
+/// Looks for input before a sleep that each moved frame pays for, and the most that are made in a row. A look takes
+/// about half a microsecond.
+pub const LOOKS_PER_FRAME: usize = 8;
+/// See [`LOOKS_PER_FRAME`].
+pub const MAX_LOOKS: usize = 64;
 /// Events that wait for [`Driver::poll_event`].
 pub const EVENTS: usize = 1024;
 /// Descriptors reported by one wait; level-triggered, so the others are reported by the next.
@@ -88,6 +97,8 @@ pub struct Driver {
     events_dropped: u64,
     batch: FrameBatch,
     turns: u64,
+    /// Looks that moved frames have paid for.
+    looks: usize,
     more: bool,
     stopping: bool,
 }
@@ -111,6 +122,7 @@ impl Driver {
             events_dropped: 0,
             batch: FrameBatch::new(),
             turns: 0,
+            looks: 0,
             more: false,
             stopping: false,
         })
@@ -257,9 +269,9 @@ impl Driver {
 
     /// One turn: waits for something to do, at most `max_wait` (`None`: for ever), and does a bounded part of it.
     pub fn run_once(&mut self, max_wait: Option<Duration>) -> io::Result<Turn> {
-        let timeout = self.sleep_for(max_wait);
+        self.wait(max_wait)?;
         let mut woken = false;
-        for token in self.epoll.wait(timeout)? {
+        for token in self.epoll.tokens() {
             if token == WAKE {
                 woken = true;
                 continue;
@@ -283,11 +295,24 @@ impl Driver {
                 break;
             }
         }
+        self.looks = (self.looks + turn.frames * LOOKS_PER_FRAME).min(MAX_LOOKS);
         self.first = self.first.wrapping_add(1);
         self.run_timeouts(&mut turn);
         self.more |= self.attachments.iter().flatten().any(|attachment| attachment.ready);
         turn.more = self.more;
         Ok(turn)
+    }
+
+    /// Waits for input, a command or a deadline.
+    fn wait(&mut self, max_wait: Option<Duration>) -> io::Result<()> {
+        let timeout = self.sleep_for(max_wait);
+        while timeout != Some(Duration::ZERO) && self.looks > 0 {
+            self.looks -= 1;
+            if self.epoll.wait(Some(Duration::ZERO))? {
+                return Ok(());
+            }
+        }
+        self.epoll.wait(timeout).map(drop)
     }
 
     /// How long the wait before this turn may be. Where it is not zero, every memory device knows of it.
