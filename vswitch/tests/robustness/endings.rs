@@ -82,7 +82,7 @@ fn captures_of_one_port_do_not_disturb_each_other() {
     echo();
     until("the longer capture grows", || size(&long) > before);
     assert!(all.0.try_wait().unwrap().is_none());
-    kill(all.pid(), Signal::SIGINT).unwrap();
+    kill(all.pid(), Signal::SIGTERM).unwrap();
     all.status();
 }
 
@@ -130,7 +130,8 @@ fn down_and_signals_leave_nothing_and_a_second_up_is_told_who_holds_the_director
         up.args(["up", "--name", &name, "--grace-ms", "0", "--state-dir"]).arg(&state).stdout(Stdio::null());
         let mut up = Running::start(&mut up);
         sleep(delay);
-        kill(up.pid(), Signal::SIGINT).unwrap();
+        // Not SIGINT, which programs in a shell's background ignore until they say otherwise.
+        kill(up.pid(), Signal::SIGTERM).unwrap();
         up.status();
         assert_nothing_left(&name, &state);
         let _ = fs::remove_dir_all(&state);
