@@ -94,28 +94,33 @@ fn curl_fetches_the_same_file() {
 
 #[test]
 fn iperf3_reports_no_errors_and_no_loss() {
-    if !ready(&["iperf3"]) {
+    if !ready(&["iperf3", "nstat"]) {
         return;
     }
     let cluster = Cluster::up("iperf", &[]);
     let _servers: Vec<Background> =
         EVERYONE.iter().map(|place| cluster.serve(place, 5201, &["iperf3", "-s"])).collect();
-    for (from, _, addresses) in PAIRS {
+    for (from, to, addresses) in PAIRS {
         for address in addresses {
-            for reverse in [&[][..], &["-R"]] {
+            for (reverse, receiver) in [(&[][..], to), (&["-R"], from)] {
                 let tcp = iperf(&cluster, from, &[&["-n", "32M", "-c", address], reverse].concat());
                 let received = number(&tcp, "/end/sum_received/bytes");
                 let sent = number(&tcp, "/end/sum_sent/bytes");
                 assert!(received > 20e6 && received <= sent, "{from}: TCP {address} {reverse:?}: {tcp:#}");
+                let before = socket_overflows(&cluster, receiver);
                 let udp = iperf(
                     &cluster,
                     from,
                     &[&["-u", "-b", "50M", "-n", "1M", "-l", "1200", "-c", address], reverse].concat(),
                 );
+                let overflows = socket_overflows(&cluster, receiver) - before;
                 let packets = number(&udp, "/end/sum/packets");
                 let lost = number(&udp, "/end/sum/lost_packets");
                 assert!(packets > 800.0, "{from}: UDP {address} {reverse:?}: {udp:#}");
-                assert!(lost <= packets / 100.0, "{from}: UDP {address} {reverse:?}: {lost} of {packets}");
+                assert!(
+                    lost <= overflows,
+                    "{from}: UDP {address} {reverse:?}: {lost} of {packets}, {overflows} of them in {receiver}'s socket"
+                );
             }
         }
     }
@@ -127,6 +132,20 @@ fn iperf(cluster: &Cluster, from: &str, arguments: &[&str]) -> Value {
     let report: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(report.get("error"), None, "{from}: {arguments:?}: {text}");
     report
+}
+
+/// Datagrams that arrived in this place while their socket's buffer was full: on a busy machine iperf3 may not get to read
+/// in time, which no switch can help.
+#[track_caller]
+fn socket_overflows(cluster: &Cluster, place: &str) -> f64 {
+    let text = cluster.must(place, &["nstat", "-asz", "UdpRcvbufErrors", "Udp6RcvbufErrors"]);
+    let counts: Vec<f64> = text
+        .lines()
+        .filter(|line| line.contains("RcvbufErrors"))
+        .map(|line| line.split_whitespace().nth(1).unwrap().parse().unwrap())
+        .collect();
+    assert_eq!(counts.len(), 2, "{text}");
+    counts.iter().sum()
 }
 
 #[track_caller]
