@@ -51,7 +51,7 @@ use crate::sync::channel::Receiver;
 use crate::sync::{self, Notify};
 
 /// Batches that one device may move per turn.
-pub const ROUNDS: usize = 4;
+pub const ROUNDS: usize = 16;
 /// Commands per turn.
 pub const COMMANDS_PER_TURN: usize = 16;
 /// Looks for input before a sleep that each moved frame pays for, and the most that are made in a row. A look takes

@@ -7,8 +7,9 @@ use super::Frame;
 
 /// Most frames in one batch.
 pub const BATCH_FRAMES: usize = 64;
-/// Octets after which a batch is full, so that what is being worked on stays in a core's L2 cache.
-pub const BATCH_BYTES: usize = 256 * 1024;
+/// Octets after which a batch is full: one super-frame of 64 KiB fills it, so that it is written out while a core's
+/// caches still hold what was read.
+pub const BATCH_BYTES: usize = 48 * 1024;
 
 /// Up to [`BATCH_FRAMES`] frames. A batch is full once it holds [`BATCH_BYTES`] octets, so it holds at most that much
 /// plus one frame.
