@@ -11,6 +11,7 @@ pub mod control;
 pub mod demo;
 pub mod doctor;
 pub mod helper;
+pub mod manifest;
 pub mod probe;
 pub mod runtime;
 pub mod state;

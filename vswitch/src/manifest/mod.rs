@@ -1,0 +1,230 @@
+//! Manifests: ordinary Kubernetes objects, read strictly.
+//!
+//! # Theory of operation
+//! A text becomes a tree with places ([`tree`](self)), each of its documents an object of a known kind, and the tree is
+//! held against the kind's JSON schema before it is decoded into the type: the types alone would read past a field that
+//! does not exist. So every fault is told with file, line, column and field, all of them at once, and a name that was
+//! probably meant. What exists in Kubernetes and has no effect here is a warning.
+//!
+//! Nothing in here knows what objects mean to each other; that is the business of the cluster's model.
+
+mod cluster;
+mod kind;
+mod schema;
+mod tree;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+pub use cluster::{API_VERSION, Cluster, ClusterSpec, HostSpec, SegmentSpec};
+pub use kind::Object;
+pub use tree::{MAX_DEPTH, MAX_NODES, MAX_TEXT, Mark};
+
+use self::kind::{Kind, Known};
+use self::tree::{Node, Value};
+
+/// Problems told of one load; more are only counted.
+const MAX_PROBLEMS: usize = 50;
+
+/// A text and the name to call it by in messages.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The file's name, or `<stdin>`.
+    pub name: Arc<str>,
+    /// What is in it.
+    pub text: String,
+}
+
+/// Something to tell about a manifest.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Problem {
+    /// Where: file, line and column.
+    pub file: Arc<str>,
+    /// See `file`.
+    pub mark: Mark,
+    /// What it is about: an object and the field in it, as far as known.
+    pub subject: String,
+    /// What is wrong and, where that is not plain, what to do.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}: ", self.file, self.mark.line, self.mark.column)?;
+        if !self.subject.is_empty() {
+            write!(f, "{}: ", self.subject)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+/// An object and where it came from.
+#[derive(Clone, Debug)]
+pub struct Located {
+    /// The object.
+    pub object: Object,
+    /// The file it stands in.
+    pub file: Arc<str>,
+    /// Where it begins there.
+    pub mark: Mark,
+}
+
+/// What was read.
+#[derive(Clone, Debug, Default)]
+pub struct Manifests {
+    /// The objects, in the order of the texts.
+    pub objects: Vec<Located>,
+    /// What has no effect.
+    pub warnings: Vec<Problem>,
+}
+
+/// Why nothing was read: one problem at least.
+#[derive(Clone, Debug, thiserror::Error)]
+pub struct Invalid {
+    /// The problems, in the order of the texts, as far as there is room.
+    pub problems: Vec<Problem>,
+    /// How many more there are.
+    pub more: usize,
+}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.problems.iter().enumerate() {
+            let end = if index == 0 { "" } else { "\n" };
+            write!(f, "{end}{problem}")?;
+        }
+        match self.more {
+            0 => Ok(()),
+            more => write!(f, "\n(and {more} more)"),
+        }
+    }
+}
+
+/// How strictly fields are read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Strictness {
+    /// A field that does not exist is an error.
+    #[default]
+    Strict,
+    /// A field that does not exist is a warning.
+    Lenient,
+}
+
+/// Reads all objects of all texts.
+///
+/// # Errors
+/// Every fault of every text.
+pub fn load(sources: &[Source], strictness: Strictness) -> Result<Manifests, Invalid> {
+    let mut loader = Loader { strictness, read: Manifests::default(), faults: Vec::new(), seen: HashMap::new() };
+    for source in sources {
+        match tree::read(&source.text) {
+            Ok(documents) => documents.iter().for_each(|document| loader.document(&source.name, document)),
+            Err(fault) => loader.fault(&source.name, fault.mark, String::new(), fault.message),
+        }
+    }
+    if loader.faults.is_empty() {
+        return Ok(loader.read);
+    }
+    let more = loader.faults.len().saturating_sub(MAX_PROBLEMS);
+    loader.faults.truncate(MAX_PROBLEMS);
+    Err(Invalid { problems: loader.faults, more })
+}
+
+/// Kind, namespace and name.
+type Key = (&'static str, String, String);
+
+struct Loader {
+    strictness: Strictness,
+    read: Manifests,
+    faults: Vec<Problem>,
+    seen: HashMap<Key, (Arc<str>, Mark)>,
+}
+
+impl Loader {
+    fn fault(&mut self, file: &Arc<str>, mark: Mark, subject: String, message: String) {
+        self.faults.push(Problem { file: file.clone(), mark, subject, message });
+    }
+
+    fn warn(&mut self, file: &Arc<str>, mark: Mark, subject: String, message: String) {
+        self.read.warnings.push(Problem { file: file.clone(), mark, subject, message });
+    }
+
+    fn document(&mut self, file: &Arc<str>, node: &Node) {
+        if !matches!(node.value, Value::Map(_)) {
+            let message = "should be an object with apiVersion and kind".to_owned();
+            return self.fault(file, node.mark, String::new(), message);
+        }
+        let text = |field| node.get(field).and_then(Node::text);
+        let (Some(api_version), Some(name)) = (text("apiVersion"), text("kind")) else {
+            let missing = if text("kind").is_some() { "apiVersion" } else { "kind" };
+            return self.fault(file, node.mark, String::new(), format!("`{missing}` is missing or no string"));
+        };
+        if (api_version, name) == ("v1", "List") {
+            return self.list(file, node);
+        }
+        match kind::find(api_version, name) {
+            Known::Kind(kind) => self.object(file, node, kind),
+            Known::WithoutEffect => {
+                self.warn(file, node.mark, subject(name, node), "objects of this kind have no effect here".into());
+            }
+            Known::Unknown(message) => {
+                let mark = node.get("kind").map_or(node.mark, |kind| kind.mark);
+                self.fault(file, mark, String::new(), message);
+            }
+        }
+    }
+
+    fn list(&mut self, file: &Arc<str>, node: &Node) {
+        match node.get("items").map(|items| &items.value) {
+            Some(Value::List(items)) => items.iter().for_each(|item| self.document(file, item)),
+            _ => self.fault(file, node.mark, "List".into(), "`items` is missing or no list".into()),
+        }
+    }
+
+    fn object(&mut self, file: &Arc<str>, node: &Node, kind: &'static Kind) {
+        let before = self.faults.len();
+        let who = subject(kind.name, node);
+        for fault in schema::check(node, kind.schema) {
+            let subject = format!("{who}: {}", fault.path).trim_end_matches([':', ' ']).to_owned();
+            if fault.unknown && self.strictness == Strictness::Lenient {
+                self.warn(file, fault.mark, subject, fault.message);
+            } else {
+                self.fault(file, fault.mark, subject, fault.message);
+            }
+        }
+        if self.faults.len() > before {
+            return;
+        }
+        let object = match (kind.decode)(node.to_json()) {
+            Ok(object) => object,
+            Err(error) => return self.fault(file, node.mark, who, error.to_string()),
+        };
+        let name = object.metadata().name.clone().unwrap_or_default();
+        let namespace = object.metadata().namespace.clone();
+        let namespace = if kind.namespaced { namespace.unwrap_or_else(|| "default".into()) } else { String::new() };
+        if name.is_empty() && kind.name != "Cluster" {
+            return self.fault(file, node.mark, kind.name.into(), "`metadata.name` is missing".into());
+        }
+        let key = (kind.name, namespace, name);
+        if let Some((other, mark)) = self.seen.get(&key) {
+            let message = format!("is defined twice; first at {other}:{}:{}", mark.line, mark.column);
+            return self.fault(file, node.mark, who, message);
+        }
+        self.seen.insert(key, (file.clone(), node.mark));
+        self.read.objects.push(Located { object, file: file.clone(), mark: node.mark });
+    }
+}
+
+/// How messages call an object.
+fn subject(kind: &str, node: &Node) -> String {
+    let field = |name| node.get("metadata").and_then(|metadata| metadata.get(name)).and_then(Node::text);
+    match (field("namespace"), field("name")) {
+        (Some(namespace), Some(name)) => format!("{kind} {namespace}/{name}"),
+        (None, Some(name)) => format!("{kind} {name}"),
+        (_, None) => kind.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

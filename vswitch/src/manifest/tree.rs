@@ -1,0 +1,327 @@
+//! YAML (and so JSON) as a tree that knows where everything stands.
+//!
+//! # Theory of operation
+//! The parser's events are put together here, and not by a ready-made loader, because what is read may be hostile: depth,
+//! nodes and what aliases unfold to are bounded while reading, and the first breach ends it. Every node keeps the line and
+//! column it began at, so that whoever finds a fault later can say where.
+
+use std::collections::HashMap;
+
+use saphyr::{Marker, Scalar};
+use saphyr_parser::{Event, Parser, Span};
+
+/// Octets in one file.
+pub const MAX_TEXT: usize = 16 << 20;
+/// Nodes in one file, with everything that aliases repeat.
+pub const MAX_NODES: usize = 1 << 20;
+/// Lists and mappings inside one another.
+pub const MAX_DEPTH: usize = 64;
+
+/// A place in a file; both count from 1.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Mark {
+    /// Line.
+    pub line: usize,
+    /// Column, in characters.
+    pub column: usize,
+}
+
+impl From<&Marker> for Mark {
+    fn from(marker: &Marker) -> Self {
+        Self { line: marker.line(), column: marker.col() + 1 }
+    }
+}
+
+/// Something is wrong at a place.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Fault {
+    pub(super) mark: Mark,
+    pub(super) message: String,
+}
+
+/// A value and where it begins.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct Node {
+    pub(super) mark: Mark,
+    pub(super) value: Value,
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub(super) enum Value {
+    Null,
+    Bool(bool),
+    Integer(i64),
+    Float(f64),
+    Text(String),
+    List(Vec<Node>),
+    Map(Vec<Entry>),
+}
+
+/// A field of a mapping.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct Entry {
+    pub(super) key: String,
+    pub(super) mark: Mark,
+    pub(super) value: Node,
+}
+
+impl Node {
+    /// The value of a field, if this is a mapping that has it.
+    pub(super) fn get(&self, key: &str) -> Option<&Self> {
+        let Value::Map(entries) = &self.value else { return None };
+        entries.iter().find(|entry| entry.key == key).map(|entry| &entry.value)
+    }
+
+    /// The text, if this is one.
+    pub(super) fn text(&self) -> Option<&str> {
+        match &self.value {
+            Value::Text(text) => Some(text),
+            Value::Null
+            | Value::Bool(_)
+            | Value::Integer(_)
+            | Value::Float(_)
+            | Value::List(_)
+            | Value::Map(_) => None,
+        }
+    }
+
+    /// The same without places. What JSON cannot say (a number that is none) becomes null.
+    pub(super) fn to_json(&self) -> serde_json::Value {
+        match &self.value {
+            Value::Null => serde_json::Value::Null,
+            Value::Bool(value) => (*value).into(),
+            Value::Integer(value) => (*value).into(),
+            Value::Float(value) => (*value).into(),
+            Value::Text(value) => value.clone().into(),
+            Value::List(items) => items.iter().map(Self::to_json).collect(),
+            Value::Map(entries) => {
+                entries.iter().map(|entry| (entry.key.clone(), entry.value.to_json())).collect()
+            }
+        }
+    }
+}
+
+/// Reads all documents of a text; an empty one is left out.
+///
+/// # Errors
+/// The first thing that is no YAML, that JSON could not say, or that is over a bound.
+pub(super) fn read(text: &str) -> Result<Vec<Node>, Fault> {
+    if text.len() > MAX_TEXT {
+        let message = format!("the file has {} MiB; at most {} are read", text.len() >> 20, MAX_TEXT >> 20);
+        return Err(Fault { mark: Mark { line: 1, column: 1 }, message });
+    }
+    let mut builder = Builder::default();
+    for event in Parser::new_from_str(text) {
+        let (event, span) =
+            event.map_err(|error| Fault { mark: error.marker().into(), message: error.info().to_owned() })?;
+        builder.take(event, &span)?;
+    }
+    Ok(builder.documents)
+}
+
+/// A list or a mapping whose end has not come yet.
+#[derive(Debug)]
+struct Open {
+    mark: Mark,
+    anchor: usize,
+    content: Content,
+}
+
+#[derive(Debug)]
+enum Content {
+    List(Vec<Node>),
+    Map(Fields),
+}
+
+/// The fields of a mapping so far, the lines of their names, and the name of the next one.
+#[derive(Debug, Default)]
+struct Fields {
+    entries: Vec<Entry>,
+    lines: HashMap<String, usize>,
+    next: Option<(String, Mark)>,
+}
+
+#[derive(Debug, Default)]
+struct Builder {
+    documents: Vec<Node>,
+    open: Vec<Open>,
+    /// What aliases stand for, with the number of nodes in it.
+    anchors: HashMap<usize, (Node, usize)>,
+    nodes: usize,
+}
+
+impl Builder {
+    fn take(&mut self, event: Event<'_>, span: &Span) -> Result<(), Fault> {
+        let mark = Mark::from(&span.start);
+        match event {
+            Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => Ok(()),
+            Event::DocumentStart(_) => {
+                self.anchors.clear();
+                Ok(())
+            }
+            Event::Scalar(text, style, anchor, tag) => {
+                if self.expects_key() {
+                    return self.name_field(text.into_owned(), mark);
+                }
+                let shown = text.clone();
+                let scalar = Scalar::parse_from_cow_and_metadata(text, style, tag.as_ref());
+                let value = match scalar {
+                    Some(Scalar::Null) => Value::Null,
+                    Some(Scalar::Boolean(value)) => Value::Bool(value),
+                    Some(Scalar::Integer(value)) => Value::Integer(value),
+                    Some(Scalar::FloatingPoint(value)) => Value::Float(value.into_inner()),
+                    Some(Scalar::String(value)) => Value::Text(value.into_owned()),
+                    None => return fault(mark, format!("{shown:?} is not what its tag says")),
+                };
+                self.add(Node { mark, value }, anchor)
+            }
+            Event::SequenceStart(anchor, _) => self.begin(mark, anchor, Content::List(Vec::new())),
+            Event::MappingStart(anchor, _) => self.begin(mark, anchor, Content::Map(Fields::default())),
+            Event::SequenceEnd | Event::MappingEnd => self.end(),
+            Event::Alias(id) => {
+                if self.expects_key() {
+                    return fault(mark, "an alias cannot name a field".to_owned());
+                }
+                let Some((node, size)) = self.anchors.get(&id).cloned() else {
+                    return fault(mark, "the alias stands for itself".to_owned());
+                };
+                self.count(mark, size)?;
+                self.add(node, 0)
+            }
+        }
+    }
+
+    fn expects_key(&self) -> bool {
+        matches!(self.open.last(), Some(Open { content: Content::Map(Fields { next: None, .. }), .. }))
+    }
+
+    fn name_field(&mut self, key: String, mark: Mark) -> Result<(), Fault> {
+        let Some(Open { content: Content::Map(fields), .. }) = self.open.last_mut() else {
+            return Ok(());
+        };
+        if key == "<<" {
+            return fault(mark, "merge keys are not supported; write the fields out".to_owned());
+        }
+        if let Some(first) = fields.lines.insert(key.clone(), mark.line) {
+            return fault(mark, format!("`{key}` is given twice; first on line {first}"));
+        }
+        fields.next = Some((key, mark));
+        Ok(())
+    }
+
+    fn begin(&mut self, mark: Mark, anchor: usize, content: Content) -> Result<(), Fault> {
+        if self.expects_key() {
+            return fault(mark, "the name of a field is a list or a mapping".to_owned());
+        }
+        if self.open.len() >= MAX_DEPTH {
+            return fault(mark, format!("more than {MAX_DEPTH} lists and mappings inside one another"));
+        }
+        self.open.push(Open { mark, anchor, content });
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), Fault> {
+        let Some(Open { mark, anchor, content }) = self.open.pop() else { return Ok(()) };
+        let value = match content {
+            Content::List(items) => Value::List(items),
+            Content::Map(fields) => Value::Map(fields.entries),
+        };
+        self.add(Node { mark, value }, anchor)
+    }
+
+    /// Puts a finished node where it belongs.
+    fn add(&mut self, node: Node, anchor: usize) -> Result<(), Fault> {
+        self.count(node.mark, 1)?;
+        if anchor > 0 {
+            let size = size(&node);
+            self.count(node.mark, size)?;
+            self.anchors.insert(anchor, (node.clone(), size));
+        }
+        match self.open.last_mut().map(|open| &mut open.content) {
+            None if node.value == Value::Null => {}
+            None => self.documents.push(node),
+            Some(Content::List(items)) => items.push(node),
+            Some(Content::Map(fields)) => {
+                if let Some((key, mark)) = fields.next.take() {
+                    fields.entries.push(Entry { key, mark, value: node });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, mark: Mark, nodes: usize) -> Result<(), Fault> {
+        self.nodes += nodes;
+        if self.nodes > MAX_NODES {
+            return fault(mark, format!("more than {MAX_NODES} values, with everything that aliases repeat"));
+        }
+        Ok(())
+    }
+}
+
+fn fault(mark: Mark, message: String) -> Result<(), Fault> {
+    Err(Fault { mark, message })
+}
+
+/// Nodes in a tree.
+fn size(node: &Node) -> usize {
+    match &node.value {
+        Value::Null | Value::Bool(_) | Value::Integer(_) | Value::Float(_) | Value::Text(_) => 1,
+        Value::List(items) => 1 + items.iter().map(size).sum::<usize>(),
+        Value::Map(entries) => 1 + entries.iter().map(|entry| size(&entry.value)).sum::<usize>(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(text: &str) -> String {
+        let Fault { mark, message } = read(text).unwrap_err();
+        format!("{}:{}: {message}", mark.line, mark.column)
+    }
+
+    #[test]
+    fn every_value_knows_its_place() {
+        let documents = read("a: 1\nb:\n  - x\n  - {c: true}\n---\n---\n# nothing\n---\n\"d\"\n").unwrap();
+        assert_eq!(documents.len(), 2);
+        let json = serde_json::json!({"a": 1, "b": ["x", {"c": true}]});
+        assert_eq!(documents[0].to_json(), json);
+        let Value::List(items) = &documents[0].get("b").unwrap().value else { panic!("no list") };
+        assert_eq!(items[1].mark, Mark { line: 4, column: 5 });
+        let Value::Map(entries) = &documents[0].value else { panic!("no mapping") };
+        assert_eq!(entries[1].mark, Mark { line: 2, column: 1 });
+        assert_eq!(documents[1].text(), Some("d"));
+    }
+
+    #[test]
+    fn json_is_read_as_well() {
+        let text = r#"{"kind": "List", "items": [null, 1.5, -3, "yes", false]}"#;
+        let expected: serde_json::Value = serde_json::from_str(text).unwrap();
+        assert_eq!(read(text).unwrap()[0].to_json(), expected);
+    }
+
+    #[test]
+    fn what_is_no_tree_is_refused_with_its_place() {
+        assert_eq!(message("a: 1\nb: 2\na: 3\n"), "3:1: `a` is given twice; first on line 1");
+        assert_eq!(message("<<: {a: 1}\n"), "1:1: merge keys are not supported; write the fields out");
+        assert!(message("? [a]\n: 1\n").contains("the name of a field is a list"));
+        assert!(message("a: [1, 2\n").starts_with("2:"), "{}", message("a: [1, 2\n"));
+        assert!(message(&"[".repeat(10_000)).contains("inside one another"));
+        assert!(message(&"a: &x [*x]\n").contains("alias"));
+    }
+
+    #[test]
+    fn aliases_repeat_and_are_bounded() {
+        let shared = read("a: &x {k: v}\nb: *x\n").unwrap();
+        assert_eq!(shared[0].to_json(), serde_json::json!({"a": {"k": "v"}, "b": {"k": "v"}}));
+        let mut bomb = "l0: &l0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for level in 1..12 {
+            let one = format!("*l{}", level - 1);
+            bomb += &format!("l{level}: &l{level} [{}]\n", [one.as_str(); 10].join(", "));
+        }
+        assert!(message(&bomb).contains("aliases"));
+        let many = format!("a: &a {}\nb: [{}]\n", "x".repeat(1000), "*a, ".repeat(2_000_000));
+        assert!(message(&many).contains("aliases"));
+    }
+}
