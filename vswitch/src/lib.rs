@@ -12,6 +12,7 @@ pub mod demo;
 pub mod doctor;
 pub mod helper;
 pub mod manifest;
+pub mod objects;
 pub mod probe;
 pub mod runtime;
 pub mod state;

@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
 use super::{Failure, Up, mode};
-use crate::cluster::{Cluster, Pod, builtin};
+use crate::cluster::{Cluster, Labels, Pod, builtin};
 use crate::control::api::Status;
 use crate::control::client::{Client, ClientError};
 use crate::control::server;
@@ -120,6 +120,8 @@ fn add_idle_pods(cluster: &mut Cluster, count: u16) {
             name: format!("idle-{number}"),
             node: "node-1".into(),
             addresses: vec![IpAddr::V4(v4), IpAddr::V6(v6)],
+            labels: Labels::new(),
+            spec: Arc::default(),
         });
     }
 }

@@ -1,10 +1,12 @@
 //! The cluster that stands when nobody describes another: two nodes, three pods, one machine outside.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use netstack::addr::IpNet;
 
-use super::{Cluster, Host, Node, Pod, UnderlaySegment};
+use super::{Cluster, Host, Labels, Node, Pod, UnderlaySegment};
 
 /// Two nodes on one rack, two pods on the first and one on the second, and a plain machine behind the underlay's
 /// router. Pod prefixes are those that `kind` uses.
@@ -30,11 +32,12 @@ pub fn builtin(name: &str) -> Cluster {
             segment: "outside".into(),
             addresses: ["192.168.10.200", "fd00:192:168:10::200"].map(address).to_vec(),
         }],
+        images: BTreeMap::new(),
     }
 }
 
 fn segment(name: &str, gateways: [&str; 2]) -> UnderlaySegment {
-    UnderlaySegment { name: name.into(), gateways: gateways.map(net).to_vec() }
+    UnderlaySegment { name: name.into(), gateways: gateways.map(net).to_vec(), external: false }
 }
 
 fn node(name: &str, addresses: [&str; 2], gateways: [&str; 2]) -> Node {
@@ -43,6 +46,7 @@ fn node(name: &str, addresses: [&str; 2], gateways: [&str; 2]) -> Node {
         segment: "rack-a".into(),
         addresses: addresses.map(address).to_vec(),
         gateways: gateways.map(net).to_vec(),
+        labels: Labels::new(),
     }
 }
 
@@ -52,6 +56,8 @@ fn pod(name: &str, node: &str, addresses: [&str; 2]) -> Pod {
         name: name.into(),
         node: node.into(),
         addresses: addresses.map(address).to_vec(),
+        labels: Labels::new(),
+        spec: Arc::default(),
     }
 }
 

@@ -6,16 +6,19 @@ mod wire;
 pub use builtin::builtin;
 pub use wire::{Attachment, Endpoint, SwitchPlan, UNDERLAY, Wiring, wire};
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::PodSpec;
 use netstack::addr::{IpNet, MacAddr};
 
 use crate::helper::MIN_IPV6_MTU;
 
 /// A whole cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Cluster {
     /// Prefix of every namespace's name.
     pub name: String,
@@ -29,6 +32,8 @@ pub struct Cluster {
     pub pods: Vec<Pod>,
     /// Plain machines on the underlay.
     pub hosts: Vec<Host>,
+    /// Which command runs for an image.
+    pub images: BTreeMap<String, Vec<String>>,
 }
 
 /// An L3 segment of the underlay. The router has the first address of each prefix.
@@ -38,6 +43,8 @@ pub struct UnderlaySegment {
     pub name: String,
     /// Its prefixes, with the router's address in each.
     pub gateways: Vec<IpNet>,
+    /// Whether it has no routes to pods.
+    pub external: bool,
 }
 
 /// A node.
@@ -51,10 +58,12 @@ pub struct Node {
     pub addresses: Vec<IpAddr>,
     /// The prefixes its pods' addresses come from, with the node's own address in each.
     pub gateways: Vec<IpNet>,
+    /// Its labels.
+    pub labels: Labels,
 }
 
 /// A pod.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Pod {
     /// Its Kubernetes namespace.
     pub namespace: String,
@@ -62,9 +71,16 @@ pub struct Pod {
     pub name: String,
     /// The node it is on.
     pub node: String,
-    /// Its addresses.
+    /// Its addresses, of the prefixes of its node, or of another node that it has moved away from.
     pub addresses: Vec<IpAddr>,
+    /// Its labels.
+    pub labels: Labels,
+    /// What the manifest says of it.
+    pub spec: Arc<PodSpec>,
 }
+
+/// What selectors select by.
+pub type Labels = BTreeMap<String, String>;
 
 /// A plain machine.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! The kinds of objects that a manifest may hold.
 
+use std::fmt;
 use std::sync::LazyLock;
 
 use k8s_openapi::api::apps::v1::Deployment;
@@ -28,7 +29,73 @@ pub enum Object {
     Deployment(Box<Deployment>),
 }
 
+/// What tells an object from every other.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct Key {
+    /// `Pod`.
+    pub kind: &'static str,
+    /// Empty for kinds that are in no namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind)?;
+        match (self.namespace.as_str(), self.name.as_str()) {
+            (_, "") => Ok(()),
+            ("", name) => write!(f, " {name}"),
+            (namespace, name) => write!(f, " {namespace}/{name}"),
+        }
+    }
+}
+
+impl fmt::Display for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.key().fmt(f)
+    }
+}
+
 impl Object {
+    /// Its kind, namespace and name.
+    pub fn key(&self) -> Key {
+        let metadata = self.metadata();
+        let namespaced = matches!(self, Self::Pod(_) | Self::Deployment(_));
+        let namespace = metadata.namespace.clone().filter(|_| namespaced);
+        let unset = if namespaced { "default" } else { "" };
+        Key {
+            kind: self.kind(),
+            namespace: namespace.unwrap_or_else(|| unset.to_owned()),
+            name: metadata.name.clone().unwrap_or_default(),
+        }
+    }
+
+    /// `Pod`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Cluster(_) => "Cluster",
+            Self::Namespace(_) => "Namespace",
+            Self::Node(_) => "Node",
+            Self::Pod(_) => "Pod",
+            Self::Deployment(_) => "Deployment",
+        }
+    }
+
+    /// As JSON, with `apiVersion` and `kind`.
+    ///
+    /// # Errors
+    /// None that any object is known to cause.
+    pub fn to_json(&self) -> Result<Json, serde_json::Error> {
+        match self {
+            Self::Cluster(object) => serde_json::to_value(object),
+            Self::Namespace(object) => serde_json::to_value(object),
+            Self::Node(object) => serde_json::to_value(object),
+            Self::Pod(object) => serde_json::to_value(object),
+            Self::Deployment(object) => serde_json::to_value(object),
+        }
+    }
+
     /// Name, namespace, labels and annotations.
     pub fn metadata(&self) -> &ObjectMeta {
         match self {
@@ -45,8 +112,6 @@ impl Object {
 pub(super) struct Kind {
     pub(super) api_version: &'static str,
     pub(super) name: &'static str,
-    /// Whether its objects are in a namespace.
-    pub(super) namespaced: bool,
     pub(super) schema: &'static LazyLock<Json>,
     pub(super) decode: fn(Json) -> Result<Object, serde_json::Error>,
 }
@@ -64,7 +129,6 @@ pub(super) static KINDS: [Kind; 5] = [
     Kind {
         api_version: super::cluster::API_VERSION,
         name: "Cluster",
-        namespaced: false,
         schema: {
             static SCHEMA: LazyLock<Json> = LazyLock::new(schema::<Cluster>);
             &SCHEMA
@@ -74,7 +138,6 @@ pub(super) static KINDS: [Kind; 5] = [
     Kind {
         api_version: "v1",
         name: "Namespace",
-        namespaced: false,
         schema: {
             static SCHEMA: LazyLock<Json> = LazyLock::new(schema::<Namespace>);
             &SCHEMA
@@ -84,7 +147,6 @@ pub(super) static KINDS: [Kind; 5] = [
     Kind {
         api_version: "v1",
         name: "Node",
-        namespaced: false,
         schema: {
             static SCHEMA: LazyLock<Json> = LazyLock::new(schema::<Node>);
             &SCHEMA
@@ -94,7 +156,6 @@ pub(super) static KINDS: [Kind; 5] = [
     Kind {
         api_version: "v1",
         name: "Pod",
-        namespaced: true,
         schema: {
             static SCHEMA: LazyLock<Json> = LazyLock::new(schema::<Pod>);
             &SCHEMA
@@ -104,7 +165,6 @@ pub(super) static KINDS: [Kind; 5] = [
     Kind {
         api_version: "apps/v1",
         name: "Deployment",
-        namespaced: true,
         schema: {
             static SCHEMA: LazyLock<Json> = LazyLock::new(schema::<Deployment>);
             &SCHEMA

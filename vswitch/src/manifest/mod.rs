@@ -9,6 +9,7 @@
 //! Nothing in here knows what objects mean to each other; that is the business of the cluster's model.
 
 mod cluster;
+mod effect;
 mod kind;
 mod schema;
 mod tree;
@@ -18,7 +19,8 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use cluster::{API_VERSION, Cluster, ClusterSpec, HostSpec, SegmentSpec};
-pub use kind::Object;
+pub use effect::EFFECTS;
+pub use kind::{Key, Object};
 pub use tree::{MAX_DEPTH, MAX_NODES, MAX_TEXT, Mark};
 
 use self::kind::{Kind, Known};
@@ -64,10 +66,25 @@ impl fmt::Display for Problem {
 pub struct Located {
     /// The object.
     pub object: Object,
-    /// The file it stands in.
-    pub file: Arc<str>,
-    /// Where it begins there.
-    pub mark: Mark,
+    file: Arc<str>,
+    tree: Arc<Node>,
+}
+
+impl Located {
+    /// Something to tell about a field of this object, `spec.containers[0].name`; the place is that of the field, or of
+    /// what is nearest above it in the text.
+    pub fn problem(&self, path: &str, message: impl Into<String>) -> Problem {
+        let subject = match path {
+            "" => self.object.to_string(),
+            path => format!("{}: {path}", self.object),
+        };
+        Problem { file: self.file.clone(), mark: self.tree.mark_at(path), subject, message: message.into() }
+    }
+
+    /// Where it begins: file, line and column.
+    pub fn place(&self) -> String {
+        format!("{}:{}:{}", self.file, self.tree.mark.line, self.tree.mark.column)
+    }
 }
 
 /// What was read.
@@ -80,12 +97,21 @@ pub struct Manifests {
 }
 
 /// Why nothing was read: one problem at least.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug, Default, thiserror::Error)]
 pub struct Invalid {
     /// The problems, in the order of the texts, as far as there is room.
     pub problems: Vec<Problem>,
     /// How many more there are.
     pub more: usize,
+}
+
+impl Invalid {
+    /// Of all these the first ones, and how many more there are.
+    pub fn new(mut problems: Vec<Problem>) -> Self {
+        let more = problems.len().saturating_sub(MAX_PROBLEMS);
+        problems.truncate(MAX_PROBLEMS);
+        Self { problems, more }
+    }
 }
 
 impl fmt::Display for Invalid {
@@ -116,29 +142,23 @@ pub enum Strictness {
 /// # Errors
 /// Every fault of every text.
 pub fn load(sources: &[Source], strictness: Strictness) -> Result<Manifests, Invalid> {
-    let mut loader = Loader { strictness, read: Manifests::default(), faults: Vec::new(), seen: HashMap::new() };
+    let mut loader =
+        Loader { strictness, read: Manifests::default(), faults: Vec::new(), seen: HashMap::new() };
     for source in sources {
         match tree::read(&source.text) {
             Ok(documents) => documents.iter().for_each(|document| loader.document(&source.name, document)),
             Err(fault) => loader.fault(&source.name, fault.mark, String::new(), fault.message),
         }
     }
-    if loader.faults.is_empty() {
-        return Ok(loader.read);
-    }
-    let more = loader.faults.len().saturating_sub(MAX_PROBLEMS);
-    loader.faults.truncate(MAX_PROBLEMS);
-    Err(Invalid { problems: loader.faults, more })
+    if loader.faults.is_empty() { Ok(loader.read) } else { Err(Invalid::new(loader.faults)) }
 }
-
-/// Kind, namespace and name.
-type Key = (&'static str, String, String);
 
 struct Loader {
     strictness: Strictness,
     read: Manifests,
     faults: Vec<Problem>,
-    seen: HashMap<Key, (Arc<str>, Mark)>,
+    /// Objects by name, and where each stands.
+    seen: HashMap<Key, String>,
 }
 
 impl Loader {
@@ -158,7 +178,12 @@ impl Loader {
         let text = |field| node.get(field).and_then(Node::text);
         let (Some(api_version), Some(name)) = (text("apiVersion"), text("kind")) else {
             let missing = if text("kind").is_some() { "apiVersion" } else { "kind" };
-            return self.fault(file, node.mark, String::new(), format!("`{missing}` is missing or no string"));
+            return self.fault(
+                file,
+                node.mark,
+                String::new(),
+                format!("`{missing}` is missing or no string"),
+            );
         };
         if (api_version, name) == ("v1", "List") {
             return self.list(file, node);
@@ -166,7 +191,12 @@ impl Loader {
         match kind::find(api_version, name) {
             Known::Kind(kind) => self.object(file, node, kind),
             Known::WithoutEffect => {
-                self.warn(file, node.mark, subject(name, node), "objects of this kind have no effect here".into());
+                self.warn(
+                    file,
+                    node.mark,
+                    subject(name, node),
+                    "objects of this kind have no effect here".into(),
+                );
             }
             Known::Unknown(message) => {
                 let mark = node.get("kind").map_or(node.mark, |kind| kind.mark);
@@ -183,7 +213,7 @@ impl Loader {
     }
 
     fn object(&mut self, file: &Arc<str>, node: &Node, kind: &'static Kind) {
-        let before = self.faults.len();
+        let before = (self.faults.len(), self.read.warnings.len());
         let who = subject(kind.name, node);
         for fault in schema::check(node, kind.schema) {
             let subject = format!("{who}: {}", fault.path).trim_end_matches([':', ' ']).to_owned();
@@ -193,26 +223,28 @@ impl Loader {
                 self.fault(file, fault.mark, subject, fault.message);
             }
         }
-        if self.faults.len() > before {
+        if self.faults.len() > before.0 {
             return;
         }
         let object = match (kind.decode)(node.to_json()) {
             Ok(object) => object,
             Err(error) => return self.fault(file, node.mark, who, error.to_string()),
         };
-        let name = object.metadata().name.clone().unwrap_or_default();
-        let namespace = object.metadata().namespace.clone();
-        let namespace = if kind.namespaced { namespace.unwrap_or_else(|| "default".into()) } else { String::new() };
-        if name.is_empty() && kind.name != "Cluster" {
+        if object.metadata().name.as_deref().unwrap_or_default().is_empty() && kind.name != "Cluster" {
             return self.fault(file, node.mark, kind.name.into(), "`metadata.name` is missing".into());
         }
-        let key = (kind.name, namespace, name);
-        if let Some((other, mark)) = self.seen.get(&key) {
-            let message = format!("is defined twice; first at {other}:{}:{}", mark.line, mark.column);
-            return self.fault(file, node.mark, who, message);
+        let located = Located { object, file: file.clone(), tree: Arc::new(node.clone()) };
+        if let Some(first) = self.seen.get(&located.object.key()) {
+            return self.fault(file, node.mark, who, format!("is defined twice; first at {first}"));
         }
-        self.seen.insert(key, (file.clone(), node.mark));
-        self.read.objects.push(Located { object, file: file.clone(), mark: node.mark });
+        self.seen.insert(located.object.key(), located.place());
+        // Fields that do not exist have no effect either, and have been told.
+        if self.read.warnings.len() == before.1
+            && let Some(message) = effect::without(kind.name, node)
+        {
+            self.warn(file, node.mark, who, message);
+        }
+        self.read.objects.push(located);
     }
 }
 

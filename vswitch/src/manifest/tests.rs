@@ -28,9 +28,9 @@ fn ordinary_objects_are_read() {
     assert_eq!(cluster.spec.mtu, Some(9000));
     assert!(cluster.spec.segments.as_ref().unwrap()[0].external);
     let Object::Deployment(deployment) = &read.objects[4].object else { panic!("no deployment") };
-    assert_eq!(deployment.spec.as_ref().unwrap().replicas, Some(2));
+    assert_eq!(deployment.spec.replicas, Some(2));
     let warnings: Vec<String> = read.warnings.iter().map(ToString::to_string).collect();
-    assert_eq!(warnings, ["lab.yaml:35:1: ConfigMap c: objects of this kind have no effect here"]);
+    assert_eq!(warnings, ["lab.yaml:34:1: ConfigMap c: objects of this kind have no effect here"]);
 }
 
 #[test]
@@ -41,7 +41,7 @@ fn each_fault_says_where_and_what() {
         ("apiVersion: v1\nkind: Pood\n", "lab.yaml:2:7: there is no kind \"Pood\"; did you mean Pod?"),
         ("apiVersion: v2\nkind: Pod\n", "lab.yaml:2:7: Pod is of apiVersion v1, not \"v2\""),
         ("apiVersion: v1\nkind: List\n", "lab.yaml:1:1: List: `items` is missing or no list"),
-        ("a: [", "lab.yaml:1:5: while parsing a node, did not find expected node content"),
+        ("a: [", "lab.yaml:2:1: while parsing a node, did not find expected node content"),
     ];
     for (text, expected) in cases {
         assert_eq!(problems(text), [expected], "{text}");

@@ -85,6 +85,26 @@ impl Node {
         }
     }
 
+    /// Where the field at `path` stands, `a.b[0].c`, or what is nearest above it.
+    pub(super) fn mark_at(&self, path: &str) -> Mark {
+        let (mut node, mut mark) = (self, self.mark);
+        for step in path.split(['.', '[']).filter(|step| !step.is_empty()) {
+            let found = match &node.value {
+                Value::List(items) => {
+                    let index: Option<usize> = step.trim_end_matches(']').parse().ok();
+                    index.and_then(|index| items.get(index)).map(|item| (item, item.mark))
+                }
+                Value::Map(entries) => {
+                    entries.iter().find(|entry| entry.key == step).map(|entry| (&entry.value, entry.mark))
+                }
+                Value::Null | Value::Bool(_) | Value::Integer(_) | Value::Float(_) | Value::Text(_) => None,
+            };
+            let Some((next, there)) = found else { return mark };
+            (node, mark) = (next, there);
+        }
+        mark
+    }
+
     /// The same without places. What JSON cannot say (a number that is none) becomes null.
     pub(super) fn to_json(&self) -> serde_json::Value {
         match &self.value {
@@ -292,6 +312,11 @@ mod tests {
         let Value::Map(entries) = &documents[0].value else { panic!("no mapping") };
         assert_eq!(entries[1].mark, Mark { line: 2, column: 1 });
         assert_eq!(documents[1].text(), Some("d"));
+        let at = |path| (documents[0].mark_at(path).line, documents[0].mark_at(path).column);
+        assert_eq!(
+            [at(""), at("a"), at("b[0]"), at("b[1].c"), at("b[7].x"), at("zz")],
+            [(1, 1), (1, 1), (3, 5), (4, 6), (2, 1), (1, 1)]
+        );
     }
 
     #[test]
@@ -307,8 +332,9 @@ mod tests {
         assert_eq!(message("<<: {a: 1}\n"), "1:1: merge keys are not supported; write the fields out");
         assert!(message("? [a]\n: 1\n").contains("the name of a field is a list"));
         assert!(message("a: [1, 2\n").starts_with("2:"), "{}", message("a: [1, 2\n"));
-        assert!(message(&"[".repeat(10_000)).contains("inside one another"));
-        assert!(message(&"a: &x [*x]\n").contains("alias"));
+        assert!(message(&"[".repeat(10_000)).ends_with("recursion limit exceeded"));
+        assert!(message(&"- ".repeat(100)).contains("inside one another"));
+        assert!(message("a: &x [*x]\n").contains("alias"));
     }
 
     #[test]

@@ -1,0 +1,183 @@
+//! Which fields have an effect here. Kubernetes has many more; who uses one is told that nothing follows from it.
+
+use std::collections::BTreeSet;
+
+use super::tree::{Node, Value};
+
+/// Kind, field, and what it does. `[]` stands for every element of a list. A field that is listed has an effect with all
+/// that is below it, unless parts of it are listed too: then those parts alone. The same table stands in MANIFESTS.md.
+pub const EFFECTS: &[(&str, &str, &str)] = &[
+    ("any", "apiVersion", "tells the kind"),
+    ("any", "kind", "tells the kind"),
+    ("any", "metadata.name", "names the object"),
+    ("any", "metadata.namespace", "namespace of a pod or Deployment; `default` if unset"),
+    ("any", "metadata.labels", "what selectors select by"),
+    ("any", "metadata.annotations", "those that begin with `vswitch/` are read, others are kept"),
+    ("Cluster", "spec.podCIDRs", "prefixes from which nodes get their part, one of each family at most"),
+    ("Cluster", "spec.mtu", "largest IP packet on every link; below 1280 there is no IPv6"),
+    ("Cluster", "spec.segments", "L3 segments of the underlay: `name`, `cidrs`, `external`"),
+    ("Cluster", "spec.hosts", "plain machines: `name`, `segment`, `addresses`"),
+    ("Cluster", "spec.images", "image name to the command that runs for it"),
+    ("Node", "spec.podCIDR", "prefix of its pods' addresses; the first address is the node's"),
+    ("Node", "spec.podCIDRs", "the same, one of each family at most"),
+    ("Node", "status.addresses", "those of type `InternalIP` put it on the segment they belong to"),
+    ("Pod", "spec.nodeName", "the node it is on; unset: the one with the fewest pods"),
+    ("Pod", "spec.nodeSelector", "labels that the node must have"),
+    ("Pod", "spec.hostname", "host name inside the pod; its own name if unset"),
+    ("Pod", "spec.restartPolicy", "whether containers that ended are started again"),
+    ("Pod", "spec.terminationGracePeriodSeconds", "time between TERM and KILL"),
+    ("Pod", "spec.securityContext.runAsUser", "user of every container"),
+    ("Pod", "spec.securityContext.runAsGroup", "group of every container"),
+    ("Pod", "spec.containers[].name", "names the container"),
+    ("Pod", "spec.containers[].image", "looked up in `images` of the Cluster and among the built-in ones"),
+    ("Pod", "spec.containers[].command", "the program, a command of this machine"),
+    ("Pod", "spec.containers[].args", "its arguments"),
+    ("Pod", "spec.containers[].env[].name", "name of a variable"),
+    ("Pod", "spec.containers[].env[].value", "its value; `$(NAME)` stands for an earlier one"),
+    ("Pod", "spec.containers[].workingDir", "where it starts"),
+    ("Pod", "spec.containers[].ports", "what it listens on"),
+    ("Pod", "spec.containers[].startupProbe", "holds the other probes back until it succeeds"),
+    ("Pod", "spec.containers[].livenessProbe", "restarts the container when it fails"),
+    ("Pod", "spec.containers[].readinessProbe", "whether the pod is ready"),
+    ("Pod", "spec.containers[].securityContext.runAsUser", "its user"),
+    ("Pod", "spec.containers[].securityContext.runAsGroup", "its group"),
+    ("Pod", "spec.containers[].securityContext.allowPrivilegeEscalation", "`false` sets no_new_privs"),
+    ("Pod", "spec.initContainers", "run one after the other before the containers; fields as there"),
+    ("Pod", "status.podIP", "the address it asks for"),
+    ("Pod", "status.podIPs", "the addresses it asks for, one of each family at most"),
+    ("Deployment", "spec.replicas", "number of pods, named NAME-0, NAME-1 and so on"),
+    ("Deployment", "spec.selector", "must select the template's labels"),
+    ("Deployment", "spec.template.metadata.labels", "labels of the pods"),
+    ("Deployment", "spec.template.metadata.annotations", "annotations of the pods"),
+    ("Deployment", TEMPLATE, "what the pods are; fields as in a Pod"),
+];
+
+/// A pod inside a Deployment.
+const TEMPLATE: &str = "spec.template.spec";
+
+/// Fields that every object gets in a real cluster and that say nothing to anybody here.
+const BOOKKEEPING: &[&str] = &[
+    "metadata.creationTimestamp",
+    "metadata.generation",
+    "metadata.managedFields",
+    "metadata.resourceVersion",
+    "metadata.selfLink",
+    "metadata.uid",
+];
+
+/// A warning that names the fields of an object that have no effect, if there are any.
+pub(super) fn without(kind: &str, node: &Node) -> Option<String> {
+    let mut fields = BTreeSet::new();
+    walk(kind, node, &mut String::new(), &mut fields);
+    let list: Vec<&str> = fields.iter().map(String::as_str).collect();
+    (!list.is_empty()).then(|| format!("no effect here: {}", list.join(", ")))
+}
+
+/// How a field stands to the table.
+#[derive(PartialEq, Eq)]
+enum Standing {
+    /// It is listed, or something above it is.
+    Listed,
+    /// Something below it is.
+    Above,
+    Unlisted,
+}
+
+fn standing(kind: &str, path: &str) -> Standing {
+    if BOOKKEEPING.contains(&path) {
+        return Standing::Listed;
+    }
+    if (kind, path) == ("Deployment", TEMPLATE) {
+        return Standing::Above;
+    }
+    let below = |short: &str, long: &str| {
+        long.strip_prefix(short).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    };
+    let of_kind = EFFECTS.iter().filter(|(k, ..)| *k == kind || *k == "any").map(|(_, field, _)| *field);
+    let mut answer = Standing::Unlisted;
+    for field in of_kind {
+        if below(field, path) {
+            return Standing::Listed;
+        }
+        if below(path, field) {
+            answer = Standing::Above;
+        }
+    }
+    answer
+}
+
+fn walk(kind: &str, node: &Node, path: &mut String, fields: &mut BTreeSet<String>) {
+    match &node.value {
+        Value::Map(entries) => {
+            for entry in entries.iter().filter(|entry| entry.value.value != Value::Null) {
+                let length = path.len();
+                if length > 0 {
+                    path.push('.');
+                }
+                path.push_str(&entry.key);
+                // The template of a Deployment is a pod without a status.
+                let (of, looked_up) = match path.strip_prefix("spec.template.") {
+                    Some(inner) if kind == "Deployment" && inner.starts_with("spec.") => ("Pod", inner),
+                    _ => (kind, path.as_str()),
+                };
+                let looked_up = looked_up.replacen("initContainers", "containers", 1);
+                // What a cluster reports is not what a user asks for.
+                let reported = path.starts_with("status");
+                match standing(of, &looked_up) {
+                    Standing::Listed => {}
+                    Standing::Above => walk(kind, &entry.value, path, fields),
+                    Standing::Unlisted if reported => {}
+                    Standing::Unlisted => {
+                        fields.insert(path.clone());
+                    }
+                }
+                path.truncate(length);
+            }
+        }
+        Value::List(items) => {
+            let length = path.len();
+            path.push_str("[]");
+            items.iter().for_each(|item| walk(kind, item, path, fields));
+            path.truncate(length);
+        }
+        Value::Null | Value::Bool(_) | Value::Integer(_) | Value::Float(_) | Value::Text(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tree;
+    use super::*;
+
+    #[test]
+    fn fields_without_effect_are_named_once() {
+        let text = "metadata: {name: a, uid: x, labels: {a: b}, finalizers: [z]}\nspec:\n  tolerations: []\n  nodeName: n\n\
+                    \x20 securityContext: {runAsUser: 1, fsGroup: 2}\n  containers:\n\
+                    \x20 - {name: a, env: [{name: A, valueFrom: {}}], stdin: true, ports: [{containerPort: 1}]}\n\
+                    \x20 - {name: b, stdin: true}\nstatus: {phase: Running, podIP: 10.0.0.1}\n";
+        let node = &tree::read(text).unwrap()[0];
+        let expected = "no effect here: metadata.finalizers, spec.containers[].env[].valueFrom, spec.containers[].stdin, \
+                        spec.securityContext.fsGroup, spec.tolerations";
+        assert_eq!(without("Pod", node).as_deref(), Some(expected));
+        let template = "spec:\n  replicas: 1\n  paused: true\n  template: {spec: {hostname: h, dnsPolicy: None, initContainers: [{name: a, tty: true}]}}\n";
+        let node = &tree::read(template).unwrap()[0];
+        let expected = "no effect here: spec.paused, spec.template.spec.dnsPolicy, spec.template.spec.initContainers[].tty";
+        assert_eq!(without("Deployment", node).as_deref(), Some(expected));
+        assert_eq!(without("Pod", &tree::read("spec: {containers: [{name: a}]}").unwrap()[0]), None);
+    }
+
+    #[test]
+    fn the_documented_table_is_this_one() {
+        let text = include_str!("../../MANIFESTS.md");
+        let rows: Vec<&str> =
+            text.lines().filter(|line| line.starts_with("| `") || line.starts_with("| any")).collect();
+        let expected: Vec<String> = EFFECTS
+            .iter()
+            .map(|(kind, field, effect)| match *kind {
+                "any" => format!("| any | `{field}` | {effect} |"),
+                kind => format!("| `{kind}` | `{field}` | {effect} |"),
+            })
+            .collect();
+        assert_eq!(rows, expected, "MANIFESTS.md should have these rows:\n{}", expected.join("\n"));
+    }
+}

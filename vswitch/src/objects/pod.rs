@@ -1,0 +1,357 @@
+//! Pods, those of Deployments included: their node and their addresses.
+
+use std::collections::{BTreeMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Container, Pod as PodObject, PodSpec};
+use netstack::addr::IpNet;
+
+use super::allocations::Allocation;
+use super::compile::{Compiler, LABEL, is_label};
+use crate::cluster::{Labels, Pod};
+use crate::manifest::{Located, Object};
+
+/// Annotation that moves a pod: the node it is to be on, whatever `spec.nodeName` says.
+pub(super) const NODE_ANNOTATION: &str = "vswitch/node";
+/// Annotations that are understood; others with this prefix are faults.
+const ANNOTATIONS: [&str; 2] = [NODE_ANNOTATION, "vswitch/netns"];
+/// Pods of one Deployment.
+const MAX_REPLICAS: i32 = 10_000;
+/// Longest name of a network namespace.
+const MAX_NETNS: usize = 200;
+
+/// A pod as far as its object says.
+struct Draft<'a> {
+    at: &'a Located,
+    /// Where its spec stands in the object: empty, or `spec.template.`.
+    base: &'static str,
+    namespace: String,
+    name: String,
+    labels: Labels,
+    annotations: BTreeMap<String, String>,
+    spec: Arc<PodSpec>,
+    node: Option<String>,
+    addresses: Vec<IpAddr>,
+}
+
+impl Draft<'_> {
+    fn full_name(&self) -> String {
+        format!("{}/{}", self.namespace, self.name)
+    }
+}
+
+impl<'a> Compiler<'a> {
+    /// Reads all pods: first what they ask for, then what they had, then what they still need.
+    pub(super) fn pods(&mut self) {
+        let mut drafts = Vec::new();
+        let objects: Vec<&'a Located> = self.store.iter().collect();
+        for at in objects {
+            match &at.object {
+                Object::Pod(pod) => drafts.push(self.pod_draft(at, pod)),
+                Object::Deployment(deployment) => self.replicas(at, deployment, &mut drafts),
+                Object::Cluster(_) | Object::Namespace(_) | Object::Node(_) => {}
+            }
+        }
+        self.no_two_of_a_name(&drafts);
+        for draft in &mut drafts {
+            self.placed(draft);
+            self.remember_pod(draft);
+        }
+        let mut load: BTreeMap<String, usize> =
+            self.cluster.nodes.iter().map(|node| (node.name.clone(), 0)).collect();
+        for node in drafts.iter().filter_map(|draft| draft.node.as_ref()) {
+            *load.entry(node.clone()).or_default() += 1;
+        }
+        for draft in drafts {
+            self.settle_pod(draft, &mut load);
+        }
+    }
+
+    fn pod_draft(&mut self, at: &'a Located, pod: &PodObject) -> Draft<'a> {
+        let key = at.object.key();
+        let spec = pod.spec.clone().unwrap_or_default();
+        self.check_names(at, &key.namespace, &key.name);
+        self.check_spec(at, "", &spec);
+        let mut draft = Draft {
+            at,
+            base: "",
+            namespace: key.namespace,
+            name: key.name,
+            labels: pod.metadata.labels.clone().unwrap_or_default(),
+            annotations: pod.metadata.annotations.clone().unwrap_or_default(),
+            spec: Arc::new(spec),
+            node: None,
+            addresses: Vec::new(),
+        };
+        let status = pod.status.clone().unwrap_or_default();
+        let listed: Vec<String> = status.pod_ips.unwrap_or_default().into_iter().map(|ip| ip.ip).collect();
+        let single = status.pod_ip.filter(|ip| listed.first() != Some(ip));
+        let paths = (0..listed.len()).map(|index| format!("status.podIPs[{index}].ip"));
+        let all = paths.zip(listed).chain(single.map(|ip| ("status.podIP".to_owned(), ip)));
+        for (path, text) in all.collect::<Vec<_>>() {
+            self.asked_address(&path, &text, &mut draft);
+        }
+        draft
+    }
+
+    fn asked_address(&mut self, path: &str, text: &str, draft: &mut Draft<'a>) {
+        let Ok(address) = text.parse::<IpAddr>() else {
+            return self.fault(draft.at, path, format!("{text:?} is no address"));
+        };
+        if draft.addresses.iter().any(|other| other.is_ipv4() == address.is_ipv4()) {
+            return self.fault(draft.at, path, "there is one of this family already");
+        }
+        if self.home(address).is_none() {
+            return self.fault(draft.at, path, format!("{address} belongs to no node's podCIDRs"));
+        }
+        self.claim(draft.at, path, address, &format!("the pod {}", draft.full_name()));
+        draft.addresses.push(address);
+    }
+
+    fn replicas(&mut self, at: &'a Located, deployment: &Deployment, drafts: &mut Vec<Draft<'a>>) {
+        let key = at.object.key();
+        let spec = &deployment.spec;
+        let template = spec.template.metadata.clone().unwrap_or_default();
+        let labels = template.labels.unwrap_or_default();
+        let selector = spec.selector.match_labels.clone().unwrap_or_default();
+        if selector.iter().any(|(name, value)| labels.get(name) != Some(value)) {
+            self.fault(at, "spec.selector", "does not select the labels of the template");
+        }
+        let replicas = spec.replicas.unwrap_or(1);
+        if !(0..=MAX_REPLICAS).contains(&replicas) {
+            return self.fault(
+                at,
+                "spec.replicas",
+                format!("{replicas} is not between 0 and {MAX_REPLICAS}"),
+            );
+        }
+        let last = replicas.saturating_sub(1);
+        self.check_names(at, &key.namespace, &format!("{}-{last}", key.name));
+        let pod = Arc::new(spec.template.spec.clone().unwrap_or_default());
+        self.check_spec(at, "spec.template.", &pod);
+        drafts.extend((0..replicas).map(|index| Draft {
+            at,
+            base: "spec.template.",
+            namespace: key.namespace.clone(),
+            name: format!("{}-{index}", key.name),
+            labels: labels.clone(),
+            annotations: template.annotations.clone().unwrap_or_default(),
+            spec: Arc::clone(&pod),
+            node: None,
+            addresses: Vec::new(),
+        }));
+    }
+
+    fn check_names(&mut self, at: &Located, namespace: &str, name: &str) {
+        for (path, text) in [("metadata.name", name), ("metadata.namespace", namespace)] {
+            if !is_label(text) {
+                self.fault(at, path, format!("{text:?} must be {LABEL}"));
+            }
+        }
+        let length = self.cluster.name.len() + namespace.len() + name.len() + 2;
+        if length > MAX_NETNS {
+            self.fault(
+                at,
+                "metadata.name",
+                format!("with cluster and namespace it has {length} letters; {MAX_NETNS} are the most"),
+            );
+        }
+    }
+
+    fn check_spec(&mut self, at: &Located, base: &str, spec: &PodSpec) {
+        if spec.host_network == Some(true) {
+            let message = "is not supported: to share a node's addresses, use `vswitch exec node/NAME`";
+            self.fault(at, &format!("{base}spec.hostNetwork"), message);
+        }
+        if let Some(policy) = &spec.restart_policy
+            && !["Always", "OnFailure", "Never"].contains(&policy.as_str())
+        {
+            let message = format!("{policy:?} is none of Always, OnFailure, Never");
+            self.fault(at, &format!("{base}spec.restartPolicy"), message);
+        }
+        if spec.containers.is_empty() {
+            self.fault(at, &format!("{base}spec.containers"), "one container at least is needed");
+        }
+        let mut names = HashSet::new();
+        let mut ports: BTreeMap<(String, i32), &str> = BTreeMap::new();
+        let lists = [
+            ("initContainers", spec.init_containers.as_deref().unwrap_or_default()),
+            ("containers", &spec.containers),
+        ];
+        for (field, containers) in lists {
+            for (index, container) in containers.iter().enumerate() {
+                let path = format!("{base}spec.{field}[{index}]");
+                if !is_label(&container.name) {
+                    self.fault(at, &format!("{path}.name"), format!("a container's name must be {LABEL}"));
+                }
+                if !names.insert(&container.name) {
+                    self.fault(
+                        at,
+                        &format!("{path}.name"),
+                        format!("there is a container {} already", container.name),
+                    );
+                }
+                self.check_ports(at, &path, container, &mut ports);
+            }
+        }
+    }
+
+    fn check_ports<'c>(
+        &mut self,
+        at: &Located,
+        path: &str,
+        container: &'c Container,
+        ports: &mut BTreeMap<(String, i32), &'c str>,
+    ) {
+        for (index, port) in container.ports.iter().flatten().enumerate() {
+            let path = format!("{path}.ports[{index}]");
+            let number = port.container_port;
+            if !(1..=65535).contains(&number) {
+                self.fault(
+                    at,
+                    &format!("{path}.containerPort"),
+                    format!("{number} is not between 1 and 65535"),
+                );
+            }
+            let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
+            if !["TCP", "UDP", "SCTP"].contains(&protocol.as_str()) {
+                self.fault(
+                    at,
+                    &format!("{path}.protocol"),
+                    format!("{protocol:?} is none of TCP, UDP, SCTP"),
+                );
+            }
+            let other = ports.insert((protocol.clone(), number), &container.name);
+            if let Some(other) = other.filter(|other| *other != container.name) {
+                let message = format!(
+                    "the container {other} has {protocol} port {number} too, and both are on one address: the second to \
+                     listen will fail"
+                );
+                self.warn(at, &path, message);
+            }
+        }
+    }
+
+    fn no_two_of_a_name(&mut self, drafts: &[Draft<'a>]) {
+        let mut first: BTreeMap<(&str, &str), &Located> = BTreeMap::new();
+        for draft in drafts {
+            if let Some(other) = first.insert((&draft.namespace, &draft.name), draft.at) {
+                let message = format!(
+                    "its pod {} exists already: see {other} at {}",
+                    draft.full_name(),
+                    other.place(),
+                    other = other.object
+                );
+                self.fault(draft.at, "", message);
+            }
+        }
+    }
+
+    /// The node that the manifest names.
+    fn placed(&mut self, draft: &mut Draft<'a>) {
+        for annotation in draft.annotations.keys().filter(|a| a.starts_with("vswitch/")) {
+            if !ANNOTATIONS.contains(&annotation.as_str()) {
+                let message = format!("there is no such annotation; there are {}", ANNOTATIONS.join(" and "));
+                self.fault(draft.at, &format!("{}metadata.annotations.{annotation}", draft.base), message);
+            }
+        }
+        let annotated = draft.annotations.get(NODE_ANNOTATION).cloned();
+        let path = match annotated {
+            Some(_) => format!("{}metadata.annotations", draft.base),
+            None => format!("{}spec.nodeName", draft.base),
+        };
+        let Some(node) = annotated.or_else(|| draft.spec.node_name.clone()).filter(|node| !node.is_empty())
+        else {
+            return;
+        };
+        if self.cluster.nodes.iter().any(|n| n.name == node) {
+            draft.node = Some(node);
+            return;
+        }
+        let known: Vec<&str> = self.cluster.nodes.iter().map(|n| n.name.as_str()).take(10).collect();
+        let message = format!(
+            "there is no node {node:?}; there are {}; add a Node object for others",
+            known.join(", ")
+        );
+        self.fault(draft.at, &path, message);
+    }
+
+    /// Takes back what the pod had before, where that is still there and it asks for nothing else.
+    fn remember_pod(&mut self, draft: &mut Draft<'a>) {
+        let Some(before) = self.before.pods.get(&draft.full_name()) else { return };
+        let there = self.cluster.nodes.iter().find(|node| node.name == before.node);
+        if let Some(node) = there
+            && draft.node.is_none()
+            && selects(&draft.spec, &node.labels)
+        {
+            draft.node = Some(node.name.clone());
+        }
+        for &address in &before.addresses {
+            let asked = draft.addresses.iter().any(|a| a.is_ipv4() == address.is_ipv4());
+            if !asked && self.home(address).is_some() && self.used.take(address) {
+                draft.addresses.push(address);
+            }
+        }
+    }
+
+    /// The node and its prefix that an address comes from.
+    fn home(&self, address: IpAddr) -> Option<(&str, IpNet)> {
+        self.cluster.nodes.iter().find_map(|node| {
+            let gateway = node.gateways.iter().find(|gateway| gateway.contains(&address))?;
+            Some((node.name.as_str(), gateway.trunc()))
+        })
+    }
+
+    /// Gives the pod what it has not yet.
+    fn settle_pod(&mut self, mut draft: Draft<'a>, load: &mut BTreeMap<String, usize>) {
+        let Some(node) = draft.node.clone().or_else(|| self.emptiest(&draft, load)) else {
+            let message = "no node has the labels that it selects";
+            return self.fault(draft.at, &format!("{}spec.nodeSelector", draft.base), message);
+        };
+        if draft.node.is_none() {
+            *load.entry(node.clone()).or_default() += 1;
+        }
+        let gateways: Vec<IpNet> =
+            self.cluster.nodes.iter().filter(|n| n.name == node).flat_map(|n| n.gateways.clone()).collect();
+        for gateway in gateways {
+            let prefix = gateway.trunc();
+            if draft.addresses.iter().any(|a| a.is_ipv4() == prefix.addr().is_ipv4()) {
+                continue;
+            }
+            match self.used.lowest(prefix) {
+                Some(address) => draft.addresses.push(address),
+                None => {
+                    let message =
+                        format!("no address of {prefix} is left for the pod {} on {node}", draft.full_name());
+                    self.fault(draft.at, "", message);
+                }
+            }
+        }
+        // IPv4 first, whatever order it was asked in.
+        draft.addresses.sort_by_key(IpAddr::is_ipv6);
+        let allocation =
+            Allocation { node: node.clone(), pod_cidrs: Vec::new(), addresses: draft.addresses.clone() };
+        self.allocations.pods.insert(draft.full_name(), allocation);
+        self.cluster.pods.push(Pod {
+            namespace: draft.namespace,
+            name: draft.name,
+            node,
+            addresses: draft.addresses,
+            labels: draft.labels,
+            spec: draft.spec,
+        });
+    }
+
+    /// The node with the fewest pods of those that the pod may be on; the first of several.
+    fn emptiest(&self, draft: &Draft<'_>, load: &BTreeMap<String, usize>) -> Option<String> {
+        let fit = self.cluster.nodes.iter().filter(|node| selects(&draft.spec, &node.labels));
+        fit.min_by_key(|node| load.get(&node.name).copied().unwrap_or(0)).map(|node| node.name.clone())
+    }
+}
+
+/// Whether a pod may be on a node with these labels.
+fn selects(spec: &PodSpec, labels: &Labels) -> bool {
+    spec.node_selector.iter().flatten().all(|(name, value)| labels.get(name) == Some(value))
+}

@@ -1,0 +1,119 @@
+//! The objects by name.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::manifest::{Invalid, Key, Located, Manifests, Object, Source, Strictness, load};
+
+/// What the file with the objects is called.
+const FILE: &str = "objects.json";
+
+/// What became of one object.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Change {
+    /// It is new.
+    Created,
+    /// It was there, and differed.
+    Configured,
+    /// It was there, the same.
+    Unchanged,
+    /// It is gone.
+    Deleted,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Created => "created",
+            Self::Configured => "configured",
+            Self::Unchanged => "unchanged",
+            Self::Deleted => "deleted",
+        })
+    }
+}
+
+/// What became of each object, in the order of the manifests.
+pub type Changes = Vec<(Key, Change)>;
+
+/// Every object that the user wants.
+#[derive(Clone, Debug, Default)]
+pub struct Store {
+    objects: BTreeMap<Key, Located>,
+}
+
+impl Store {
+    /// Every object, in order of kind, namespace and name.
+    pub fn iter(&self) -> impl Iterator<Item = &Located> {
+        self.objects.values()
+    }
+
+    /// One object.
+    pub fn get(&self, key: &Key) -> Option<&Located> {
+        self.objects.get(key)
+    }
+
+    /// Puts in what was read: new objects are added, others replaced.
+    pub fn apply(&mut self, manifests: Manifests) -> Changes {
+        let mut changes = Changes::new();
+        for located in manifests.objects {
+            let key = located.object.key();
+            let change = match self.objects.get(&key) {
+                None => Change::Created,
+                Some(old) if old.object == located.object => Change::Unchanged,
+                Some(_) => Change::Configured,
+            };
+            self.objects.insert(key.clone(), located);
+            changes.push((key, change));
+        }
+        changes
+    }
+
+    /// Takes out what was read, by name alone.
+    ///
+    /// # Errors
+    /// Every object that is not there; nothing is taken out then.
+    pub fn delete(&mut self, manifests: &Manifests) -> Result<Changes, Invalid> {
+        let keys = || manifests.objects.iter().map(|located| (located, located.object.key()));
+        let missing = keys().filter(|(_, key)| !self.objects.contains_key(key));
+        let problems: Vec<_> = missing.map(|(located, _)| located.problem("", "does not exist")).collect();
+        if !problems.is_empty() {
+            return Err(Invalid::new(problems));
+        }
+        let deleted: Changes = keys().map(|(_, key)| (key, Change::Deleted)).collect();
+        for (key, _) in &deleted {
+            self.objects.remove(key);
+        }
+        Ok(deleted)
+    }
+
+    /// All of it as a manifest, to be kept in a file.
+    ///
+    /// # Errors
+    /// None that any object is known to cause.
+    pub fn to_manifest(&self) -> Result<Vec<u8>, serde_json::Error> {
+        let items: Result<Vec<_>, _> = self.iter().map(|located| located.object.to_json()).collect();
+        let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": items?});
+        serde_json::to_vec_pretty(&list)
+    }
+
+    /// What [`Self::to_manifest`] has kept.
+    ///
+    /// # Errors
+    /// Every fault in it, which only another hand can have put there.
+    pub fn from_manifest(text: String) -> Result<Self, Invalid> {
+        let mut store = Self::default();
+        store.apply(load(&[Source { name: FILE.into(), text }], Strictness::Strict)?);
+        Ok(store)
+    }
+
+    /// The objects of one kind, through `pick`.
+    pub(super) fn of<'a, T: 'a>(
+        &'a self,
+        pick: impl Fn(&'a Object) -> Option<&'a T> + 'a,
+    ) -> impl Iterator<Item = (&'a Located, &'a T)> + 'a {
+        self.iter().filter_map(move |located| pick(&located.object).map(|object| (located, object)))
+    }
+}

@@ -1,0 +1,204 @@
+use super::*;
+use crate::manifest::{Source, Strictness, load};
+
+fn store(text: &str) -> Store {
+    let read = load(&[Source { name: "lab.yaml".into(), text: text.into() }], Strictness::Strict);
+    let mut store = Store::default();
+    store.apply(read.unwrap_or_else(|invalid| panic!("{invalid}")));
+    store
+}
+
+fn compiled(text: &str) -> Compiled {
+    compile(&store(text), &Allocations::default(), "lab").unwrap_or_else(|invalid| panic!("{invalid}"))
+}
+
+fn faults(text: &str) -> Vec<String> {
+    let invalid = compile(&store(text), &Allocations::default(), "lab").unwrap_err();
+    invalid.problems.iter().map(ToString::to_string).collect()
+}
+
+fn pod(name: &str, more: &str) -> String {
+    format!(
+        "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec: {{containers: [{{name: c}}]{more}}}\n"
+    )
+}
+
+fn node(name: &str, more: &str) -> String {
+    format!("---\napiVersion: v1\nkind: Node\nmetadata: {{name: {name}}}\n{more}\n")
+}
+
+#[test]
+fn one_pod_alone_is_a_cluster() {
+    let Compiled { cluster, allocations, warnings } = compiled(&pod("web", ""));
+    assert_eq!((cluster.name.as_str(), cluster.mtu, warnings.len()), ("lab", 1500, 0));
+    let addresses = |list: &[std::net::IpAddr]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(addresses(&cluster.pods[0].addresses), ["10.244.0.2", "fd00:10:244::2"]);
+    assert_eq!(addresses(&cluster.nodes[0].addresses), ["192.168.10.2", "fd00:192:168:10::2"]);
+    assert_eq!(cluster.nodes[0].gateways[1].to_string(), "fd00:10:244::1/64");
+    assert_eq!(allocations.pods["default/web"].node, "node-1");
+    for plan in &crate::cluster::wire(&cluster).switches {
+        netstack::config::Snapshot::compile(plan.config.clone(), None).unwrap();
+    }
+}
+
+#[test]
+fn pods_are_spread_and_keep_what_they_had() {
+    let text = [
+        node("a", ""),
+        node("b", ""),
+        pod("p1", ""),
+        pod("p2", ""),
+        pod("p3", ""),
+        pod("p4", ", nodeName: b"),
+    ]
+    .concat();
+    let first = compiled(&text);
+    let nodes = |c: &Compiled| c.cluster.pods.iter().map(|p| p.node.clone()).collect::<Vec<_>>();
+    assert_eq!(nodes(&first), ["a", "a", "b", "b"], "p4 counts on b before the others are placed");
+    // Without p1 everybody stays where it was, and another pod gets the place and the address.
+    let later = [
+        node("a", ""),
+        node("b", ""),
+        pod("p2", ""),
+        pod("p3", ""),
+        pod("p4", ", nodeName: b"),
+        pod("p5", ""),
+    ]
+    .concat();
+    let second = compile(&store(&later), &first.allocations, "lab").unwrap();
+    assert_eq!(nodes(&second), ["a", "b", "b", "a"]);
+    for (name, before) in first.allocations.pods.iter().filter(|(name, _)| *name != "default/p1") {
+        assert_eq!(&second.allocations.pods[name], before, "{name}");
+    }
+    assert_eq!(
+        second.allocations.pods["default/p5"].addresses,
+        first.allocations.pods["default/p1"].addresses
+    );
+    // Moved by name or by annotation, a pod keeps its addresses.
+    for moved in [
+        pod("p2", ", nodeName: b"),
+        pod("p2", "").replace("name: p2", "name: p2, annotations: {vswitch/node: b}"),
+    ] {
+        let third =
+            compile(&store(&[node("a", ""), node("b", ""), moved].concat()), &first.allocations, "lab")
+                .unwrap();
+        let (was, is) = (&first.allocations.pods["default/p2"], &third.allocations.pods["default/p2"]);
+        assert_eq!((is.node.as_str(), &is.addresses), ("b", &was.addresses));
+    }
+}
+
+#[test]
+fn deployments_become_pods_with_ordinals() {
+    let text = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web, namespace: shop}\nspec:\n  replicas: 3\n\
+                \x20 selector: {matchLabels: {app: web}}\n  template:\n    metadata: {labels: {app: web}}\n    spec: {containers: [{name: c}]}\n";
+    let places: Vec<String> = compiled(text).cluster.pods.iter().map(|p| p.place().to_string()).collect();
+    assert_eq!(places, ["shop/web-0", "shop/web-1", "shop/web-2"]);
+    let other = text.replace("labels: {app", "labels: {ap");
+    assert_eq!(
+        faults(&other),
+        ["lab.yaml:6:3: Deployment shop/web: spec.selector: does not select the labels of the template"]
+    );
+}
+
+#[test]
+fn what_contradicts_itself_is_told_with_its_place() {
+    let cluster = |spec: &str| format!("---\napiVersion: vswitch/v1alpha1\nkind: Cluster\nspec:\n  {spec}\n");
+    let cases = [
+        (cluster("mtu: 100"), "5:3: Cluster: spec.mtu: 100 is not between 576 and 65520"),
+        (
+            cluster("podCIDRs: [10.1.2.3/16]"),
+            "5:14: Cluster: spec.podCIDRs[0]: 10.1.2.3/16 has bits behind its length; did you mean 10.1.0.0/16?",
+        ),
+        (
+            cluster("podCIDRs: [10.1.0.0/16, 10.2.0.0/16]"),
+            "5:27: Cluster: spec.podCIDRs[1]: there is one of this family already",
+        ),
+        (
+            cluster("segments: [{name: a, cidrs: [10.0.0.0/8]}, {name: b, cidrs: [10.1.0.0/16]}]"),
+            "5:64: Cluster: spec.segments[1].cidrs[0]: 10.1.0.0/16 overlaps with 10.0.0.0/8 of the segment a",
+        ),
+        (
+            cluster(
+                "segments: [{name: a, cidrs: [10.1.0.0/24]}]\n  hosts: [{name: h, addresses: [10.1.0.1]}]",
+            ),
+            "6:33: Cluster: spec.hosts[0].addresses[0]: 10.1.0.1 is the router's own address on a",
+        ),
+        (
+            cluster("hosts: [{name: h, segment: x, addresses: [10.1.0.1]}]"),
+            "5:21: Cluster: spec.hosts[0].segment: there is no segment \"x\"; there are underlay",
+        ),
+        (
+            node("a", "spec: {podCIDR: 10.0.0.0}"),
+            "5:8: Node a: spec.podCIDR: \"10.0.0.0\" is no prefix; write it as 10.244.0.0/24 or fd00:10:244::/64",
+        ),
+        (
+            node("a", "status: {addresses: [{type: InternalIP, address: 10.9.9.9}]}"),
+            "5:41: Node a: status.addresses[0].address: 10.9.9.9 belongs to no segment of the underlay",
+        ),
+        (
+            [node("a", "spec: {podCIDR: 10.0.0.0/24}"), node("b", "spec: {podCIDR: 10.0.0.128/25}")].concat(),
+            "10:8: Node b: spec.podCIDR: 10.0.0.128/25 overlaps with 10.0.0.0/24 of the node a",
+        ),
+        (
+            pod("p", ", nodeName: x"),
+            "5:33: Pod default/p: spec.nodeName: there is no node \"x\"; there are node-1; add a Node object for others",
+        ),
+        (
+            pod("p", ", hostNetwork: true"),
+            "5:33: Pod default/p: spec.hostNetwork: is not supported: to share a node's addresses, use `vswitch exec node/NAME`",
+        ),
+        (
+            pod("P_1", ""),
+            "4:12: Pod default/P_1: metadata.name: \"P_1\" must be 1 to 63 lower case letters, digits and `-`, and begin and end with none",
+        ),
+        (
+            pod("p", "").replace("name: c}", "name: c, ports: [{containerPort: 70000}]}"),
+            "5:40: Pod default/p: spec.containers[0].ports[0].containerPort: 70000 is not between 1 and 65535",
+        ),
+        (
+            pod("p", "") + "status: {podIP: 10.244.0.1}\n",
+            "6:10: Pod default/p: status.podIP: 10.244.0.1 is the router's own address on node-1",
+        ),
+        (
+            [pod("p", "") + "status: {podIP: 10.244.0.9}\n", pod("q", "") + "status: {podIP: 10.244.0.9}\n"]
+                .concat(),
+            "12:10: Pod default/q: status.podIP: 10.244.0.9 belongs to the pod default/p already",
+        ),
+        (
+            pod("p", ", nodeSelector: {disk: ssd}"),
+            "5:33: Pod default/p: spec.nodeSelector: no node has the labels that it selects",
+        ),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(faults(&text), [format!("lab.yaml:{expected}")], "{text}");
+    }
+}
+
+#[test]
+fn pools_run_dry_with_a_word() {
+    let text = format!(
+        "---\napiVersion: vswitch/v1alpha1\nkind: Cluster\nspec: {{podCIDRs: [10.0.0.0/24]}}\n{}{}",
+        node("a", ""),
+        node("b", "")
+    );
+    assert_eq!(
+        faults(&text),
+        ["lab.yaml:11:1: Node b: no /24 of 10.0.0.0/24 is left for its pods; enlarge the Cluster's podCIDRs"]
+    );
+    let pods: String = (0..6).map(|n| pod(&format!("p{n}"), "")).collect();
+    let text = format!("{}{pods}", node("a", "spec: {podCIDRs: [10.0.0.0/29]}"));
+    let faults = faults(&text);
+    assert_eq!(faults.len(), 1);
+    assert!(
+        faults[0].ends_with("Pod default/p5: no address of 10.0.0.0/29 is left for the pod default/p5 on a"),
+        "{faults:?}"
+    );
+}
+
+#[test]
+fn a_store_survives_its_file() {
+    let store = store(&[node("a", ""), pod("p", "")].concat());
+    let text = String::from_utf8(store.to_manifest().unwrap()).unwrap();
+    let again = Store::from_manifest(text).unwrap();
+    assert!(store.iter().map(|l| &l.object).eq(again.iter().map(|l| &l.object)));
+}

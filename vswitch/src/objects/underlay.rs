@@ -1,0 +1,196 @@
+//! The Cluster object: prefixes, segments, plain machines.
+
+use std::net::IpAddr;
+
+use netstack::addr::IpNet;
+
+use super::allocations::gateway;
+use super::compile::{Compiler, LABEL, is_label};
+use crate::cluster::{Host, UnderlaySegment};
+use crate::helper::MIN_IPV6_MTU;
+use crate::manifest::{ClusterSpec, HostSpec, Located, Object, SegmentSpec};
+
+pub(super) const DEFAULT_MTU: u16 = 1500;
+/// The smallest that every IPv4 host must take in one piece (RFC 791), and the largest that a TAP carries.
+const MTUS: std::ops::RangeInclusive<u16> = 576..=65520;
+/// Where nodes' pods get their addresses from, as `kind` has it.
+const POD_CIDRS: [&str; 2] = ["10.244.0.0/16", "fd00:10:244::/56"];
+/// The segment that nodes are on when nobody describes one.
+const SEGMENT: (&str, [&str; 2]) = ("underlay", ["192.168.10.0/24", "fd00:192:168:10::/64"]);
+
+impl Compiler<'_> {
+    /// Reads the one Cluster object, or the defaults.
+    pub(super) fn underlay(&mut self) {
+        let mut clusters = self.store.of(|object| match object {
+            Object::Cluster(cluster) => Some(&**cluster),
+            Object::Namespace(_) | Object::Node(_) | Object::Pod(_) | Object::Deployment(_) => None,
+        });
+        let first = clusters.next();
+        let others: Vec<&Located> = clusters.map(|(at, _)| at).collect();
+        for at in others {
+            self.fault(at, "", "there is another Cluster already; one is the most");
+        }
+        let Some((at, cluster)) = first else { return self.default_underlay() };
+        if let Some(name) = &cluster.metadata.name {
+            if !is_label(name) {
+                self.fault(at, "metadata.name", format!("a cluster's name must be {LABEL}"));
+            }
+            self.cluster.name.clone_from(name);
+        }
+        self.frame(at, &cluster.spec);
+        match &cluster.spec.segments {
+            Some(segments) if segments.is_empty() => {
+                self.fault(
+                    at,
+                    "spec.segments",
+                    "one segment at least is needed; without `segments` there is a default",
+                );
+            }
+            Some(segments) => {
+                for (index, segment) in segments.iter().enumerate() {
+                    self.segment(at, &format!("spec.segments[{index}]"), segment);
+                }
+            }
+            None => self.default_segment(),
+        }
+        for (index, host) in cluster.spec.hosts.iter().flatten().enumerate() {
+            self.host(at, &format!("spec.hosts[{index}]"), host);
+        }
+    }
+
+    fn default_underlay(&mut self) {
+        self.pod_cidrs = POD_CIDRS.iter().filter_map(|text| text.parse().ok()).collect();
+        self.default_segment();
+    }
+
+    fn default_segment(&mut self) {
+        let (name, cidrs) = SEGMENT;
+        let cidrs: Vec<IpNet> = cidrs.iter().filter_map(|text| text.parse().ok()).collect();
+        let kept = cidrs.into_iter().filter(|cidr| self.carried(*cidr));
+        let kept: Vec<IpNet> = kept.collect();
+        self.prefixes.extend(kept.iter().map(|cidr| (*cidr, format!("the segment {name}"))));
+        let gateways = kept.into_iter().filter_map(gateway).collect();
+        self.cluster.segments.push(UnderlaySegment { name: name.to_owned(), gateways, external: false });
+    }
+
+    /// Whether links are large enough for this family.
+    fn carried(&self, prefix: IpNet) -> bool {
+        self.cluster.mtu >= MIN_IPV6_MTU || prefix.addr().is_ipv4()
+    }
+
+    /// MTU, pod prefixes, images.
+    fn frame(&mut self, at: &Located, spec: &ClusterSpec) {
+        if let Some(mtu) = spec.mtu {
+            if !MTUS.contains(&mtu) {
+                let message = format!("{mtu} is not between {} and {}", MTUS.start(), MTUS.end());
+                self.fault(at, "spec.mtu", message);
+            }
+            self.cluster.mtu = mtu;
+        }
+        match &spec.pod_cidrs {
+            Some(cidrs) => {
+                for (index, cidr) in cidrs.iter().enumerate() {
+                    let path = format!("spec.podCIDRs[{index}]");
+                    let same = |other: &&IpNet| other.addr().is_ipv4() == cidr.addr().is_ipv4();
+                    if self.pod_cidrs.iter().any(|other| same(&other)) {
+                        self.fault(at, &path, "there is one of this family already");
+                    } else if self.sound(at, &path, *cidr) {
+                        self.pod_cidrs.push(*cidr);
+                    }
+                }
+            }
+            None => self.pod_cidrs = POD_CIDRS.iter().filter_map(|text| text.parse().ok()).collect(),
+        }
+        let mtu = self.cluster.mtu;
+        self.pod_cidrs.retain(|cidr| mtu >= MIN_IPV6_MTU || cidr.addr().is_ipv4());
+        for (image, command) in spec.images.iter().flatten() {
+            if command.is_empty() {
+                self.fault(at, "spec.images", format!("the command for {image:?} is empty"));
+            }
+            self.cluster.images.insert(image.clone(), command.clone());
+        }
+    }
+
+    fn segment(&mut self, at: &Located, path: &str, segment: &SegmentSpec) {
+        let name = &segment.name;
+        if !is_label(name) {
+            self.fault(at, &format!("{path}.name"), format!("a segment's name must be {LABEL}"));
+        }
+        if self.cluster.segments.iter().any(|other| other.name == *name) {
+            self.fault(at, &format!("{path}.name"), format!("there is a segment {name} already"));
+        }
+        if segment.cidrs.is_empty() {
+            self.fault(at, &format!("{path}.cidrs"), "one prefix at least is needed");
+        }
+        let mut gateways = Vec::new();
+        for (index, cidr) in segment.cidrs.iter().enumerate() {
+            let path = format!("{path}.cidrs[{index}]");
+            if !self.sound(at, &path, *cidr) {
+                continue;
+            }
+            if !self.carried(*cidr) {
+                let message = format!(
+                    "an MTU of {} is too small for IPv6, which needs {MIN_IPV6_MTU}",
+                    self.cluster.mtu
+                );
+                self.fault(at, &path, message);
+            }
+            self.claim_prefix(at, &path, *cidr, format!("the segment {name}"));
+            gateways.extend(gateway(*cidr));
+        }
+        self.cluster.segments.push(UnderlaySegment {
+            name: name.clone(),
+            gateways,
+            external: segment.external,
+        });
+    }
+
+    fn host(&mut self, at: &Located, path: &str, host: &HostSpec) {
+        let name = &host.name;
+        if !is_label(name) {
+            self.fault(at, &format!("{path}.name"), format!("a host's name must be {LABEL}"));
+        }
+        if self.cluster.hosts.iter().any(|other| other.name == *name) {
+            self.fault(at, &format!("{path}.name"), format!("there is a host {name} already"));
+        }
+        if host.addresses.is_empty() {
+            self.fault(at, &format!("{path}.addresses"), "one address at least is needed");
+        }
+        let mut segment = host.segment.clone();
+        if let Some(wanted) = &segment
+            && !self.cluster.segments.iter().any(|s| s.name == *wanted)
+        {
+            let known: Vec<&str> = self.cluster.segments.iter().map(|s| s.name.as_str()).collect();
+            let message = format!("there is no segment {wanted:?}; there are {}", known.join(", "));
+            return self.fault(at, &format!("{path}.segment"), message);
+        }
+        for (index, address) in host.addresses.iter().enumerate() {
+            let path = format!("{path}.addresses[{index}]");
+            self.on_segment(at, &path, *address, &mut segment);
+            self.claim(at, &path, *address, &format!("the host {name}"));
+        }
+        let Some(segment) = segment else { return };
+        self.cluster.hosts.push(Host { name: name.clone(), segment, addresses: host.addresses.clone() });
+    }
+
+    /// Whether an address belongs to `segment`; if that is not known yet, it is from here on.
+    pub(super) fn on_segment(
+        &mut self,
+        at: &Located,
+        path: &str,
+        address: IpAddr,
+        segment: &mut Option<String>,
+    ) {
+        let contains = |s: &&UnderlaySegment| s.gateways.iter().any(|gateway| gateway.contains(&address));
+        let Some(found) = self.cluster.segments.iter().find(contains).map(|s| s.name.clone()) else {
+            return self.fault(at, path, format!("{address} belongs to no segment of the underlay"));
+        };
+        match segment {
+            Some(other) if *other != found => {
+                let message = format!("{address} belongs to the segment {found}, not to {other}");
+                self.fault(at, path, message);
+            }
+            _ => *segment = Some(found),
+        }
+    }
+}
