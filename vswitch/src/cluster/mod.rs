@@ -1,9 +1,11 @@
 //! The cluster as a model: nodes, pods, plain hosts and the segments that join them. Nothing here touches the system.
 
 mod builtin;
+mod numbers;
 mod wire;
 
 pub use builtin::builtin;
+pub use numbers::PortNumbers;
 pub use wire::{Attachment, Endpoint, SwitchPlan, UNDERLAY, Wiring, wire};
 
 use std::collections::BTreeMap;
@@ -18,7 +20,7 @@ use netstack::addr::{IpNet, MacAddr};
 use crate::helper::MIN_IPV6_MTU;
 
 /// A whole cluster.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Default)]
 pub struct Cluster {
     /// Prefix of every namespace's name.
     pub name: String,
@@ -241,7 +243,7 @@ mod tests {
         cluster.set_mtu(1280);
         assert_eq!((cluster.mtu, &cluster.pods), (1280, &builtin("lab").pods));
         cluster.set_mtu(576);
-        let wiring = wire(&cluster);
+        let wiring = wire(&cluster, &mut PortNumbers::default());
         assert_eq!(wiring.endpoints.len(), 6);
         for endpoint in &wiring.endpoints {
             assert_eq!((endpoint.mtu, endpoint.gateway_v6), (576, None), "{}", endpoint.place);

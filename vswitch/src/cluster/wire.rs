@@ -2,8 +2,11 @@
 //!
 //! A node is a switch with a pod bridge, an uplink and a node-local port; the underlay is one more switch, with a
 //! segment per rack and a port per node and plain machine. Routes are the same everywhere: a pod's address is reached
-//! through the node that it lives on, and is never translated.
+//! through the node that it lives on, and is never translated. A pod that lives on another node than the one whose prefix
+//! its address is of has a route of its own everywhere. The pods' gateway has one MAC address on all nodes, so that a pod
+//! that moves finds it where it knew it.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netstack::addr::{IpNet, MacAddr, PortId, SegmentId};
@@ -13,7 +16,7 @@ use netstack::config::{
 };
 use netstack::offload::OffloadFeatures;
 
-use super::{Cluster, Node, Place, UnderlaySegment};
+use super::{Cluster, Node, Place, Pod, PortNumbers, UnderlaySegment};
 
 /// The name of the switch between the nodes.
 pub const UNDERLAY: &str = "underlay";
@@ -26,7 +29,7 @@ const LOCAL: SegmentId = SegmentId(1);
 const PODS: SegmentId = SegmentId(2);
 
 /// Everything that has to be set up.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Wiring {
     /// One switch per node, the underlay last.
     pub switches: Vec<SwitchPlan>,
@@ -73,28 +76,30 @@ pub struct Attachment {
     pub port: PortId,
 }
 
-/// Computes the wiring of `cluster`.
-pub fn wire(cluster: &Cluster) -> Wiring {
+/// Computes the wiring of `cluster`. Ports keep the numbers they have in `numbers`.
+pub fn wire(cluster: &Cluster, numbers: &mut PortNumbers) -> Wiring {
     let mut wiring = Wiring { switches: Vec::new(), endpoints: Vec::new() };
     let mut underlay = underlay(cluster);
+    let homes = Homes::of(cluster);
+    let mut pods: BTreeMap<&str, Vec<&Pod>> = BTreeMap::new();
+    for pod in &cluster.pods {
+        pods.entry(&pod.node).or_default().push(pod);
+    }
     for node in &cluster.nodes {
-        let uplink = PortId(u16::try_from(underlay.config.ports.len()).unwrap_or(u16::MAX));
-        let mut plan = node_switch(cluster, node, uplink);
-        underlay.config.ports.push(foreign_port(
-            uplink,
-            &node.name,
-            segment_id(cluster, &node.segment),
-            OffloadFeatures::ALL,
-        ));
-        wiring.endpoints.push(node_local(cluster, node, &mut plan));
-        for pod in cluster.pods.iter().filter(|p| p.node == node.name) {
-            wiring.endpoints.push(pod_endpoint(cluster, node, &pod.place(), &pod.addresses, &mut plan));
+        let link = numbers.number(UNDERLAY, &node.name);
+        let uplink = numbers.number(&node.name, "uplink");
+        let mut plan = node_switch(cluster, node, &homes, (uplink, link));
+        let id = segment_id(cluster, &node.segment);
+        underlay.config.ports.push(foreign_port(link, &node.name, id, OffloadFeatures::ALL));
+        wiring.endpoints.push(node_local(cluster, node, numbers, &mut plan));
+        for pod in pods.get(node.name.as_str()).into_iter().flatten() {
+            wiring.endpoints.push(pod_endpoint(cluster, pod, &homes, numbers, &mut plan));
         }
         wiring.switches.push(plan);
     }
     for host in &cluster.hosts {
-        let port = PortId(u16::try_from(underlay.config.ports.len()).unwrap_or(u16::MAX));
         let place = Place::Host(host.name.clone());
+        let port = numbers.number(UNDERLAY, &place.to_string());
         let id = segment_id(cluster, &host.segment);
         underlay.config.ports.push(foreign_port(port, &place.to_string(), id, OffloadFeatures::NONE));
         let gateways =
@@ -102,8 +107,59 @@ pub fn wire(cluster: &Cluster) -> Wiring {
         let attachment = Attachment { switch: UNDERLAY.into(), port };
         wiring.endpoints.push(endpoint(cluster, place, attachment, &host.addresses, gateways));
     }
+    underlay.config.routes.extend(homes.moved.iter().filter_map(|moved| moved.route(cluster, None)));
     wiring.switches.push(underlay);
+    numbers.sweep();
     wiring
+}
+
+/// Which node's prefixes addresses come from, and which pods are elsewhere.
+struct Homes<'a> {
+    /// Every prefix of every node: first address, the router's address, node.
+    prefixes: BTreeMap<IpAddr, (IpNet, &'a Node)>,
+    moved: Vec<Moved<'a>>,
+}
+
+/// An address that is not on the node whose prefix it is of.
+struct Moved<'a> {
+    address: IpAddr,
+    node: &'a Node,
+}
+
+impl<'a> Homes<'a> {
+    fn of(cluster: &'a Cluster) -> Self {
+        let nodes = || cluster.nodes.iter();
+        let prefixes = nodes().flat_map(|n| n.gateways.iter().map(move |g| (g.network(), (*g, n)))).collect();
+        let mut homes = Self { prefixes, moved: Vec::new() };
+        let by_name: BTreeMap<&str, &Node> = nodes().map(|n| (n.name.as_str(), n)).collect();
+        for pod in &cluster.pods {
+            let Some(&node) = by_name.get(pod.node.as_str()) else { continue };
+            let away =
+                |address: &&IpAddr| homes.home(**address).is_some_and(|(_, home)| home.name != node.name);
+            let moved: Vec<Moved<'a>> =
+                pod.addresses.iter().filter(away).map(|&address| Moved { address, node }).collect();
+            homes.moved.extend(moved);
+        }
+        homes
+    }
+
+    fn home(&self, address: IpAddr) -> Option<(IpNet, &'a Node)> {
+        let (_, &(gateway, node)) = self.prefixes.range(..=address).next_back()?;
+        gateway.contains(&address).then_some((gateway, node))
+    }
+}
+
+impl Moved<'_> {
+    /// The route to it on the underlay, or on `other`, a node of the same rack. A node of another rack has its router.
+    fn route(&self, cluster: &Cluster, other: Option<&Node>) -> Option<RouteConfig> {
+        let segment = match other {
+            Some(other) if other.segment != self.node.segment => return None,
+            Some(_) => UPLINK,
+            None => segment_id(cluster, &self.node.segment),
+        };
+        let hop = self.node.addresses.iter().find(|a| a.is_ipv4() == self.address.is_ipv4())?;
+        Some(via(IpNet::from(self.address), segment, *hop))
+    }
 }
 
 fn segment_id(cluster: &Cluster, name: &str) -> SegmentId {
@@ -150,7 +206,12 @@ fn pod_routes(node: &Node, segment: SegmentId) -> impl Iterator<Item = RouteConf
 }
 
 /// A node: uplink, node-local link and pod bridge, routes to the other nodes' pods, everything else to the rack's router.
-fn node_switch(cluster: &Cluster, node: &Node, underlay_port: PortId) -> SwitchPlan {
+fn node_switch(
+    cluster: &Cluster,
+    node: &Node,
+    homes: &Homes<'_>,
+    (uplink, underlay_port): (PortId, PortId),
+) -> SwitchPlan {
     let rack = cluster.segments.iter().find(|s| s.name == node.segment);
     let uplink_addresses: Vec<IpNet> = node
         .addresses
@@ -168,16 +229,24 @@ fn node_switch(cluster: &Cluster, node: &Node, underlay_port: PortId) -> SwitchP
         node_local: true,
     };
     let mut config = Config {
-        ports: vec![foreign_port(PortId(0), "uplink", UPLINK, OffloadFeatures::ALL)],
+        ports: vec![foreign_port(uplink, "uplink", UPLINK, OffloadFeatures::ALL)],
         segments: vec![
             segment(UPLINK, "uplink", cluster.mtu, gateway(mac("uplink"), &uplink_addresses), false),
             segment(LOCAL, "local", cluster.mtu, local, false),
-            segment(PODS, "pods", cluster.mtu, gateway(mac("pod gateway"), &node.gateways), true),
+            segment(PODS, "pods", cluster.mtu, gateway(cluster.mac("pod gateway"), &node.gateways), true),
         ],
         routes: Vec::new(),
     };
     for other in cluster.nodes.iter().filter(|o| o.name != node.name && o.segment == node.segment) {
         config.routes.extend(pod_routes(other, UPLINK));
+    }
+    for moved in &homes.moved {
+        config.routes.extend(if moved.node.name == node.name {
+            let target = RouteTarget::Via(vec![NextHop { segment: PODS, gateway: None }]);
+            Some(RouteConfig { prefix: IpNet::from(moved.address), target })
+        } else {
+            moved.route(cluster, Some(node))
+        });
     }
     for router in rack.map_or(&[][..], |r| &r.gateways) {
         let everything = match router {
@@ -186,7 +255,7 @@ fn node_switch(cluster: &Cluster, node: &Node, underlay_port: PortId) -> SwitchP
         };
         config.routes.push(via(everything, UPLINK, router.addr()));
     }
-    SwitchPlan { name: node.name.clone(), config, links: vec![(PortId(0), UNDERLAY.into(), underlay_port)] }
+    SwitchPlan { name: node.name.clone(), config, links: vec![(uplink, UNDERLAY.into(), underlay_port)] }
 }
 
 fn prefix_len(segment: &UnderlaySegment, address: IpAddr) -> Option<u8> {
@@ -194,9 +263,10 @@ fn prefix_len(segment: &UnderlaySegment, address: IpAddr) -> Option<u8> {
 }
 
 /// The node's own namespace: it shares the node's addresses, as host routes behind the switch.
-fn node_local(cluster: &Cluster, node: &Node, plan: &mut SwitchPlan) -> Endpoint {
+fn node_local(cluster: &Cluster, node: &Node, numbers: &mut PortNumbers, plan: &mut SwitchPlan) -> Endpoint {
     let place = Place::Node(node.name.clone());
-    let attachment = Attachment { switch: node.name.clone(), port: next_port(plan) };
+    let port = numbers.number(&node.name, &place.to_string());
+    let attachment = Attachment { switch: node.name.clone(), port };
     let local = cluster.mac(&format!("node {} local gateway", node.name));
     let mac = cluster.mac(&place.to_string());
     plan.config.ports.push(managed_port(attachment.port, &place, LOCAL, mac, &node.addresses));
@@ -211,16 +281,20 @@ fn node_local(cluster: &Cluster, node: &Node, plan: &mut SwitchPlan) -> Endpoint
     }
 }
 
+/// A pod. It sees the prefixes its addresses are of, and their routers, wherever it is.
 fn pod_endpoint(
     cluster: &Cluster,
-    node: &Node,
-    place: &Place,
-    addresses: &[IpAddr],
+    pod: &Pod,
+    homes: &Homes<'_>,
+    numbers: &mut PortNumbers,
     plan: &mut SwitchPlan,
 ) -> Endpoint {
-    let attachment = Attachment { switch: node.name.clone(), port: next_port(plan) };
-    let endpoint = endpoint(cluster, place.clone(), attachment, addresses, &node.gateways);
-    plan.config.ports.push(managed_port(endpoint.attachment.port, place, PODS, endpoint.mac, addresses));
+    let place = pod.place();
+    let port = numbers.number(&pod.node, &place.to_string());
+    let attachment = Attachment { switch: pod.node.clone(), port };
+    let gateways: Vec<IpNet> = pod.addresses.iter().filter_map(|&a| homes.home(a)).map(|(g, _)| g).collect();
+    let endpoint = endpoint(cluster, place, attachment, &pod.addresses, &gateways);
+    plan.config.ports.push(managed_port(port, &endpoint.place, PODS, endpoint.mac, &pod.addresses));
     endpoint
 }
 
@@ -271,10 +345,6 @@ fn managed_port(
     }
 }
 
-fn next_port(plan: &SwitchPlan) -> PortId {
-    PortId(u16::try_from(plan.config.ports.len()).unwrap_or(u16::MAX))
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::builtin;
@@ -283,7 +353,7 @@ mod tests {
 
     #[test]
     fn the_builtin_cluster_compiles() {
-        let wiring = wire(&builtin("lab"));
+        let wiring = wire(&builtin("lab"), &mut PortNumbers::default());
         assert_eq!(wiring.switches.len(), 3);
         assert_eq!(wiring.endpoints.len(), 6);
         for plan in &wiring.switches {
@@ -293,7 +363,7 @@ mod tests {
 
     #[test]
     fn every_link_has_two_ends_of_the_same_segment() {
-        let wiring = wire(&builtin("lab"));
+        let wiring = wire(&builtin("lab"), &mut PortNumbers::default());
         let by_name = |name: &str| wiring.switches.iter().find(|s| s.name == name).unwrap();
         for plan in &wiring.switches {
             for (own, other, theirs) in &plan.links {
@@ -305,7 +375,7 @@ mod tests {
 
     #[test]
     fn routes_name_the_node_a_pod_lives_on() {
-        let wiring = wire(&builtin("lab"));
+        let wiring = wire(&builtin("lab"), &mut PortNumbers::default());
         let snapshot = Snapshot::compile(wiring.switches[0].config.clone(), None).unwrap();
         let (prefix, target) = snapshot.router().lookup_prefix("10.244.1.2".parse().unwrap()).unwrap();
         assert_eq!(

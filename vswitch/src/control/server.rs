@@ -126,6 +126,7 @@ fn status_of(error: &RuntimeError) -> StatusCode {
         RuntimeError::NoNamespace(_) | RuntimeError::Packet(_) | RuntimeError::NoAddress(_) => {
             StatusCode::BAD_REQUEST
         }
+        RuntimeError::Frame(_) => StatusCode::CONFLICT,
         RuntimeError::Helper(_)
         | RuntimeError::Tap { .. }
         | RuntimeError::Config { .. }

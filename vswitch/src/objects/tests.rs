@@ -36,7 +36,7 @@ fn one_pod_alone_is_a_cluster() {
     assert_eq!(addresses(&cluster.nodes[0].addresses), ["192.168.10.2", "fd00:192:168:10::2"]);
     assert_eq!(cluster.nodes[0].gateways[1].to_string(), "fd00:10:244::1/64");
     assert_eq!(allocations.pods["default/web"].node, "node-1");
-    for plan in &crate::cluster::wire(&cluster).switches {
+    for plan in &crate::cluster::wire(&cluster, &mut crate::cluster::PortNumbers::default()).switches {
         netstack::config::Snapshot::compile(plan.config.clone(), None).unwrap();
     }
 }

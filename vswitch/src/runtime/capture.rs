@@ -228,7 +228,7 @@ impl Runtime {
     fn named_ports(&self, what: &str) -> Result<Vec<(String, EngineId, PortId)>, RuntimeError> {
         let place = what.parse::<Place>().ok();
         let mut found = Vec::new();
-        for (name, &id) in &self.switches {
+        for (name, &id) in &self.switches() {
             let ports = self.with_switch(name, |switch: &mut Switch| {
                 let ports = switch.snapshot().ports().map(|p| (p.name().to_owned(), p.id()));
                 ports.collect::<Vec<_>>()

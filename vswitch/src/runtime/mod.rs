@@ -2,6 +2,7 @@
 //! plane may ask of both.
 
 mod capture;
+mod fabric;
 mod packet;
 mod station;
 mod trace;
@@ -9,6 +10,7 @@ mod views;
 mod watch;
 
 pub use capture::{Capture, CaptureError};
+pub use fabric::Applied;
 pub use packet::{Kind, PacketSpec, PacketSpecError};
 pub use station::Exchange;
 
@@ -19,20 +21,19 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use netstack::addr::PortId;
-use netstack::config::{ConfigErrors, Limits, Snapshot};
-use netstack::device::Device;
-use netstack::device::memory::{self, MemoryOptions};
-use netstack::device::tap::{self, Tap};
+use netstack::config::ConfigErrors;
+use netstack::device::tap;
 use netstack::driver::{Clock, Driver, DriverEvent, DriverHandle, EngineId, Stopped};
-use netstack::frame::{Depot, FramePool, OffloadFeatures};
+use netstack::frame::{Depot, OffloadFeatures};
 use netstack::seed::Seed;
 use netstack::switch::Switch;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
+use self::fabric::Fabric;
 use self::station::Station;
-use crate::cluster::{Cluster, Endpoint, Place, SwitchPlan, Wiring, wire};
+use crate::cluster::{Cluster, Endpoint, Place};
 use crate::control::api::EventView;
-use crate::helper::{DOCTOR_KNOWS, Helper, HelperError, HelperOptions, Namespace, NamespaceSpec, Offload};
+use crate::helper::{DOCTOR_KNOWS, Helper, HelperError, HelperOptions, Namespace};
 use crate::probe::Report;
 use crate::state::StatePaths;
 
@@ -99,6 +100,11 @@ pub enum RuntimeError {
         /// What.
         reason: String,
     },
+    /// The wanted cluster differs in what cannot change while it runs.
+    #[error(
+        "the {0} of a cluster cannot change while it runs; end it with `vswitch down` and start it again"
+    )]
+    Frame(&'static str),
     /// The operating system refused.
     #[error("cannot set up the data path: {0}")]
     Io(#[from] io::Error),
@@ -125,18 +131,26 @@ struct Placed {
     endpoint: Endpoint,
     namespace: Option<Namespace>,
     station: Option<EngineId>,
+    /// What its device takes over.
+    offload: OffloadFeatures,
 }
 
 /// A running cluster. Dropping it stops the data path; [`Runtime::stop`] also removes the namespaces and says what could
 /// not be removed.
 #[derive(Debug)]
 pub struct Runtime {
-    cluster: Cluster,
+    /// Held during a change, so that there is one at a time.
+    changing: Mutex<()>,
+    fabric: RwLock<Fabric>,
     handle: DriverHandle,
     thread: Mutex<Option<JoinHandle<io::Result<()>>>>,
     clock: Clock,
-    switches: BTreeMap<String, EngineId>,
-    places: BTreeMap<Place, Placed>,
+    depot: Arc<Depot>,
+    seed: Seed,
+    /// Whether end stations are namespaces, not in-process.
+    in_namespaces: bool,
+    offload: bool,
+    plain: Vec<Place>,
     helper: Mutex<Option<Helper>>,
     state: StatePaths,
     /// Why memory links are used although TAPs were wanted.
@@ -152,66 +166,73 @@ struct Log {
     ended: watch::Ended,
 }
 
-/// An end station's device, and the namespace it leads into.
-type Plugged = (Endpoint, Option<Namespace>, Option<Tap>);
-
 impl Runtime {
     /// Starts `cluster`: namespaces first, then the switches, all ports open at once.
     ///
     /// # Errors
     /// What failed; everything made until then has been removed again.
     pub fn start(cluster: Cluster, options: &Options) -> Result<Self, RuntimeError> {
-        let wiring = wire(&cluster);
-        let (helper, plugged, fallback) = match options.mode {
-            Mode::Memory => (None, in_memory(&wiring), None),
-            Mode::Tap => {
-                let (helper, plugged) = in_namespaces(&cluster, &wiring, options)?;
-                (Some(helper), plugged, None)
-            }
-            Mode::Auto => match in_namespaces(&cluster, &wiring, options) {
-                Ok((helper, plugged)) => (Some(helper), plugged, None),
+        if options.mode == Mode::Memory {
+            return Self::start_as(cluster, options, None);
+        }
+        let mut start = HelperOptions::new(options.state.clone());
+        start.grace = options.grace;
+        let started = Helper::start(&start)
+            .map_err(RuntimeError::from)
+            .and_then(|helper| Self::start_as(cluster.clone(), options, Some(helper)));
+        match started {
+            Err(error) if options.mode == Mode::Auto => {
+                let mut runtime = Self::start_as(cluster, options, None)?;
                 // Who tells it adds what the doctor knows.
-                Err(error) => (None, in_memory(&wiring), Some(error.to_string().replace(DOCTOR_KNOWS, ""))),
-            },
-        };
+                runtime.fallback = Some(error.to_string().replace(DOCTOR_KNOWS, ""));
+                Ok(runtime)
+            }
+            started => started,
+        }
+    }
+
+    fn start_as(cluster: Cluster, options: &Options, helper: Option<Helper>) -> Result<Self, RuntimeError> {
         let clock = Clock::start();
-        let mut built = Built::default();
-        let mut failure = None;
-        let spawned = Driver::spawn(clock, "data path", |driver| {
-            let result = build(driver, wiring, plugged, &mut built);
-            result.map_err(|error| {
-                failure = Some(error);
-                io::Error::other("see the error kept beside")
-            })
-        });
-        let (handle, thread) = match (spawned, failure) {
-            (Ok(spawned), _) => spawned,
-            (Err(_), Some(error)) => return Err(error),
-            (Err(error), None) => return Err(error.into()),
-        };
-        Ok(Self {
-            cluster,
+        let (handle, thread) = Driver::spawn(clock, "data path", |_| Ok(()))?;
+        let runtime = Self {
+            changing: Mutex::default(),
+            fabric: RwLock::new(Fabric::empty(&cluster.name)),
             handle,
             thread: Mutex::new(Some(thread)),
             clock,
-            switches: built.switches,
-            places: built.places,
+            depot: Depot::new(),
+            seed: fresh_seed()?,
+            in_namespaces: helper.is_some(),
+            offload: options.offload,
+            plain: options.plain.clone(),
             helper: Mutex::new(helper),
             state: options.state.clone(),
-            fallback,
+            fallback: None,
             log: Mutex::default(),
             taps: Mutex::default(),
-        })
+        };
+        match runtime.apply(cluster) {
+            Ok(applied) if applied.problems.is_empty() => Ok(runtime),
+            Ok(applied) => {
+                drop(runtime.stop());
+                Err(io::Error::other(applied.problems.join("; ")).into())
+            }
+            Err(error) => {
+                // The first error is what the user needs to see; what the helper could not undo is in its log.
+                drop(runtime.stop());
+                Err(error)
+            }
+        }
     }
 
-    /// The model it was started from.
-    pub fn cluster(&self) -> &Cluster {
-        &self.cluster
+    /// The model of what stands.
+    pub fn cluster(&self) -> Arc<Cluster> {
+        Arc::clone(&self.fabric.read().cluster)
     }
 
     /// `tap` or `memory`.
     pub fn mode(&self) -> &'static str {
-        if self.places.values().any(|p| p.namespace.is_some()) { "tap" } else { "memory" }
+        if self.in_namespaces { "tap" } else { "memory" }
     }
 
     /// Why memory links are used although TAPs were wanted.
@@ -228,9 +249,23 @@ impl Runtime {
     ///
     /// # Errors
     /// When nobody has that name, or it has no namespace.
-    pub fn namespace(&self, place: &Place) -> Result<&Namespace, RuntimeError> {
-        let placed = self.places.get(place).ok_or_else(|| RuntimeError::UnknownPlace(place.clone()))?;
-        placed.namespace.as_ref().ok_or_else(|| RuntimeError::NoNamespace(place.clone()))
+    pub fn namespace(&self, place: &Place) -> Result<Namespace, RuntimeError> {
+        self.placed(place)?.namespace.clone().ok_or_else(|| RuntimeError::NoNamespace(place.clone()))
+    }
+
+    fn placed(&self, place: &Place) -> Result<Arc<Placed>, RuntimeError> {
+        let placed = self.fabric.read().places.get(place).cloned();
+        placed.ok_or_else(|| RuntimeError::UnknownPlace(place.clone()))
+    }
+
+    /// Everyone, in order.
+    fn all_placed(&self) -> Vec<Arc<Placed>> {
+        self.fabric.read().places.values().cloned().collect()
+    }
+
+    /// The switches by name.
+    fn switches(&self) -> BTreeMap<String, EngineId> {
+        self.fabric.read().switches.clone()
     }
 
     /// Runs `ask` with one switch on the data path's thread, between two batches.
@@ -239,7 +274,8 @@ impl Runtime {
         name: &str,
         ask: impl FnOnce(&mut Switch) -> R + Send + 'static,
     ) -> Result<Option<R>, RuntimeError> {
-        let Some(&id) = self.switches.get(name) else { return Ok(None) };
+        let id = self.fabric.read().switches.get(name).copied();
+        let Some(id) = id else { return Ok(None) };
         Ok(self.handle.call(move |driver| driver.engine_mut::<Switch>(id).map(ask))?)
     }
 
@@ -248,7 +284,7 @@ impl Runtime {
     /// # Errors
     /// What went wrong, in a sentence.
     pub fn exchange(&self, place: &Place, exchange: Exchange, patience: Duration) -> Result<Report, String> {
-        let id = self.places.get(place).and_then(|p| p.station);
+        let id = self.placed(place).ok().and_then(|p| p.station);
         let id = id.ok_or_else(|| format!("{place} is not an in-process pod"))?;
         let begin = move |driver: &mut Driver| {
             let now = driver.clock().now();
@@ -302,13 +338,14 @@ impl Runtime {
         at_seconds: f64,
         gone: &mut BTreeSet<(String, PortId)>,
     ) -> Option<EventView> {
+        let fabric = self.fabric.read();
         let name_of =
-            |id: EngineId| self.switches.iter().find(|(_, e)| **e == id).map(|(name, _)| name.clone());
+            |id: EngineId| fabric.switches.iter().find(|(_, e)| **e == id).map(|(name, _)| name.clone());
         let (switch, text) = match event {
             DriverEvent::DeviceGone { engine, port, error } => {
                 let switch = name_of(engine)?;
                 gone.insert((switch.clone(), port));
-                let place = self
+                let place = fabric
                     .places
                     .values()
                     .find(|p| p.endpoint.attachment.switch == switch && p.endpoint.attachment.port == port);
@@ -347,118 +384,6 @@ impl Runtime {
 impl Drop for Runtime {
     fn drop(&mut self) {
         self.handle.stop();
-    }
-}
-
-fn in_memory(wiring: &Wiring) -> Vec<Plugged> {
-    wiring.endpoints.iter().map(|e| (e.clone(), None, None)).collect()
-}
-
-/// Starts the helper and makes every namespace. Dropping the helper on failure removes what was made.
-fn in_namespaces(
-    cluster: &Cluster,
-    wiring: &Wiring,
-    options: &Options,
-) -> Result<(Helper, Vec<Plugged>), RuntimeError> {
-    let mut start = HelperOptions::new(options.state.clone());
-    start.grace = options.grace;
-    let mut helper = Helper::start(&start)?;
-    let mut plugged = Vec::new();
-    let made = wiring.endpoints.iter().try_for_each(|endpoint| {
-        let offload = options.offload && !options.plain.contains(&endpoint.place);
-        let created = helper.create(&spec(cluster, endpoint, offload))?;
-        let mode = if created.namespace.vnet_hdr { tap::Mode::Offload } else { tap::Mode::Plain };
-        let device = Tap::from_fd(created.tap, mode, usize::from(endpoint.mtu))
-            .map_err(|source| RuntimeError::Tap { place: endpoint.place.clone(), source })?;
-        plugged.push((endpoint.clone(), Some(created.namespace), Some(device)));
-        Ok(())
-    });
-    match made {
-        Ok(()) => Ok((helper, plugged)),
-        Err(error) => {
-            // The first error is what the user needs to see; what the helper could not undo is in its log.
-            drop(helper.shutdown());
-            Err(error)
-        }
-    }
-}
-
-fn spec(cluster: &Cluster, endpoint: &Endpoint, offload: bool) -> NamespaceSpec {
-    let mut spec = NamespaceSpec::new(endpoint.place.netns(&cluster.name), endpoint.mac);
-    spec.hostname = Some(endpoint.place.name().to_owned());
-    spec.addresses.clone_from(&endpoint.addresses);
-    spec.gateway_v4 = endpoint.gateway_v4;
-    spec.gateway_v6 = endpoint.gateway_v6;
-    spec.mtu = endpoint.mtu;
-    spec.offload = if offload { Offload::Auto } else { Offload::Off };
-    spec
-}
-
-#[derive(Default)]
-struct Built {
-    switches: BTreeMap<String, EngineId>,
-    places: BTreeMap<Place, Placed>,
-}
-
-/// Puts switches and devices onto the driver.
-fn build(
-    driver: &mut Driver,
-    wiring: Wiring,
-    plugged: Vec<Plugged>,
-    built: &mut Built,
-) -> Result<(), RuntimeError> {
-    let depot = Depot::new();
-    let seed = fresh_seed()?;
-    let mtu = wiring.endpoints.first().map_or(1500, |e| usize::from(e.mtu));
-    let mut plans = wiring.switches;
-    for (endpoint, _, tap) in &plugged {
-        set_offload(&mut plans, endpoint, tap.as_ref().map_or(OffloadFeatures::NONE, Device::offload));
-    }
-    for plan in &plans {
-        let pool = FramePool::with_depot(Arc::clone(&depot));
-        let mut switch = Switch::new(Limits::default(), &seed, pool);
-        let snapshot = Snapshot::compile(plan.config.clone(), None)
-            .map_err(|source| RuntimeError::Config { switch: plan.name.clone(), source })?;
-        switch.install(snapshot);
-        built.switches.insert(plan.name.clone(), driver.add_engine(Box::new(switch)));
-    }
-    for plan in &plans {
-        for (own, other, theirs) in &plan.links {
-            let (near, far) =
-                memory::pair(LINK_BATCHES, MemoryOptions { mtu, offload: OffloadFeatures::ALL })?;
-            driver.attach(built.switches[&plan.name], *own, Box::new(near))?;
-            driver.attach(built.switches[other], *theirs, Box::new(far))?;
-        }
-    }
-    for (endpoint, namespace, tap) in plugged {
-        let switch = built.switches[&endpoint.attachment.switch];
-        let mut station = None;
-        let device: Box<dyn Device> = match tap {
-            Some(tap) => Box::new(tap),
-            None => {
-                let (near, far) =
-                    memory::pair(LINK_BATCHES, MemoryOptions { mtu, offload: OffloadFeatures::NONE })?;
-                let host = Station::new(&endpoint, &seed)
-                    .map_err(|reason| RuntimeError::Station { place: endpoint.place.clone(), reason })?;
-                let id = driver.add_engine(Box::new(host));
-                driver.attach(id, PortId(0), Box::new(far))?;
-                station = Some(id);
-                Box::new(near)
-            }
-        };
-        driver.attach(switch, endpoint.attachment.port, device)?;
-        built.places.insert(endpoint.place.clone(), Placed { endpoint, namespace, station });
-    }
-    Ok(())
-}
-
-fn set_offload(plans: &mut [SwitchPlan], endpoint: &Endpoint, offload: OffloadFeatures) {
-    let port = plans
-        .iter_mut()
-        .find(|p| p.name == endpoint.attachment.switch)
-        .and_then(|p| p.config.ports.iter_mut().find(|p| p.id == endpoint.attachment.port));
-    if let Some(port) = port {
-        port.offload = offload;
     }
 }
 

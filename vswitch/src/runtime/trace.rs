@@ -2,13 +2,14 @@
 //! handed to the next.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use netstack::addr::{MacAddr, PortId};
 use netstack::switch::{Switch, Trace};
 
 use super::{PacketSpec, Runtime, RuntimeError};
-use crate::cluster::{Place, wire};
+use crate::cluster::Place;
 use crate::control::api::{TraceHop, TraceView};
 
 /// More switches than this on one way is a loop.
@@ -32,7 +33,7 @@ impl Runtime {
     /// When `from` does not exist or has no address of the packet's family.
     pub fn trace(&self, from: &Place, packet: &PacketSpec) -> Result<TraceView, RuntimeError> {
         let first = self.first_frame(from, packet)?;
-        let wiring = wire(&self.cluster);
+        let wiring = Arc::clone(&self.fabric.read().wiring);
         let link = |switch: &str, port: PortId| {
             wiring.switches.iter().find_map(|plan| {
                 plan.links.iter().find_map(|(own, other, theirs)| {
@@ -69,10 +70,11 @@ impl Runtime {
         Ok(view)
     }
 
-    fn behind(&self, switch: &str, port: PortId) -> Option<&Place> {
-        let at =
-            |p: &&super::Placed| p.endpoint.attachment.switch == switch && p.endpoint.attachment.port == port;
-        self.places.values().find(at).map(|p| &p.endpoint.place)
+    fn behind(&self, switch: &str, port: PortId) -> Option<Place> {
+        let at = |p: &&Arc<super::Placed>| {
+            p.endpoint.attachment.switch == switch && p.endpoint.attachment.port == port
+        };
+        self.all_placed().iter().find(at).map(|p| p.endpoint.place.clone())
     }
 
     /// Asks a switch for its reasons. Where the frame would wait for a neighbour, that neighbour is asked for, as the
@@ -107,7 +109,7 @@ impl Runtime {
     /// The packet as the sender's own stack would put it on its link: to a station of its segment directly, else to the
     /// gateway.
     fn first_frame(&self, from: &Place, packet: &PacketSpec) -> Result<Arriving, RuntimeError> {
-        let placed = self.places.get(from).ok_or_else(|| RuntimeError::UnknownPlace(from.clone()))?;
+        let placed = self.placed(from)?;
         let attachment = placed.endpoint.attachment.clone();
         let (port, destination) = (attachment.port, packet.destination);
         let on_link = placed

@@ -20,7 +20,7 @@ impl Runtime {
         ask: impl Fn(&str, &mut Switch, Duration) -> Vec<T> + Send + Clone + 'static,
     ) -> Result<Vec<T>, RuntimeError> {
         let mut all = Vec::new();
-        for name in self.switches.keys() {
+        for name in self.switches().keys() {
             let (ask, name_there, now) = (ask.clone(), name.clone(), self.now());
             all.extend(
                 self.with_switch(name, move |switch| ask(&name_there, switch, now))?.unwrap_or_default(),
@@ -31,8 +31,8 @@ impl Runtime {
 
     /// Everyone with an address.
     pub fn places(&self) -> Vec<PlaceView> {
-        self.places
-            .values()
+        self.all_placed()
+            .iter()
             .map(|p| PlaceView {
                 place: p.endpoint.place.to_string(),
                 addresses: p.endpoint.addresses.iter().map(netstack::addr::IpNet::addr).collect(),
@@ -190,7 +190,7 @@ impl Runtime {
 
     /// Frames that devices refused because their own queue was full.
     fn refused(&self) -> Result<Vec<DropView>, RuntimeError> {
-        let switches = self.switches.clone();
+        let switches = self.switches();
         Ok(self.handle.call(move |driver| {
             let mut rows = Vec::new();
             for (name, id) in switches {

@@ -11,6 +11,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
+use std::sync::Arc;
 
 use netstack::addr::PortId;
 
@@ -25,7 +26,8 @@ impl Runtime {
     /// Looks after every pod and the helper, and removes what is left of those that have ended.
     pub(super) fn notice_ends(&self) -> Vec<End> {
         // Pods first: when they ended because the helper did, the helper is seen to have ended too.
-        let ended: Vec<&Placed> = self.places.values().filter(|p| self.has_just_ended(p)).collect();
+        let ended: Vec<Arc<Placed>> =
+            self.all_placed().into_iter().filter(|p| self.has_just_ended(p)).collect();
         let Some(mut guard) = self.helper.try_lock() else { return Vec::new() };
         let Some(helper) = guard.as_mut() else { return Vec::new() };
         if helper.has_ended() {
@@ -33,7 +35,7 @@ impl Runtime {
             drop(guard);
             return self.bury_all(helper);
         }
-        ended.into_iter().filter_map(|placed| self.bury(helper, placed)).collect()
+        ended.iter().filter_map(|placed| self.bury(helper, placed)).collect()
     }
 
     fn has_just_ended(&self, placed: &Placed) -> bool {
@@ -65,7 +67,7 @@ impl Runtime {
     fn bury_all(&self, helper: Option<Helper>) -> Vec<End> {
         // Collects the process; that it is gone is known.
         drop(helper.map(Helper::shutdown));
-        for placed in self.places.values().filter(|p| p.namespace.is_some()) {
+        for placed in self.all_placed().iter().filter(|p| p.namespace.is_some()) {
             self.mark_ended(placed);
         }
         let mut text = "the helper has ended, and every pod with it; `vswitch down` ends the rest".to_owned();
@@ -88,7 +90,7 @@ impl Runtime {
     fn mark_ended(&self, placed: &Placed) -> bool {
         let (place, attachment) = (placed.endpoint.place.clone(), &placed.endpoint.attachment);
         let key: (String, PortId) = (attachment.switch.clone(), attachment.port);
-        if let Some(&engine) = self.switches.get(&attachment.switch) {
+        if let Some(&engine) = self.switches().get(&attachment.switch) {
             let port = attachment.port;
             // When the data path has stopped there is no device either.
             let _ = self.handle.call(move |driver| drop(driver.detach(engine, port)));
