@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::cluster::{Place, builtin};
+use crate::cluster::Place;
 use crate::control::table;
 use crate::helper::exec::Enter;
+use crate::objects::builtin;
 use crate::probe::{PORT, Report};
 use crate::runtime::{Exchange, Kind, Mode, Options as RuntimeOptions, PacketSpec, Runtime, RuntimeError};
 use crate::state::StateDir;

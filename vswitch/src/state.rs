@@ -55,6 +55,11 @@ impl StatePaths {
         self.root.join("helper.log")
     }
 
+    /// What the user wants: every object, and what was given out for it.
+    pub fn desired(&self) -> PathBuf {
+        self.root.join("desired.json")
+    }
+
     /// One record per namespace the helper made or was about to make.
     pub fn namespaces(&self) -> PathBuf {
         self.root.join("namespaces")

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Background, Cluster, ready};
+use common::{Background, Cluster, ready, with_idle_pods};
 use serde_json::Value;
 
 /// A conversation: who asks, whom, and at which IPv4 and IPv6 address.
@@ -206,19 +206,19 @@ fn intact_at(mtu: &str) {
     }
     // Of every kind one end finishes its own frames and one does not.
     let plain = ["alpha", "idle-0", "gamma"];
-    let mut arguments = vec!["--mtu", mtu, "--idle-pods", "2"];
+    let mut arguments = vec!["--mtu", mtu];
     arguments.extend(plain.iter().flat_map(|place| ["--no-offload-for", place]));
-    let cluster = Cluster::up(&format!("mtu{mtu}"), &arguments);
+    let cluster = Cluster::of(&format!("mtu{mtu}"), &with_idle_pods(2), &arguments);
     for port in cluster.get("ports") {
         let name = port["port"].as_str().unwrap();
         let offloads = !port["offload"].as_array().unwrap().is_empty();
         assert_eq!(offloads, !plain.iter().any(|p| name == format!("default/{p}")), "{name}");
     }
     let ends: [Pair; 10] = [
-        ("alpha", "idle-0", ["10.244.0.16", "fd00:10:244::10"]),
+        ("alpha", "idle-0", ["10.244.0.4", "fd00:10:244::4"]),
         ("alpha", "beta", BETA),
         ("beta", "alpha", ALPHA),
-        ("beta", "idle-1", ["10.244.0.17", "fd00:10:244::11"]),
+        ("beta", "idle-1", ["10.244.0.5", "fd00:10:244::5"]),
         ("alpha", "gamma", GAMMA),
         ("alpha", "node/node-2", NODE_2),
         ("beta", "gamma", GAMMA),

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod ask;
+mod manifests;
 mod run;
 
 use std::io::{self, IsTerminal as _, Write as _};
@@ -32,8 +33,16 @@ struct Arguments {
 enum Verb {
     /// Run the built-in two-node cluster, drive real traffic through it, say what happened, and exit
     Demo(Demo),
-    /// Run the built-in cluster in the foreground until Ctrl-C or `vswitch down`
+    /// Run a cluster in the foreground until Ctrl-C or `vswitch down`: that of the manifests, or the built-in one
+    #[command(after_help = "Example: vswitch up -f examples/lab")]
     Up(Up),
+    /// Add and change objects of the running cluster
+    #[command(after_help = "Example: vswitch apply -f web.yaml")]
+    Apply(Manifests),
+    /// Remove objects from the running cluster, by their names in manifests
+    Delete(Manifests),
+    /// Say what is wrong with manifests, without a cluster
+    Check(Manifests),
     /// Stop the running cluster; also clears up after one that was killed
     Down,
     /// Run a command in a pod's namespace (also node/NAME, host/NAME)
@@ -80,22 +89,40 @@ struct Demo {
     mib: u64,
 }
 
+/// Manifests and how to read them.
+#[derive(Debug, Args)]
+struct Manifests {
+    /// A file of Kubernetes objects in YAML or JSON, a directory of such files, or `-` for standard input; may be repeated
+    #[arg(short, long = "file", required = true, value_name = "FILE|DIR|-")]
+    files: Vec<PathBuf>,
+    /// Warn of fields that do not exist instead of refusing them
+    #[arg(long)]
+    lenient: bool,
+}
+
 #[derive(Debug, Args)]
 struct Up {
-    #[command(flatten)]
-    fabric: Fabric,
+    /// A file of Kubernetes objects in YAML or JSON, a directory of such files, or `-` for standard input; may be repeated
+    #[arg(short, long = "file", value_name = "FILE|DIR|-")]
+    files: Vec<PathBuf>,
+    /// Warn of fields that do not exist instead of refusing them
+    #[arg(long)]
+    lenient: bool,
+    /// The largest IP packet on every link, in octets, whatever the manifests say; below 1280 there is no IPv6
+    #[arg(long, value_parser = clap::value_parser!(u16).range(576..=65520))]
+    mtu: Option<u16>,
+    /// Finish every frame in software instead of passing super-frames and unfinished checksums between TAPs
+    #[arg(long)]
+    no_offload: bool,
     /// What pods must be made of; without it TAPs if the machine allows them, else memory
     #[arg(long, value_name = "WHAT")]
     require: Option<Require>,
-    /// The cluster's name, which begins the names of its namespaces
+    /// The cluster's name, which begins the names of its namespaces, unless a Cluster object has one
     #[arg(long, default_value = "lab")]
     name: String,
     /// Finish frames in software at this place alone: POD, NAMESPACE/POD, node/NAME or host/NAME; may be repeated
     #[arg(long, value_name = "PLACE", hide = true)]
     no_offload_for: Vec<crate::cluster::Place>,
-    /// As many pods more, on node-1
-    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=200))]
-    idle_pods: u16,
     /// How long pods outlive a vswitch that was killed, so that a later one can clear up in order, in milliseconds
     #[arg(long, hide = true, value_name = "MILLISECONDS", default_value_t = default_grace_ms())]
     grace_ms: u64,
@@ -233,6 +260,9 @@ fn dispatch(verb: Verb, state: StatePaths) -> Result<ExitCode, Failure> {
             demo::run(&options, &mut io::stdout().lock())
         }
         Verb::Up(up) => run::up(&up, &state),
+        Verb::Apply(what) => manifests::apply(&client(), &what, "/v1/apply"),
+        Verb::Delete(what) => manifests::apply(&client(), &what, "/v1/delete"),
+        Verb::Check(what) => manifests::check(&what),
         Verb::Down => run::down(&client(), &state),
         Verb::Exec(exec) => ask::exec(&client(), &exec),
         Verb::Get(get) => ask::get(&client(), &get),
@@ -259,6 +289,11 @@ fn doctor(output: &Output) -> Result<ExitCode, Failure> {
     };
     io::stdout().write_all(text.as_bytes())?;
     Ok(if crate::doctor::all_usable(&checks) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What is not quite right, on standard error.
+fn tell_warnings(warnings: &[impl std::fmt::Display]) -> io::Result<()> {
+    warnings.iter().try_for_each(|warning| writeln!(io::stderr(), "warning: {warning}"))
 }
 
 fn run_probe(probe: &Probe) -> Result<ExitCode, Failure> {

@@ -1,7 +1,6 @@
 //! `up` and `down`.
 
 use std::io::{self, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,13 +8,15 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
-use super::{Failure, Up, mode};
-use crate::cluster::{Cluster, Labels, Pod, builtin};
+use super::{Failure, Up, manifests, mode, tell_warnings};
 use crate::control::api::Status;
 use crate::control::client::{Client, ClientError};
+use crate::control::plane::{Desired, Frame, Plane};
 use crate::control::server;
 use crate::helper::Helper;
-use crate::runtime::{Options, Runtime};
+use crate::manifest::{Strictness, load};
+use crate::objects::{Store, builtin_source};
+use crate::runtime::Options;
 use crate::state::{StateDir, StatePaths};
 
 /// How long `down` waits for the other side to end.
@@ -25,12 +26,10 @@ pub(super) fn up(up: &Up, state: &StatePaths) -> Result<ExitCode, Failure> {
     let directory = StateDir::open(state.root())?;
     let mut out = io::stdout();
     report_reclaimed(directory.paths(), &mut out)?;
-    let mut cluster = builtin(&up.name);
-    add_idle_pods(&mut cluster, up.idle_pods);
-    cluster.set_mtu(up.fabric.mtu);
+    let desired = desired(up, directory.paths(), &mut out)?;
     let options = Options {
         mode: mode(up.require),
-        offload: !up.fabric.no_offload,
+        offload: !up.no_offload,
         plain: up.no_offload_for.clone(),
         state: directory.paths().clone(),
         grace: Duration::from_millis(up.grace_ms),
@@ -38,14 +37,18 @@ pub(super) fn up(up: &Up, state: &StatePaths) -> Result<ExitCode, Failure> {
     let executor = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Before anything is made, so that a signal from here on ends in order.
     let stop = executor.block_on(async { stop_on_signal() })?;
-    let runtime = Arc::new(Runtime::start(cluster, &options)?);
+    let frame = Frame { name: up.name.clone(), mtu: up.mtu };
+    let (plane, warnings) = Plane::start(desired, frame, &options)?;
+    tell_warnings(&warnings)?;
+    let plane = Arc::new(plane);
+    let runtime = plane.runtime();
     if let Some(reason) = runtime.fallback() {
         writeln!(out, "pods are in-process on memory links, because TAPs cannot be used: {reason}")?;
         writeln!(out, "`vswitch doctor` says what to do")?;
     }
-    let served = executor.block_on(serve(&runtime, directory.paths(), stop));
+    let served = executor.block_on(serve(&plane, directory.paths(), stop));
     // Whoever waits for the socket or the lock to go may take it that everything else is gone.
-    let problems = runtime.stop();
+    let problems = plane.stop();
     drop(executor);
     remove_control_socket(directory.paths())?;
     for problem in &problems {
@@ -70,7 +73,31 @@ fn stop_on_signal() -> io::Result<Arc<Notify>> {
     Ok(stop)
 }
 
-async fn serve(runtime: &Arc<Runtime>, state: &StatePaths, stop: Arc<Notify>) -> Result<(), Failure> {
+/// What is wanted: the manifests', else what an earlier vswitch that was killed wanted, else the built-in cluster.
+fn desired(up: &Up, state: &StatePaths, out: &mut impl io::Write) -> Result<Desired, Failure> {
+    let mut desired = Desired::read(state)?;
+    let sources = if up.files.is_empty() {
+        if desired.store.iter().next().is_some() {
+            writeln!(
+                out,
+                "going on with the objects of an earlier vswitch that did not end by `vswitch down`"
+            )?;
+            return Ok(desired);
+        }
+        vec![builtin_source()]
+    } else {
+        manifests::read(&up.files)?
+    };
+    let strictness = if up.lenient { Strictness::Lenient } else { Strictness::Strict };
+    let read = load(&sources, strictness)?;
+    tell_warnings(&read.warnings)?;
+    desired.store = Store::default();
+    desired.store.apply(read);
+    Ok(desired)
+}
+
+async fn serve(plane: &Arc<Plane>, state: &StatePaths, stop: Arc<Notify>) -> Result<(), Failure> {
+    let runtime = plane.runtime();
     let listener = server::listen(&state.control_socket())?;
     writeln!(
         io::stdout(),
@@ -80,7 +107,7 @@ async fn serve(runtime: &Arc<Runtime>, state: &StatePaths, stop: Arc<Notify>) ->
         runtime.cluster().nodes.len() + 1,
         runtime.mode()
     )?;
-    server::serve(Arc::clone(runtime), listener, stop, |event| {
+    server::serve(Arc::clone(plane), listener, stop, |event| {
         // Whether anybody reads the log does not matter to the cluster.
         let _ = writeln!(io::stderr(), "{:9.3} {}: {}", event.at_seconds, event.switch, event.text);
     })
@@ -107,23 +134,6 @@ fn report_reclaimed(state: &StatePaths, out: &mut impl io::Write) -> Result<(), 
         writeln!(io::stderr(), "vswitch: {problem}")?;
     }
     Ok(remove_control_socket(state)?)
-}
-
-/// Pods that do nothing, to see that they cost nothing: 10.244.0.16 and on.
-fn add_idle_pods(cluster: &mut Cluster, count: u16) {
-    for number in 0..count {
-        let last = number + 16;
-        let v4 = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 244, 0, 0)) + u32::from(last));
-        let v6 = Ipv6Addr::new(0xfd00, 0x10, 0x244, 0, 0, 0, 0, last);
-        cluster.pods.push(Pod {
-            namespace: "default".into(),
-            name: format!("idle-{number}"),
-            node: "node-1".into(),
-            addresses: vec![IpAddr::V4(v4), IpAddr::V6(v6)],
-            labels: Labels::new(),
-            spec: Arc::default(),
-        });
-    }
 }
 
 pub(super) fn down(client: &Client, state: &StatePaths) -> Result<ExitCode, Failure> {

@@ -1,10 +1,8 @@
 //! The cluster as a model: nodes, pods, plain hosts and the segments that join them. Nothing here touches the system.
 
-mod builtin;
 mod numbers;
 mod wire;
 
-pub use builtin::builtin;
 pub use numbers::PortNumbers;
 pub use wire::{Attachment, Endpoint, SwitchPlan, UNDERLAY, Wiring, wire};
 
@@ -219,6 +217,7 @@ impl Cluster {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::objects::builtin;
 
     #[test]
     fn places_read_as_they_print() {

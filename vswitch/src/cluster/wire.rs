@@ -347,8 +347,8 @@ fn managed_port(
 
 #[cfg(test)]
 mod tests {
-    use super::super::builtin;
     use super::*;
+    use crate::objects::builtin;
     use netstack::config::Snapshot;
 
     #[test]

@@ -173,6 +173,45 @@ pub struct EventView {
     pub text: String,
 }
 
+/// Manifests to apply or to delete.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ApplyRequest {
+    /// Texts with the names that messages call them by.
+    pub sources: Vec<SourceText>,
+    /// Whether a field that does not exist is a warning instead of an error.
+    #[serde(default)]
+    pub lenient: bool,
+}
+
+/// A manifest's text.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SourceText {
+    /// The file's name.
+    pub name: String,
+    /// YAML or JSON.
+    pub text: String,
+}
+
+/// What applying or deleting did.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ApplyView {
+    /// Each object, in the order of the manifests.
+    pub changes: Vec<ChangeView>,
+    /// What is probably not meant as it is written.
+    pub warnings: Vec<String>,
+    /// What could not be done or undone.
+    pub problems: Vec<String>,
+}
+
+/// What became of one object.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ChangeView {
+    /// Kind, namespace and name.
+    pub object: String,
+    /// What became of it.
+    pub change: crate::objects::Change,
+}
+
 /// An answer that is an error.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ErrorBody {

@@ -2,5 +2,6 @@
 
 pub mod api;
 pub mod client;
+pub mod plane;
 pub mod server;
 pub mod table;

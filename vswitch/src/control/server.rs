@@ -19,12 +19,16 @@ use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 use tokio::sync::{Notify, mpsc};
 
-use super::api::{ErrorBody, Status, TraceRequest};
+use super::api::{ApplyRequest, ApplyView, ErrorBody, Status, TraceRequest};
+use super::plane::{Plane, PlaneError};
 use crate::cluster::Place;
+use crate::manifest::{Source, Strictness};
 use crate::runtime::{Capture, PacketSpec, Runtime, RuntimeError};
 
 /// Octets of a request's body.
 const MAX_BODY: usize = 1 << 20;
+/// The same of a request with manifests.
+const MAX_MANIFESTS: usize = 64 << 20;
 /// How often the data path is asked for events.
 const EVENT_INTERVAL: Duration = Duration::from_millis(500);
 /// Chunks of a capture that wait for its reader.
@@ -33,6 +37,7 @@ const CHUNKS: usize = 64;
 /// What handlers share.
 #[derive(Clone, Debug)]
 struct Shared {
+    plane: Arc<Plane>,
     runtime: Arc<Runtime>,
     down: Arc<Notify>,
 }
@@ -57,12 +62,13 @@ pub fn listen(socket: &Path) -> io::Result<UnixListener> {
 /// # Errors
 /// When the socket fails.
 pub async fn serve(
-    runtime: Arc<Runtime>,
+    plane: Arc<Plane>,
     listener: UnixListener,
     stop: Arc<Notify>,
     told: impl FnMut(&super::api::EventView),
 ) -> io::Result<()> {
-    let shared = Shared { runtime: Arc::clone(&runtime), down: Arc::clone(&stop) };
+    let runtime = Arc::clone(plane.runtime());
+    let shared = Shared { plane, runtime: Arc::clone(&runtime), down: Arc::clone(&stop) };
     let server = axum::serve(listener, router(shared)).into_future();
     let mut server = std::pin::pin!(server);
     let mut watch = std::pin::pin!(watch(runtime, told));
@@ -101,11 +107,36 @@ fn router(shared: Shared) -> Router {
         .route("/v1/trace", post(trace))
         .route("/v1/capture", get(capture))
         .route("/v1/down", post(down))
+        .route("/v1/apply", manifests(Plane::apply))
+        .route("/v1/delete", manifests(Plane::delete))
         .fallback(|| async {
             problem(StatusCode::NOT_FOUND, "no such resource; the API is at /v1/".to_owned())
         })
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(shared)
+}
+
+/// A verb of the control plane that takes manifests.
+type Verb = fn(&Plane, &[Source], Strictness) -> Result<ApplyView, PlaneError>;
+
+fn manifests(verb: Verb) -> axum::routing::MethodRouter<Shared> {
+    let handle = move |State(shared): State<Shared>, Json(request): Json<ApplyRequest>| async move {
+        let strictness = if request.lenient { Strictness::Lenient } else { Strictness::Strict };
+        let sources: Vec<Source> =
+            request.sources.into_iter().map(|s| Source { name: s.name.into(), text: s.text }).collect();
+        match tokio::task::spawn_blocking(move || verb(&shared.plane, &sources, strictness)).await {
+            Ok(Ok(view)) => Json(view).into_response(),
+            Ok(Err(PlaneError::Runtime(error))) => problem(status_of(&error), error.to_string()),
+            Ok(Err(error @ PlaneError::Invalid(_))) => {
+                problem(StatusCode::UNPROCESSABLE_ENTITY, error.to_string())
+            }
+            Ok(Err(error @ PlaneError::State(_))) => {
+                problem(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+            }
+            Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+        }
+    };
+    post(handle).layer(DefaultBodyLimit::max(MAX_MANIFESTS))
 }
 
 /// Asks the runtime on a thread that may wait.

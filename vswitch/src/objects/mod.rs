@@ -7,6 +7,7 @@
 //! them. Either everything is sound, or nothing is done and every fault is told with the place in the file.
 
 mod allocations;
+mod builtin;
 mod compile;
 mod node;
 mod pod;
@@ -14,6 +15,7 @@ mod store;
 mod underlay;
 
 pub use allocations::{Allocation, Allocations};
+pub use builtin::{builtin, builtin_source};
 pub use compile::{Compiled, compile};
 pub use store::{Change, Changes, Store};
 

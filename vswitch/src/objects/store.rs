@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::manifest::{Invalid, Key, Located, Manifests, Object, Source, Strictness, load};
 
-/// What the file with the objects is called.
-const FILE: &str = "objects.json";
+/// How messages call a manifest that was kept.
+const FILE: &str = "the state directory";
 
 /// What became of one object.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -89,14 +89,14 @@ impl Store {
         Ok(deleted)
     }
 
-    /// All of it as a manifest, to be kept in a file.
+    /// All of it as a manifest of the kind List.
     ///
     /// # Errors
     /// None that any object is known to cause.
-    pub fn to_manifest(&self) -> Result<Vec<u8>, serde_json::Error> {
+    pub fn to_manifest(&self) -> Result<serde_json::Map<String, serde_json::Value>, serde_json::Error> {
         let items: Result<Vec<_>, _> = self.iter().map(|located| located.object.to_json()).collect();
-        let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": items?});
-        serde_json::to_vec_pretty(&list)
+        let fields = [("apiVersion", "v1".into()), ("kind", "List".into()), ("items", items?.into())];
+        Ok(fields.map(|(name, value)| (name.to_owned(), value)).into_iter().collect())
     }
 
     /// What [`Self::to_manifest`] has kept.

@@ -65,6 +65,40 @@ fn happens(mut condition: impl FnMut() -> bool) -> bool {
     false
 }
 
+/// The built-in cluster with so many pods more on node-1, which do nothing: idle-0 is 10.244.0.4 and fd00:10:244::4, and so
+/// on.
+pub(crate) fn with_idle_pods(count: u16) -> String {
+    format!(
+        "{}---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: idle}}\nspec:\n  replicas: {count}\n  \
+         selector: {{matchLabels: {{app: idle}}}}\n  template:\n    metadata: {{labels: {{app: idle}}}}\n    \
+         spec: {{nodeName: node-1, containers: [{{name: idle, image: none}}]}}\n",
+        include_str!("../../src/objects/builtin.yaml")
+    )
+}
+
+/// A manifest in a file that goes with it.
+pub(crate) struct ManifestFile(PathBuf);
+
+impl ManifestFile {
+    pub(crate) fn new(label: &str, text: &str) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("vst-{label}-{}-{number}.yaml", std::process::id()));
+        fs::write(&path, text).unwrap();
+        Self(path)
+    }
+
+    pub(crate) fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for ManifestFile {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
 /// What the program wrote, if it succeeded.
 #[track_caller]
 pub(crate) fn success(what: &str, output: &Output) -> String {
@@ -98,6 +132,12 @@ impl Cluster {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         Self::up_as(&format!("vst-{label}-{}-{number}", std::process::id()), arguments)
+    }
+
+    /// Starts the cluster of a manifest.
+    pub(crate) fn of(label: &str, manifest: &str, arguments: &[&str]) -> Self {
+        let file = ManifestFile::new(label, manifest);
+        Self::up(label, &[&["-f", file.path()], arguments].concat())
     }
 
     /// The same with a given name: to start once more what was killed.

@@ -57,7 +57,7 @@ fn idle_pods_cost_their_neighbours_nothing_and_two_clusters_run_side_by_side() {
         return;
     }
     let few = Cluster::up("few", &[]);
-    let many = Cluster::up("many", &["--idle-pods", "64"]);
+    let many = Cluster::of("many", &common::with_idle_pods(64), &[]);
     assert_eq!(many.get("places").len(), few.get("places").len() + 64);
     let servers = [&few, &many].map(|cluster| iperf_server(cluster, "beta"));
     let measure = |cluster: &Cluster| {

@@ -1,0 +1,93 @@
+//! Verbs that take manifests: `apply`, `delete`, `check`.
+
+use std::fs;
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use super::{Failure, Manifests, tell_warnings};
+use crate::control::api::{ApplyRequest, ApplyView, SourceText};
+use crate::control::client::Client;
+use crate::manifest::{MAX_TEXT, Source, Strictness, load};
+use crate::objects::{Allocations, Store, compile};
+
+/// Names of files in a directory that are manifests.
+const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
+
+/// Reads every file, every directory's files in order of name, and standard input for `-`.
+pub(super) fn read(files: &[PathBuf]) -> Result<Vec<Source>, Failure> {
+    let mut sources = Vec::new();
+    for path in files {
+        if path == Path::new("-") {
+            sources.push(read_one("<stdin>", io::stdin().lock())?);
+        } else if path.is_dir() {
+            let cannot = |error| format!("{}: {error}", path.display());
+            let entries =
+                fs::read_dir(path).map_err(cannot)?.collect::<Result<Vec<_>, _>>().map_err(cannot)?;
+            let mut found: Vec<PathBuf> =
+                entries.into_iter().map(|entry| entry.path()).filter(|path| is_manifest(path)).collect();
+            found.sort();
+            if found.is_empty() {
+                return Err(format!("{}: no file here ends in .yaml, .yml or .json", path.display()).into());
+            }
+            for file in found {
+                sources.push(read_file(&file)?);
+            }
+        } else {
+            sources.push(read_file(path)?);
+        }
+    }
+    Ok(sources)
+}
+
+fn is_manifest(path: &Path) -> bool {
+    let extension = path.extension().and_then(std::ffi::OsStr::to_str);
+    extension.is_some_and(|extension| EXTENSIONS.contains(&extension)) && path.is_file()
+}
+
+fn read_file(path: &Path) -> Result<Source, Failure> {
+    let file = fs::File::open(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    read_one(&path.display().to_string(), file)
+}
+
+/// Reads a text up to one octet more than is allowed: whoever reads it then says that it is too long.
+fn read_one(name: &str, from: impl io::Read) -> Result<Source, Failure> {
+    let mut octets = Vec::new();
+    let limit = u64::try_from(MAX_TEXT)? + 1;
+    from.take(limit).read_to_end(&mut octets).map_err(|error| format!("{name}: {error}"))?;
+    let text = String::from_utf8(octets).map_err(|error| {
+        format!("{name}: is no text: the octet at {} is not UTF-8", error.utf8_error().valid_up_to())
+    })?;
+    Ok(Source { name: name.into(), text })
+}
+
+pub(super) fn apply(client: &Client, what: &Manifests, path: &str) -> Result<ExitCode, Failure> {
+    let texts = read(&what.files)?.into_iter();
+    let sources = texts.map(|s| SourceText { name: s.name.to_string(), text: s.text }).collect();
+    let view: ApplyView = client.post(path, &ApplyRequest { sources, lenient: what.lenient })?;
+    tell_warnings(&view.warnings)?;
+    let mut out = io::stdout().lock();
+    for change in &view.changes {
+        writeln!(out, "{} {}", change.object, change.change)?;
+    }
+    for problem in &view.problems {
+        writeln!(io::stderr(), "vswitch: {problem}")?;
+    }
+    Ok(if view.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+pub(super) fn check(what: &Manifests) -> Result<ExitCode, Failure> {
+    let strictness = if what.lenient { Strictness::Lenient } else { Strictness::Strict };
+    let manifests = load(&read(&what.files)?, strictness)?;
+    tell_warnings(&manifests.warnings)?;
+    let mut store = Store::default();
+    let objects = store.apply(manifests).len();
+    let compiled = compile(&store, &Allocations::default(), "lab")?;
+    tell_warnings(&compiled.warnings)?;
+    let cluster = compiled.cluster;
+    let counts =
+        [(cluster.nodes.len(), "nodes"), (cluster.pods.len(), "pods"), (cluster.hosts.len(), "hosts")];
+    let counts: Vec<String> = counts.iter().map(|(count, what)| format!("{count} {what}")).collect();
+    writeln!(io::stdout(), "{objects} objects are sound: {}", counts.join(", "))?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,194 @@
+//! The control plane: what the user wants, kept in the state directory, and the runtime that is made to follow.
+//!
+//! # Theory of operation
+//! What is wanted is written down before it is done. So a process that is killed in the middle finds, when it is started
+//! again, what it was about to do, and does it; and what was refused by the runtime is put back as it was. Objects and
+//! what was given out for them stand in one file, which is replaced as a whole: they never disagree.
+
+use std::io;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use super::api::{ApplyView, ChangeView};
+use crate::cluster::Cluster;
+use crate::manifest::{Invalid, Manifests, Source, Strictness, load};
+use crate::objects::{Allocations, Changes, Compiled, Store, compile};
+use crate::runtime::{Applied, Options, Runtime, RuntimeError};
+use crate::state::{StatePaths, write_atomically};
+
+/// Why what was asked is not done.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlaneError {
+    /// Manifests are wrong, or contradict what is there.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// The runtime refused.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    /// The state directory cannot be written.
+    #[error("cannot keep what is wanted in the state directory: {0}")]
+    State(#[from] io::Error),
+}
+
+/// What is wanted.
+#[derive(Clone, Debug, Default)]
+pub struct Desired {
+    /// Objects.
+    pub store: Store,
+    /// What was given out for them.
+    pub allocations: Allocations,
+}
+
+/// The file in the state directory: a manifest, with what was given out beside its objects.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct File {
+    #[serde(flatten)]
+    list: serde_json::Map<String, serde_json::Value>,
+    #[serde(default)]
+    allocations: Allocations,
+}
+
+impl Desired {
+    /// What an earlier process wanted; nothing if there was none.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or is not as it was written.
+    pub fn read(state: &StatePaths) -> Result<Self, PlaneError> {
+        let text = match std::fs::read_to_string(state.desired()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            other => other?,
+        };
+        let file: File = serde_json::from_str(&text).map_err(io::Error::from)?;
+        Ok(Self { store: Store::from_manifest(text)?, allocations: file.allocations })
+    }
+
+    fn write(&self, state: &StatePaths) -> io::Result<()> {
+        let list = self.store.to_manifest()?;
+        let file = File { list, allocations: self.allocations.clone() };
+        write_atomically(&state.desired(), &serde_json::to_vec_pretty(&file)?)
+    }
+}
+
+/// What every cluster of this process has, whatever its manifests say.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    /// Its name, unless a Cluster object has one.
+    pub name: String,
+    /// Its MTU, in place of the manifests'.
+    pub mtu: Option<u16>,
+}
+
+impl Frame {
+    /// The cluster that follows from objects.
+    ///
+    /// # Errors
+    /// Every fault of every object.
+    pub fn compile(&self, store: &Store, before: &Allocations) -> Result<Compiled, Invalid> {
+        let mut compiled = compile(store, before, &self.name)?;
+        if let Some(mtu) = self.mtu {
+            compiled.cluster.set_mtu(mtu);
+        }
+        Ok(compiled)
+    }
+}
+
+/// The control plane of a running cluster.
+#[derive(Debug)]
+pub struct Plane {
+    runtime: Arc<Runtime>,
+    state: StatePaths,
+    frame: Frame,
+    desired: Mutex<Desired>,
+}
+
+impl Plane {
+    /// Starts the cluster that `desired` describes. Returns what is to be told to the user as well.
+    ///
+    /// # Errors
+    /// What is wrong or was refused; nothing stands then.
+    pub fn start(
+        desired: Desired,
+        frame: Frame,
+        options: &Options,
+    ) -> Result<(Self, Vec<String>), PlaneError> {
+        let Compiled { cluster, allocations, warnings } =
+            frame.compile(&desired.store, &desired.allocations)?;
+        let desired = Desired { allocations, ..desired };
+        desired.write(&options.state)?;
+        let runtime = Arc::new(Runtime::start(cluster, options)?);
+        let warnings = warnings.iter().map(ToString::to_string).collect();
+        Ok((Self { runtime, state: options.state.clone(), frame, desired: Mutex::new(desired) }, warnings))
+    }
+
+    /// The running cluster.
+    pub fn runtime(&self) -> &Arc<Runtime> {
+        &self.runtime
+    }
+
+    /// What is wanted now.
+    pub fn desired(&self) -> Desired {
+        self.desired.lock().clone()
+    }
+
+    /// Adds and changes objects.
+    ///
+    /// # Errors
+    /// Every fault; nothing has changed then.
+    pub fn apply(&self, sources: &[Source], strictness: Strictness) -> Result<ApplyView, PlaneError> {
+        self.change(sources, strictness, |store, manifests| Ok(store.apply(manifests)))
+    }
+
+    /// Removes objects, by name.
+    ///
+    /// # Errors
+    /// Every fault; nothing has changed then.
+    pub fn delete(&self, sources: &[Source], strictness: Strictness) -> Result<ApplyView, PlaneError> {
+        self.change(sources, strictness, |store, manifests| store.delete(&manifests))
+    }
+
+    fn change(
+        &self,
+        sources: &[Source],
+        strictness: Strictness,
+        change: impl FnOnce(&mut Store, Manifests) -> Result<Changes, Invalid>,
+    ) -> Result<ApplyView, PlaneError> {
+        let manifests = load(sources, strictness)?;
+        let mut warnings: Vec<String> = manifests.warnings.iter().map(ToString::to_string).collect();
+        let mut desired = self.desired.lock();
+        let mut store = desired.store.clone();
+        let changes = change(&mut store, manifests)?;
+        let compiled = self.frame.compile(&store, &desired.allocations)?;
+        warnings.extend(compiled.warnings.iter().map(ToString::to_string));
+        let next = Desired { store, allocations: compiled.allocations };
+        let problems = self.become_as(&next, &desired, compiled.cluster)?.problems;
+        *desired = next;
+        let changes = changes.into_iter();
+        let changes = changes.map(|(key, change)| ChangeView { object: key.to_string(), change }).collect();
+        Ok(ApplyView { changes, warnings, problems })
+    }
+
+    fn become_as(&self, next: &Desired, before: &Desired, cluster: Cluster) -> Result<Applied, PlaneError> {
+        next.write(&self.state)?;
+        let applied = self.runtime.apply(cluster);
+        if applied.is_err() {
+            before.write(&self.state)?;
+        }
+        Ok(applied?)
+    }
+
+    /// Ends the cluster; returns what could not be removed, in sentences. What was given out is remembered, objects are
+    /// not: whoever starts a cluster again says which.
+    pub fn stop(&self) -> Vec<String> {
+        let mut problems = self.runtime.stop();
+        let mut desired = self.desired.lock();
+        desired.store = Store::default();
+        if let Err(error) = desired.write(&self.state) {
+            problems.push(format!("{}: {error}", self.state.desired().display()));
+        }
+        problems
+    }
+}
