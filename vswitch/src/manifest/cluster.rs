@@ -8,6 +8,18 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// A text that is a prefix, for the schema.
+#[derive(JsonSchema)]
+#[schemars(transparent)]
+#[expect(dead_code, reason = "only its schema is used")]
+struct Prefix(#[schemars(extend("format" = super::schema::PREFIX))] String);
+
+/// A text that is an address, for the schema.
+#[derive(JsonSchema)]
+#[schemars(transparent)]
+#[expect(dead_code, reason = "only its schema is used")]
+struct Address(#[schemars(extend("format" = super::schema::ADDRESS))] String);
+
 /// The `apiVersion` of our own kind.
 pub const API_VERSION: &str = "vswitch/v1alpha1";
 
@@ -34,7 +46,7 @@ pub struct ClusterSpec {
     /// Prefixes that nodes get a part of for their pods, one of each family at most. Default 10.244.0.0/16 and
     /// fd00:10:244::/56.
     #[serde(rename = "podCIDRs")]
-    #[schemars(with = "Option<Vec<String>>")]
+    #[schemars(with = "Option<Vec<Prefix>>")]
     pub pod_cidrs: Option<Vec<IpNet>>,
     /// The largest IP packet on every link, in octets. Default 1500.
     pub mtu: Option<u16>,
@@ -53,7 +65,7 @@ pub struct SegmentSpec {
     /// Its name.
     pub name: String,
     /// Its prefixes; the router has the first address of each.
-    #[schemars(with = "Vec<String>")]
+    #[schemars(with = "Vec<Prefix>")]
     pub cidrs: Vec<IpNet>,
     /// Whether it has no routes to pods.
     #[serde(default)]
@@ -69,6 +81,6 @@ pub struct HostSpec {
     #[serde(default)]
     pub segment: Option<String>,
     /// Its addresses.
-    #[schemars(with = "Vec<String>")]
+    #[schemars(with = "Vec<Address>")]
     pub addresses: Vec<IpAddr>,
 }

@@ -215,7 +215,7 @@ impl Loader {
     fn object(&mut self, file: &Arc<str>, node: &Node, kind: &'static Kind) {
         let before = (self.faults.len(), self.read.warnings.len());
         let who = subject(kind.name, node);
-        for fault in schema::check(node, kind.schema) {
+        for fault in schema::check(node, kind.schema, kind.name) {
             let subject = format!("{who}: {}", fault.path).trim_end_matches([':', ' ']).to_owned();
             if fault.unknown && self.strictness == Strictness::Lenient {
                 self.warn(file, fault.mark, subject, fault.message);

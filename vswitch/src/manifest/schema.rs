@@ -4,9 +4,17 @@
 //! `properties`, `required`, `additionalProperties`, `items`, `type` (also a list of types), `format`, `enum` of texts,
 //! `anyOf` with null, and `x-kubernetes-int-or-string`. A null counts as a field that is not there, as in Kubernetes.
 
+use std::net::IpAddr;
+
+use ipnet::IpNet;
 use serde_json::Value as Json;
 
 use super::tree::{Entry, Mark, Node, Value};
+
+/// Formats of texts in our own schema.
+pub(super) const PREFIX: &str = "prefix";
+/// See [`PREFIX`].
+pub(super) const ADDRESS: &str = "address";
 
 /// A fault in a field.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -19,9 +27,9 @@ pub(super) struct FieldFault {
     pub(super) unknown: bool,
 }
 
-/// All faults of `node` under `root`, in the order of the text.
-pub(super) fn check(node: &Node, root: &Json) -> Vec<FieldFault> {
-    let mut checker = Checker { root, path: Vec::new(), faults: Vec::new() };
+/// All faults of `node`, an object of the kind `kind`, under `root`, in the order of the text.
+pub(super) fn check(node: &Node, root: &Json, kind: &str) -> Vec<FieldFault> {
+    let mut checker = Checker { root, kind, path: Vec::new(), faults: Vec::new() };
     checker.value(node, root);
     checker.faults
 }
@@ -36,6 +44,7 @@ pub(super) fn nearest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>)
 
 struct Checker<'a> {
     root: &'a Json,
+    kind: &'a str,
     path: Vec<String>,
     faults: Vec<FieldFault>,
 }
@@ -54,7 +63,7 @@ impl<'a> Checker<'a> {
 
     /// Follows references and the one alternative that is not null; says the name of the last reference as well.
     fn resolve(&self, mut schema: &'a Json) -> (&'a Json, Option<&'a str>) {
-        let mut name = None;
+        let mut name = self.path.is_empty().then_some(self.kind);
         loop {
             if let Some(reference) = schema.get("$ref").and_then(Json::as_str) {
                 let Some(target) = reference.strip_prefix('#').and_then(|at| self.root.pointer(at)) else {
@@ -146,6 +155,14 @@ impl<'a> Checker<'a> {
     }
 
     fn choice(&mut self, mark: Mark, text: &str, schema: &Json) {
+        let expected = match schema.get("format").and_then(Json::as_str) {
+            Some(PREFIX) if text.parse::<IpNet>().is_err() => Some("a prefix, as 10.244.0.0/16 or fd00:10:244::/56"),
+            Some(ADDRESS) if text.parse::<IpAddr>().is_err() => Some("an address"),
+            _ => None,
+        };
+        if let Some(expected) = expected {
+            self.fault(mark, format!("should be {expected}, is {text:?}"), false);
+        }
         let Some(Json::Array(choices)) = schema.get("enum") else { return };
         let choices: Vec<&str> = choices.iter().filter_map(Json::as_str).collect();
         if !choices.contains(&text) {
@@ -206,7 +223,7 @@ mod tests {
         });
         let node = &tree::read(text).unwrap()[0];
         let show = |f: FieldFault| format!("{}:{} {}: {}", f.mark.line, f.mark.column, f.path, f.message);
-        check(node, &root).into_iter().map(show).collect()
+        check(node, &root, "Thing").into_iter().map(show).collect()
     }
 
     #[test]
@@ -230,7 +247,7 @@ mod tests {
             "5:13 labels.a: should be a string (put it into quotes), is the number 1",
             "6:5 on: should be true or false, is the string \"yes\"",
             "7:8 maybe: `number` is missing",
-            "8:1 zzz: no such field",
+            "8:1 zzz: no such field in Thing",
         ];
         assert_eq!(faults(text), expected);
     }

@@ -172,7 +172,9 @@ impl<'a> Compiler<'a> {
             }
             match self.used.lowest(prefix.trunc()) {
                 Some(address) => draft.addresses.push(address),
-                None => self.exhausted(&draft, format!("no address of {} is left for it", prefix.trunc())),
+                None => {
+                    return self.exhausted(&draft, format!("no address of {} is left for it", prefix.trunc()));
+                }
             }
         }
         // Its pods would not be reached in a family in which it has no address itself.
