@@ -11,12 +11,13 @@ pub mod control;
 pub mod demo;
 pub mod doctor;
 pub mod helper;
-pub mod manifest;
 pub mod objects;
 pub mod probe;
 pub mod runtime;
 pub mod state;
 mod sys;
+
+pub use manifest; // What `objects` and the API speak of.
 
 use std::process::ExitCode;
 

@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use super::{Failure, Manifests, tell_warnings};
 use crate::control::api::{ApplyRequest, ApplyView, SourceText};
 use crate::control::client::Client;
-use crate::manifest::{MAX_TEXT, Source, Strictness, load};
 use crate::objects::{Allocations, Store, compile};
+use manifest::{MAX_TEXT, Source, Strictness, load};
 
 /// Names of files in a directory that are manifests.
 const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];

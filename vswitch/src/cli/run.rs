@@ -14,10 +14,10 @@ use crate::control::client::{Client, ClientError};
 use crate::control::plane::{Desired, Frame, Plane};
 use crate::control::server;
 use crate::helper::Helper;
-use crate::manifest::{Strictness, load};
 use crate::objects::{Store, builtin_source};
 use crate::runtime::Options;
 use crate::state::{StateDir, StatePaths};
+use manifest::{Strictness, load};
 
 /// How long `down` waits for the other side to end.
 const PATIENCE: Duration = Duration::from_secs(30);

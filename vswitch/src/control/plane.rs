@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use super::api::{ApplyView, ChangeView};
 use crate::cluster::Cluster;
-use crate::manifest::{Invalid, Manifests, Source, Strictness, load};
 use crate::objects::{Allocations, Changes, Compiled, Store, compile};
 use crate::runtime::{Applied, Options, Runtime, RuntimeError};
 use crate::state::{StatePaths, write_atomically};
+use manifest::{Invalid, Manifests, Source, Strictness, load};
 
 /// Why what was asked is not done.
 #[derive(Debug, thiserror::Error)]

@@ -22,8 +22,8 @@ use tokio::sync::{Notify, mpsc};
 use super::api::{ApplyRequest, ApplyView, ErrorBody, Status, TraceRequest};
 use super::plane::{Plane, PlaneError};
 use crate::cluster::Place;
-use crate::manifest::{Source, Strictness};
 use crate::runtime::{Capture, PacketSpec, Runtime, RuntimeError};
+use manifest::{Source, Strictness};
 
 /// Octets of a request's body.
 const MAX_BODY: usize = 1 << 20;

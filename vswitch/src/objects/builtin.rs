@@ -2,7 +2,7 @@
 
 use super::{Allocations, compile};
 use crate::cluster::Cluster;
-use crate::manifest::Source;
+use manifest::Source;
 
 /// The manifest of [`builtin`].
 pub fn builtin_source() -> Source {
@@ -11,7 +11,7 @@ pub fn builtin_source() -> Source {
 
 /// The built-in cluster: two nodes, three pods, one machine outside.
 pub fn builtin(name: &str) -> Cluster {
-    let read = crate::manifest::load(&[builtin_source()], crate::manifest::Strictness::Strict);
+    let read = manifest::load(&[builtin_source()], manifest::Strictness::Strict);
     let mut store = super::Store::default();
     let compiled = read.and_then(|manifests| {
         store.apply(manifests);

@@ -8,7 +8,7 @@ use netstack::addr::IpNet;
 use super::Store;
 use super::allocations::{Allocations, Used, overlap};
 use crate::cluster::Cluster;
-use crate::manifest::{Invalid, Located, Problem};
+use manifest::{Invalid, Located, Problem};
 
 /// What follows from all objects.
 #[derive(Clone, Debug)]

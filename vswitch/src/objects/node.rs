@@ -8,7 +8,7 @@ use netstack::addr::IpNet;
 use super::allocations::{Allocation, free_part, gateway, overlap};
 use super::compile::{Compiler, LABEL, is_label};
 use crate::cluster::{Labels, Node};
-use crate::manifest::{Located, Object};
+use manifest::{Located, Object};
 
 /// The node that there is when no object describes one.
 const ONLY_NODE: &str = "node-1";
@@ -173,7 +173,8 @@ impl<'a> Compiler<'a> {
             match self.used.lowest(prefix.trunc()) {
                 Some(address) => draft.addresses.push(address),
                 None => {
-                    return self.exhausted(&draft, format!("no address of {} is left for it", prefix.trunc()));
+                    return self
+                        .exhausted(&draft, format!("no address of {} is left for it", prefix.trunc()));
                 }
             }
         }

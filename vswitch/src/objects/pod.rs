@@ -11,7 +11,7 @@ use netstack::addr::IpNet;
 use super::allocations::Allocation;
 use super::compile::{Compiler, LABEL, is_label};
 use crate::cluster::{Labels, Pod};
-use crate::manifest::{Located, Object};
+use manifest::{Located, Object};
 
 /// Annotation that moves a pod: the node it is to be on, whatever `spec.nodeName` says.
 pub(super) const NODE_ANNOTATION: &str = "vswitch/node";

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::manifest::{Invalid, Key, Located, Manifests, Object, Source, Strictness, load};
+use manifest::{Invalid, Key, Located, Manifests, Object, Source, Strictness, load};
 
 /// How messages call a manifest that was kept.
 const FILE: &str = "the state directory";

@@ -1,5 +1,5 @@
 use super::*;
-use crate::manifest::{Source, Strictness, load};
+use manifest::{Source, Strictness, load};
 
 fn store(text: &str) -> Store {
     let read = load(&[Source { name: "lab.yaml".into(), text: text.into() }], Strictness::Strict);

@@ -8,7 +8,7 @@ use super::allocations::gateway;
 use super::compile::{Compiler, LABEL, is_label};
 use crate::cluster::{Host, UnderlaySegment};
 use crate::helper::MIN_IPV6_MTU;
-use crate::manifest::{ClusterSpec, HostSpec, Located, Object, SegmentSpec};
+use manifest::{ClusterSpec, HostSpec, Located, Object, SegmentSpec};
 
 pub(super) const DEFAULT_MTU: u16 = 1500;
 /// The smallest that every IPv4 host must take in one piece (RFC 791), and the largest that a TAP carries.

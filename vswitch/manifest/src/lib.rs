@@ -1,7 +1,7 @@
 //! Manifests: ordinary Kubernetes objects, read strictly.
 //!
 //! # Theory of operation
-//! A text becomes a tree with places ([`tree`](self)), each of its documents an object of a known kind, and the tree is
+//! A text becomes a tree with places, each of its documents an object of a known kind, and the tree is
 //! held against the kind's JSON schema before it is decoded into the type: the types alone would read past a field that
 //! does not exist. So every fault is told with file, line, column and field, all of them at once, and a name that was
 //! probably meant. What exists in Kubernetes and has no effect here is a warning.

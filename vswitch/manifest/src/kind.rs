@@ -15,7 +15,6 @@ use super::schema::nearest;
 
 /// An object of a manifest.
 #[derive(Clone, PartialEq, Debug)]
-#[non_exhaustive]
 pub enum Object {
     /// What Kubernetes leaves to its installer.
     Cluster(Box<Cluster>),

@@ -156,7 +156,9 @@ impl<'a> Checker<'a> {
 
     fn choice(&mut self, mark: Mark, text: &str, schema: &Json) {
         let expected = match schema.get("format").and_then(Json::as_str) {
-            Some(PREFIX) if text.parse::<IpNet>().is_err() => Some("a prefix, as 10.244.0.0/16 or fd00:10:244::/56"),
+            Some(PREFIX) if text.parse::<IpNet>().is_err() => {
+                Some("a prefix, as 10.244.0.0/16 or fd00:10:244::/56")
+            }
             Some(ADDRESS) if text.parse::<IpAddr>().is_err() => Some("an address"),
             _ => None,
         };
