@@ -1,12 +1,13 @@
 //! The control plane of the virtual switch, and what it needs of the operating system.
 //!
 //! The system side is small and self-contained: [`helper`] owns network namespaces and TAP devices in a process of
-//! its own, [`helper::exec`] runs programs inside them, [`state`] keeps two instances apart, [`doctor`] says what
-//! the machine allows. Only `sys` contains unsafe code.
+//! its own, [`helper::exec`] runs programs inside them, [`container`] keeps such programs running, [`state`] keeps two
+//! instances apart, [`doctor`] says what the machine allows. Only `sys` contains unsafe code.
 
 pub mod cli;
 mod clock;
 pub mod cluster;
+pub mod container;
 pub mod control;
 pub mod demo;
 pub mod doctor;
@@ -21,8 +22,8 @@ pub use manifest; // What `objects` and the API speak of.
 
 use std::process::ExitCode;
 
-/// Runs one of the roles in which this executable starts itself again (`__helper`, `__pause`, `__enter`), if the
-/// first argument names one. Must be called first thing in `main`, before any thread exists: the roles enter user
+/// Runs one of the roles in which this executable starts itself again (`__helper`, `__pause`, `__enter`, `__image`,
+/// `__check`), if the first argument names one. Must be called first thing in `main`, before any thread exists: the roles enter user
 /// and mount namespaces, which the kernel allows to single-threaded processes only.
 pub fn inner_role() -> Option<ExitCode> {
     let mut arguments = std::env::args_os().skip(1);
@@ -31,6 +32,8 @@ pub fn inner_role() -> Option<ExitCode> {
         helper::HELPER_ROLE => Some(helper::server::main()),
         helper::PAUSE_ROLE => Some(helper::pause::main()),
         helper::ENTER_ROLE => Some(helper::exec::main(arguments)),
+        container::image::ROLE => Some(container::image::main(arguments)),
+        container::CHECK_ROLE => Some(container::check_main(arguments)),
         _ => None,
     }
 }

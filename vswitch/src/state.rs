@@ -65,6 +65,11 @@ impl StatePaths {
         self.root.join("namespaces")
     }
 
+    /// The logs of containers.
+    pub fn logs(&self) -> PathBuf {
+        self.root.join("logs")
+    }
+
     fn lock(&self) -> PathBuf {
         self.root.join("lock")
     }

@@ -9,226 +9,24 @@
     reason = "all of this file is tests"
 )]
 
+mod lab;
+
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use lab::*;
 use netstack::addr::MacAddr;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, geteuid};
-use serde_json::Value;
-use vswitch::helper::exec::Enter;
-use vswitch::helper::{
-    Failure, FailureKind, Helper, HelperError, HelperOptions, Namespace, NamespaceSpec, Offload, PodFile,
-};
-use vswitch::state::StateDir;
-
-/// Tests look at all processes of the machine, so one runs at a time.
-static ALONE: Mutex<()> = Mutex::new(());
-
-fn alone() -> MutexGuard<'static, ()> {
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A test that cannot run says so; where everything has to run that is a failure.
-fn skip(why: &str) {
-    assert!(std::env::var("CI").as_deref() != Ok("true"), "skipped under CI: {why}");
-    eprintln!("skipped: {why}");
-}
-
-fn root() -> bool {
-    let root = geteuid().is_root();
-    if !root {
-        skip("needs root");
-    }
-    root
-}
-
-fn executable() -> PathBuf {
-    std::env::var_os("VSWITCH_TEST_EXECUTABLE")
-        .map_or_else(|| env!("CARGO_BIN_EXE_vswitch").into(), PathBuf::from)
-}
-
-/// A state directory of its own, whose last path component marks every process and namespace of the test.
-struct Lab {
-    mark: String,
-    state: Option<StateDir>,
-    options: HelperOptions,
-}
-
-impl Lab {
-    fn new(test: &str) -> Self {
-        let mark = format!("vst-{test}-{}", std::process::id());
-        Self::at(std::env::temp_dir().join(&mark), mark)
-    }
-
-    fn at(path: PathBuf, mark: String) -> Self {
-        let state = StateDir::open(&path).unwrap();
-        let mut options = HelperOptions::new(state.paths().clone());
-        options.executable = Some(executable());
-        options.grace = Duration::from_secs(1);
-        Self { mark, state: Some(state), options }
-    }
-
-    fn start(&self) -> Helper {
-        Helper::start(&self.options).unwrap()
-    }
-
-    fn name(&self, pod: &str) -> String {
-        format!("{}-{pod}", self.mark)
-    }
-
-    fn spec(&self, pod: &str, id: u8) -> NamespaceSpec {
-        let mut spec = NamespaceSpec::new(self.name(pod), MacAddr::local(u64::from(id)));
-        spec.addresses = vec![
-            format!("10.244.0.{id}/24").parse().unwrap(),
-            format!("fd00:10:244::{id}/64").parse().unwrap(),
-        ];
-        spec.gateway_v4 = Some(Ipv4Addr::new(10, 244, 0, 1));
-        spec.gateway_v6 = Some("fd00:10:244::1".parse().unwrap());
-        spec
-    }
-
-    fn processes(&self) -> Vec<u32> {
-        processes_with(&self.mark)
-    }
-
-    /// Nothing of the test is left: no name, no process, no interface, no file but the lock.
-    fn assert_clean(&self) {
-        until("the test's processes are gone", || self.processes().is_empty());
-        assert_eq!(self.names(), Vec::<String>::new());
-        let mut files: Vec<_> = walk(self.options.state.root());
-        files.retain(|file| !file.ends_with("lock") && !file.ends_with("helper.log") && !file.is_dir());
-        assert_eq!(files, Vec::<PathBuf>::new());
-        let log = fs::read_to_string(self.options.state.helper_log()).unwrap_or_default();
-        assert_eq!(log, "", "helper.log");
-    }
-
-    fn names(&self) -> Vec<String> {
-        let Ok(entries) = fs::read_dir("/run/netns") else { return Vec::new() };
-        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        names.filter(|name| name.starts_with(&self.mark)).collect()
-    }
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        // Also after a failed assertion: end what is left.
-        let _ = Helper::reclaim(&self.options.state);
-        for pid in self.processes() {
-            let _ = kill(pid_of(pid), Signal::SIGKILL);
-        }
-        self.state = None;
-        let _ = fs::remove_dir_all(self.options.state.root());
-    }
-}
-
-fn walk(path: &Path) -> Vec<PathBuf> {
-    let mut all = Vec::new();
-    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
-        if entry.path().is_dir() {
-            all.extend(walk(&entry.path()));
-        }
-        all.push(entry.path());
-    }
-    all
-}
-
-/// Living processes with `mark` in an argument, other than this one.
-fn processes_with(mark: &str) -> Vec<u32> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir("/proc").unwrap().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
-            continue;
-        };
-        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        if pid != std::process::id() && String::from_utf8_lossy(&line).contains(mark) && lives(pid) {
-            found.push(pid);
-        }
-    }
-    found
-}
-
-/// Whether a process exists and is not a zombie.
-fn lives(pid: u32) -> bool {
-    let Ok(text) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
-    text.rsplit(") ").next().is_some_and(|rest| !rest.starts_with(['Z', 'X']))
-}
-
-fn pid_of(pid: u32) -> Pid {
-    Pid::from_raw(pid.try_into().unwrap())
-}
-
-fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    for _ in 0..1000 {
-        if condition() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    panic!("it did not happen within ten seconds that {what}");
-}
-
-fn success(output: &Output) -> String {
-    assert!(
-        output.status.success(),
-        "{:?}: {}{}",
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-fn enter(namespace: &Namespace, words: &str) -> Enter {
-    let mut words = words.split_whitespace();
-    Enter::new(namespace.target(), words.next().unwrap()).arguments(words).executable(executable())
-}
-
-fn shell(namespace: &Namespace, script: &str) -> Enter {
-    Enter::new(namespace.target(), "/bin/sh").arguments(["-c", script]).executable(executable())
-}
-
-fn output(enter: &Enter) -> Output {
-    enter.command().stdin(Stdio::null()).output().unwrap()
-}
-
-/// Runs `ip -j …` in a pod the way our users do (root: `ip netns exec`) and reads its answer.
-fn ip(namespace: &Namespace, words: &str) -> Value {
-    // Not in the path of ordinary users.
-    let ip = if Path::new("/usr/sbin/ip").exists() { "/usr/sbin/ip" } else { "ip" };
-    let text = if geteuid().is_root() {
-        let mut command = Command::new(ip);
-        command.args(["netns", "exec", &namespace.name, ip, "-j"]).args(words.split_whitespace());
-        success(&command.output().unwrap())
-    } else {
-        success(&output(&enter(namespace, &format!("{ip} -j {words}"))))
-    };
-    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
-}
-
-/// The route to `destination`, as `ip -j route` prints it.
-fn route(namespace: &Namespace, family: &str, destination: &str) -> Value {
-    let routes = ip(namespace, &format!("{family} route"));
-    let found = routes.as_array().unwrap().iter().find(|route| route["dst"] == destination);
-    found.unwrap_or_else(|| panic!("no route to {destination} in {routes}")).clone()
-}
-
-fn failure(error: HelperError) -> Failure {
-    if let HelperError::Failed(failure) = error {
-        return failure;
-    }
-    panic!("{error}");
-}
+use nix::unistd::geteuid;
+use vswitch::helper::{FailureKind, Helper, HelperError, Namespace, Offload, PodFile};
 
 /// Waits until a frame can be read and reads it.
 fn read_frame(tap: &OwnedFd) -> Result<Vec<u8>, Errno> {
@@ -478,11 +276,6 @@ fn enter_piped(enter: &Enter) -> Child {
     enter.command().stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap()
 }
 
-fn children_of(pid: u32) -> Vec<u32> {
-    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    text.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
-}
-
 fn orphans_are_collected(namespace: &Namespace) {
     success(&output(&shell(namespace, "for i in 1 2 3 4 5 6 7 8; do (sleep 0.05 &) ; done")));
     until("no orphan and no zombie is left in the pod", || children_of(namespace.pause_pid).is_empty());
@@ -696,23 +489,6 @@ fn root_a_hundred_pods_come_and_go() {
 
 // ---- as an ordinary user ---------------------------------------------------------------------------------------
 
-/// Lets everybody open `/dev/net/tun`, as udev does, until it is dropped.
-struct OpenTun(fs::Permissions);
-
-impl OpenTun {
-    fn new() -> Self {
-        let before = fs::metadata("/dev/net/tun").unwrap().permissions();
-        fs::set_permissions("/dev/net/tun", fs::Permissions::from_mode(0o666)).unwrap();
-        Self(before)
-    }
-}
-
-impl Drop for OpenTun {
-    fn drop(&mut self) {
-        fs::set_permissions("/dev/net/tun", self.0.clone()).unwrap();
-    }
-}
-
 #[test]
 fn an_ordinary_user_has_the_same_in_a_user_namespace() {
     let _alone = alone();
@@ -723,33 +499,12 @@ fn an_ordinary_user_has_the_same_in_a_user_namespace() {
         return all_as_user(&std::env::current_exe().unwrap());
     }
     let before = success(&Command::new("ip").args(["netns", "list"]).output().unwrap()).contains("vst-");
-    let _open = OpenTun::new();
-    // Where the other user can reach the executables.
-    let directory = std::env::temp_dir().join(format!("vst-user-{}", std::process::id()));
-    let _ = fs::remove_dir_all(&directory);
-    fs::DirBuilder::new().mode(0o755).create(&directory).unwrap();
-    let (test, command) = (directory.join("test"), directory.join("vswitch"));
-    fs::copy(std::env::current_exe().unwrap(), &test).unwrap();
-    fs::copy(executable(), &command).unwrap();
-    let run = |through: &[&str]| {
-        Command::new("unshare")
-            .args(["--mount", "--propagation", "private"])
-            .args(through)
-            .args(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"])
-            .arg(&test)
-            .args(["--ignored", "--exact", "role_user", "--nocapture"])
-            .current_dir("/")
-            .env("VSWITCH_TEST_EXECUTABLE", &command)
-            .env("VSWITCH_TEST_USER", &test)
-            .stdin(Stdio::null())
-            .output()
-            .unwrap()
-    };
-    let usual = run(&[]);
+    let user = OrdinaryUser::new("user");
+    let usual = user.run(&[]);
     // Where nobody has ever used `ip netns`, an ordinary user cannot make the directory for the names.
     let script = "mount -t tmpfs none /run && mkdir /run/kept && ln -s kept /run/link && exec \"$@\"";
-    let bare = run(&["sh", "-c", script, "sh"]);
-    fs::remove_dir_all(&directory).unwrap();
+    let bare = user.run(&["sh", "-c", script, "sh"]);
+    drop(user);
     assert!(success(&usual).contains("1 passed"));
     assert!(success(&bare).contains("1 passed"));
     let after = success(&Command::new("ip").args(["netns", "list"]).output().unwrap()).contains("vst-");

@@ -8,25 +8,26 @@
 //! children only. The child becomes the program; the parent waits for it, hands on the signals that it gets itself
 //! (those of the terminal reach both), and ends with the program's status, or 128 and the number of the signal that
 //! ended it. If the waiting process is killed the program is killed too.
+//!
+//! The helper runs containers by the same role, with more between the waiting process and the program: see `contain`.
 
 use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns};
-use nix::sys::signal::{SigSet, Signal, kill};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{Gid, Pid, Uid};
+use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::{Gid, Uid};
 use serde::{Deserialize, Serialize};
 
+use super::contain::{contain, die_with_parent};
+use super::log::Pump;
+use super::wait::{OnKillRequest, wait_for};
 use crate::sys;
 
 /// Status when the namespaces could not be entered (as of `docker run`).
@@ -54,6 +55,8 @@ pub struct Enter {
     directory: Option<PathBuf>,
     user: Option<(u32, u32)>,
     no_new_privileges: bool,
+    session: bool,
+    log: Option<PathBuf>,
     executable: Option<PathBuf>,
 }
 
@@ -67,6 +70,8 @@ impl Enter {
             directory: None,
             user: None,
             no_new_privileges: false,
+            session: false,
+            log: None,
             executable: None,
         }
     }
@@ -101,6 +106,21 @@ impl Enter {
         self
     }
 
+    /// In a session of its own, so that no terminal reaches it, and so that SIGPWR to what is started kills the program
+    /// and its process group.
+    #[must_use]
+    pub(crate) fn session(mut self) -> Self {
+        self.session = true;
+        self
+    }
+
+    /// As a container whose output goes to the file `log`.
+    #[must_use]
+    pub(super) fn contained(mut self, log: impl Into<PathBuf>) -> Self {
+        self.log = Some(log.into());
+        self
+    }
+
     /// By this `vswitch` executable instead of the running one; see [`super::HelperOptions::executable`].
     #[must_use]
     pub fn executable(mut self, executable: impl Into<PathBuf>) -> Self {
@@ -123,6 +143,12 @@ impl Enter {
         }
         if self.no_new_privileges {
             command.arg("--no-new-privileges");
+        }
+        if self.session {
+            command.arg("--session");
+        }
+        if let Some(log) = &self.log {
+            command.arg("--log").arg(log);
         }
         command.arg("--").arg(&self.program).args(&self.arguments);
         command
@@ -152,22 +178,25 @@ impl Enter {
 }
 
 /// What the role was told on its command line.
-struct Order {
+pub(super) struct Order {
     target: NamespaceRef,
     directory: Option<PathBuf>,
     user: Option<(Uid, Gid)>,
     no_new_privileges: bool,
+    session: bool,
+    /// Set for a container only.
+    log: Option<PathBuf>,
     program: OsString,
     arguments: Vec<OsString>,
 }
 
 /// A status to end with, and why.
-struct Refusal {
+pub(super) struct Refusal {
     status: u8,
     why: String,
 }
 
-fn refuse(what: impl std::fmt::Display, error: impl std::fmt::Display) -> Refusal {
+pub(super) fn refuse(what: impl std::fmt::Display, error: impl std::fmt::Display) -> Refusal {
     Refusal { status: STATUS_NOT_ENTERED, why: format!("{what}: {error}") }
 }
 
@@ -189,6 +218,7 @@ fn parse(mut arguments: impl Iterator<Item = OsString>) -> Option<Order> {
     let target =
         NamespaceRef { pause_pid: number(arguments.next())?, netns_inode: number(arguments.next())? };
     let (mut directory, mut user, mut no_new_privileges) = (None, None, false);
+    let (mut session, mut log) = (false, None);
     loop {
         match arguments.next()?.to_str()? {
             "--directory" => directory = Some(PathBuf::from(arguments.next()?)),
@@ -197,26 +227,24 @@ fn parse(mut arguments: impl Iterator<Item = OsString>) -> Option<Order> {
                 user = Some((Uid::from_raw(uid), Gid::from_raw(gid)));
             }
             "--no-new-privileges" => no_new_privileges = true,
+            "--session" => session = true,
+            "--log" => log = Some(PathBuf::from(arguments.next()?)),
             "--" => break,
             _ => return None,
         }
     }
     let program = arguments.next()?;
-    Some(Order { target, directory, user, no_new_privileges, program, arguments: arguments.collect() })
+    let arguments = arguments.collect();
+    Some(Order { target, directory, user, no_new_privileges, session, log, program, arguments })
 }
 
 fn enter(order: &Order) -> Result<u8, Refusal> {
     let directory = std::env::current_dir();
+    // In the host's file system.
+    let pump = order.log.as_deref().map(Pump::new).transpose();
+    let (mut pump, sink) = pump.map_err(|error| refuse("cannot write the log", error))?.unzip();
     enter_namespaces(order.target)?;
-    match &order.directory {
-        Some(wanted) => std::env::set_current_dir(wanted).map_err(|error| refuse(wanted.display(), error))?,
-        None => {
-            let kept = directory.is_ok_and(|directory| std::env::set_current_dir(directory).is_ok());
-            if !kept {
-                std::env::set_current_dir("/").map_err(|error| refuse("/", error))?;
-            }
-        }
-    }
+    enter_directory(order, directory.ok())?;
     // Before the fork, so that no signal is lost between it and the wait.
     let all = SigSet::all();
     all.thread_set_mask().map_err(|errno| refuse("cannot block signals", errno))?;
@@ -225,12 +253,36 @@ fn enter(order: &Order) -> Result<u8, Refusal> {
     match sys::fork_single_threaded().map_err(cannot_fork)? {
         None => {
             // The parent's is the only copy now, so that the pipe ends with it.
-            drop(life);
-            let Err(refusal) = become_program(order, &end);
-            Err(refusal)
+            drop((life, pump));
+            let Some(sink) = sink else { match become_program(order, &end)? {} };
+            nix::unistd::dup2_stdout(&sink)
+                .and_then(|()| nix::unistd::dup2_stderr(&sink))
+                .map_err(|errno| refuse("cannot write the log", errno))?;
+            drop(sink);
+            contain(order, &end)
         }
-        Some(child) => wait_for(child).map_err(|error| refuse("cannot wait for the program", error)),
+        Some(child) => {
+            drop(sink);
+            let on_kill_request = match (&order.log, order.session) {
+                (Some(_), _) => OnKillRequest::PassOn,
+                (None, true) => OnKillRequest::Group,
+                (None, false) => OnKillRequest::Nothing,
+            };
+            wait_for(child, on_kill_request, pump.as_mut())
+                .map_err(|error| refuse("cannot wait for the program", error))
+        }
     }
+}
+
+/// Enters the directory that was asked for, else `kept`, else `/`.
+fn enter_directory(order: &Order, kept: Option<PathBuf>) -> Result<(), Refusal> {
+    if let Some(wanted) = &order.directory {
+        return std::env::set_current_dir(wanted).map_err(|error| refuse(wanted.display(), error));
+    }
+    if kept.is_some_and(|kept| std::env::set_current_dir(kept).is_ok()) {
+        return Ok(());
+    }
+    std::env::set_current_dir("/").map_err(|error| refuse("/", error))
 }
 
 /// Enters every namespace of the pod that is not ours already; the user namespace first, because it gives the right
@@ -273,11 +325,19 @@ fn enter_namespaces(target: NamespaceRef) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// In the child: takes on the user and becomes the program. `end` ends with the parent.
-fn become_program(order: &Order, end: &io::PipeReader) -> Result<Infallible, Refusal> {
+/// In the last child: takes on the user and becomes the program. `end` ends with the parent.
+pub(super) fn become_program(order: &Order, end: &io::PipeReader) -> Result<Infallible, Refusal> {
+    if order.session || order.log.is_some() {
+        nix::unistd::setsid().map_err(|errno| refuse("cannot start a session", errno))?;
+    }
     if let Some((uid, gid)) = order.user {
         // In a user namespace that may not drop groups there is only one user to be.
         if !(uid == Uid::effective() && gid == Gid::effective()) {
+            if order.log.is_some() {
+                // So that the program can open its /dev/stdout and /dev/stderr, which are one pipe; if it cannot,
+                // it can still write to them.
+                let _ = nix::unistd::fchown(io::stdout(), Some(uid), Some(gid));
+            }
             nix::unistd::setgroups(&[])
                 .and_then(|()| nix::unistd::setgid(gid))
                 .and_then(|()| nix::unistd::setuid(uid))
@@ -285,19 +345,16 @@ fn become_program(order: &Order, end: &io::PipeReader) -> Result<Infallible, Ref
         }
     }
     // After the change of user, which would take it back.
-    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
-        .map_err(|errno| refuse("cannot ask for a parent-death signal", errno))?;
-    // The parent may have died before the signal was asked for. Its number does not tell: from inside the pod's PID
-    // namespace every process outside has the number 0.
-    let mut ended = [PollFd::new(end.as_fd(), PollFlags::POLLIN)];
-    if poll(&mut ended, PollTimeout::ZERO) != Ok(0) {
-        return Err(refuse("not started", "the process that was to wait for it is gone"));
-    }
+    die_with_parent(end)?;
     if order.no_new_privileges {
         nix::sys::prctl::set_no_new_privs().map_err(|errno| refuse("cannot set no_new_privs", errno))?;
     }
     SigSet::empty().thread_set_mask().map_err(|errno| refuse("cannot unblock signals", errno))?;
-    let error = Command::new(&order.program).args(&order.arguments).exec();
+    let mut command = Command::new(&order.program);
+    if order.program == super::SELF {
+        command.arg0("vswitch");
+    }
+    let error = command.args(&order.arguments).exec();
     let program: &OsStr = &order.program;
     if error.kind() == io::ErrorKind::NotFound || !may_exist(program) {
         return Err(Refusal { status: STATUS_NOT_FOUND, why: format!("cannot find {}", program.display()) });
@@ -314,50 +371,6 @@ fn may_exist(program: &OsStr) -> bool {
             .is_none_or(|path| std::env::split_paths(&path).any(|directory| directory.join(program).exists()))
 }
 
-/// In the parent: waits for the program and hands signals on to it.
-fn wait_for(child: Pid) -> io::Result<u8> {
-    let mut watched = SigSet::empty();
-    let handed_on = [
-        Signal::SIGINT,
-        Signal::SIGQUIT,
-        Signal::SIGTERM,
-        Signal::SIGHUP,
-        Signal::SIGUSR1,
-        Signal::SIGUSR2,
-        Signal::SIGALRM,
-    ];
-    for signal in handed_on {
-        watched.add(signal);
-    }
-    watched.add(Signal::SIGCHLD);
-    // Everything else does what it always does: above all the stop signals of a terminal stop us with the program.
-    watched.thread_set_mask()?;
-    let signals = SignalFd::with_flags(&watched, SfdFlags::SFD_CLOEXEC)?;
-    loop {
-        match waitpid(child, Some(nix::sys::wait::WaitPidFlag::WNOHANG))? {
-            WaitStatus::Exited(_, status) => return Ok(status.to_be_bytes()[3]),
-            WaitStatus::Signaled(_, signal, _) => {
-                return Ok(128 + u8::try_from(signal as i32).unwrap_or(127));
-            }
-            WaitStatus::Stopped(..)
-            | WaitStatus::PtraceEvent(..)
-            | WaitStatus::PtraceSyscall(..)
-            | WaitStatus::Continued(..)
-            | WaitStatus::StillAlive => {}
-        }
-        let Some(received) = signals.read_signal()? else { continue };
-        let Ok(signal) = i32::try_from(received.ssi_signo).map(Signal::try_from) else { continue };
-        // What the terminal sends (SI_KERNEL) it has sent to the program as well.
-        if let Ok(signal) = signal
-            && signal != Signal::SIGCHLD
-            && received.ssi_code != libc::SI_KERNEL
-        {
-            // It may have ended just now.
-            let _ = kill(child, signal);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -370,19 +383,24 @@ mod tests {
             .directory("/tmp")
             .user(1000, 100)
             .no_new_privileges()
+            .session()
+            .contained("/x/y.log")
             .command();
         let order = parse(command.get_args().skip(1).map(OsStr::to_owned)).unwrap();
         assert_eq!(order.target, target);
         assert_eq!(order.directory.as_deref(), Some(Path::new("/tmp")));
         assert_eq!(order.user, Some((Uid::from_raw(1000), Gid::from_raw(100))));
-        assert!(order.no_new_privileges);
+        assert!(order.no_new_privileges && order.session);
+        assert_eq!(order.log.as_deref(), Some(Path::new("/x/y.log")));
         assert_eq!(order.program, "ping");
         assert_eq!(order.arguments, ["-c", "1", "--", "10.0.0.1"]);
     }
 
     #[test]
     fn incomplete_orders_are_refused() {
-        for bad in ["", "1", "1 2", "1 2 --", "x 2 -- true", "1 2 --directory", "1 2 --other -- true"] {
+        for bad in
+            ["", "1", "1 2", "1 2 --", "x 2 -- true", "1 2 --directory", "1 2 --other -- true", "1 2 --log"]
+        {
             assert!(parse(bad.split_whitespace().map(OsString::from)).is_none(), "{bad:?}");
         }
     }

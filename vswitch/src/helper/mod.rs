@@ -8,6 +8,10 @@
 //! namespaces. The helper names the network namespace under [`NETNS_DIRECTORY`], makes a TAP device in its own
 //! namespace, moves it into the pod's, configures it there, and passes the TAP's queue to vswitch.
 //!
+//! The helper also runs the containers of a pod, because a child lives as long as its parent at most and a container is
+//! to outlive vswitch as its pod does. What should run when, and again, is not its business: it starts what it is told
+//! to start ([`Containers::run`]), remembers what became of it, and wakes whoever asked for that.
+//!
 //! Who keeps what alive:
 //! - the processes of a pod live as long as its holder, and that as long as the helper (parent-death signal, and
 //!   the end of a socket for the moment before the signal is armed);
@@ -26,15 +30,21 @@
 //! The directory [`NETNS_DIRECTORY`] itself and its mount onto itself are made as `ip netns add` makes them, and
 //! stay as they do there.
 
+mod contain;
+mod container;
+mod containers;
 pub mod exec;
+mod log;
 mod netns;
 mod network;
 pub(crate) mod pause;
 mod pod;
 mod protocol;
 mod record;
+mod running;
 pub(crate) mod server;
 mod spec;
+mod wait;
 
 use std::fs::OpenOptions;
 use std::io;
@@ -47,12 +57,15 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+pub use container::{ContainerInfo, ContainerSpec, RunState};
+pub use containers::Containers;
+pub use log::MAX_LOG;
 pub(crate) use netns::DOCTOR_KNOWS;
 pub(crate) use network::tun_remedy;
 pub use protocol::{Failure, FailureKind, HelperInfo};
 pub use spec::{
-    DEFAULT_TX_QUEUE_LENGTH, MAX_MTU, MIN_IPV6_MTU, MIN_MTU, Namespace, NamespaceSpec, Offload, PodFile,
-    validate_name,
+    DEFAULT_TX_QUEUE_LENGTH, Existing, MAX_MTU, MIN_IPV6_MTU, MIN_MTU, Namespace, NamespaceSpec, Offload,
+    PodFile, validate_name,
 };
 
 use crate::state::StatePaths;
@@ -69,7 +82,7 @@ pub const DEFAULT_GRACE: Duration = Duration::from_secs(30);
 /// How long to wait for any one reply. Ending hundreds of namespaces takes seconds, never this long.
 const REPLY_LIMIT: Duration = Duration::from_secs(60);
 /// This executable, even if it was replaced on disk meanwhile.
-const SELF: &str = "/proc/self/exe";
+pub(crate) const SELF: &str = "/proc/self/exe";
 
 /// How to start a helper.
 #[derive(Clone, Debug)]
@@ -375,6 +388,11 @@ impl Connection {
         self.number += 1;
         match self.channel.send(&Numbered { number: self.number, body }, &[]) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Err(HelperError::Gone),
+            // Nothing has been sent.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                let why = format!("the helper cannot be told all that: {error}");
+                return Err(Failure::new(FailureKind::Invalid, why).into());
+            }
             other => other?,
         }
         loop {

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -13,6 +13,7 @@ use nix::unistd::{getegid, geteuid};
 
 use super::NETNS_DIRECTORY;
 use super::protocol::{Failure, FailureKind};
+use super::spec::Existing;
 
 /// For `mount(2)` arguments that are not used.
 pub(super) const NONE: Option<&str> = None;
@@ -127,6 +128,24 @@ fn copy_up(directory: &Path) -> io::Result<()> {
 /// Where the namespace `name` is found.
 pub(super) fn name_path(name: &str) -> PathBuf {
     Path::new(NETNS_DIRECTORY).join(name)
+}
+
+/// Opens a network namespace that somebody else made.
+pub(super) fn open_existing(existing: &Existing) -> Result<OwnedFd, Failure> {
+    let path = existing.location();
+    let file = File::open(&path).map_err(|error| {
+        let mut failure = Failure::system(format!("cannot open {existing}: {}", path.display()), &error);
+        if error.kind() == io::ErrorKind::NotFound {
+            failure.kind = FailureKind::NotFound;
+        }
+        failure
+    })?;
+    let status = nix::sys::statfs::fstatfs(&file);
+    if status.is_ok_and(|status| status.filesystem_type() == nix::sys::statfs::NSFS_MAGIC) {
+        return Ok(file.into());
+    }
+    let why = format!("{existing}: {} is not a namespace", path.display());
+    Err(Failure::new(FailureKind::Invalid, why))
 }
 
 /// Whether a namespace is mounted at `path`.

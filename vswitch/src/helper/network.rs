@@ -62,18 +62,47 @@ pub(crate) fn tun_remedy(error: &io::Error) -> Option<&'static str> {
 }
 
 /// Moves the TAP named in `spec` from the calling thread's network namespace into `netns` and configures it there.
-/// Returns what is not quite as asked.
+/// Returns what is not quite as asked. In a namespace that is not ours nothing else is changed; `foreign` then receives
+/// the index that the interface has there, by which to remove it.
 pub(super) fn configure(
     spec: &NamespaceSpec,
     netns: &OwnedFd,
     user_namespace: bool,
+    foreign: Option<&mut Option<u32>>,
 ) -> Result<Vec<String>, Failure> {
-    let work = || -> Result<Vec<String>, Failure> {
+    in_a_thread(async || configure_in_this_thread(spec, netns, user_namespace, foreign).await)
+}
+
+/// Removes the interface with this index from a namespace that lives on. It is no error if it is gone.
+pub(super) fn remove(netns: &OwnedFd, index: u32) -> Result<(), Failure> {
+    in_a_thread(async || {
+        enter(netns)?;
+        match connect()?.link().del(index).execute().await {
+            Err(rtnetlink::Error::NetlinkError(message))
+                if message.to_io().raw_os_error() == Some(libc::ENODEV) =>
+            {
+                Ok(())
+            }
+            other => {
+                other.map_err(|error| failure("cannot remove the interface of the pod".to_owned(), error))
+            }
+        }
+    })
+}
+
+fn enter(netns: &OwnedFd) -> Result<(), Failure> {
+    setns(netns.as_fd(), CloneFlags::CLONE_NEWNET)
+        .map_err(|errno| Failure::system("cannot enter the pod's network namespace", &errno.into()))
+}
+
+/// Runs a netlink conversation on a thread of its own, which may enter another network namespace.
+fn in_a_thread<T: Send>(conversation: impl AsyncFnOnce() -> Result<T, Failure> + Send) -> Result<T, Failure> {
+    let work = || -> Result<T, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .build()
             .map_err(|error| Failure::system("cannot start a runtime", &error))?;
-        runtime.block_on(configure_in_this_thread(spec, netns, user_namespace))
+        runtime.block_on(conversation())
     };
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new()
@@ -87,22 +116,32 @@ async fn configure_in_this_thread(
     spec: &NamespaceSpec,
     netns: &OwnedFd,
     user_namespace: bool,
+    foreign: Option<&mut Option<u32>>,
 ) -> Result<Vec<String>, Failure> {
     let helper = connect()?;
     let index = index_of(&spec.interface)?;
-    setns(netns.as_fd(), CloneFlags::CLONE_NEWNET)
-        .map_err(|errno| Failure::system("cannot enter the pod's network namespace", &errno.into()))?;
+    enter(netns)?;
     let mut warnings = Vec::new();
-    set_defaults(user_namespace, &mut warnings);
+    if foreign.is_none() {
+        set_defaults(user_namespace, &mut warnings);
+    }
 
     let moved = LinkUnspec::new_with_index(index).setns_by_fd(netns.as_raw_fd()).build();
-    set_link(&helper, moved, || "cannot move the TAP into the pod".to_owned()).await?;
+    set_link(&helper, moved, || {
+        format!("cannot move the TAP into the pod (does it have an interface {} already?)", spec.interface)
+    })
+    .await?;
 
     let pod = connect()?;
-    let up = LinkUnspec::new_with_index(LOOPBACK).up().build();
-    set_link(&pod, up, || "cannot bring lo up".to_owned()).await?;
     // The interface may have got another index on its way.
     let index = index_of(&spec.interface)?;
+    if let Some(known) = foreign {
+        *known = Some(index);
+        warn_without_loopback(&mut warnings);
+    } else {
+        let up = LinkUnspec::new_with_index(LOOPBACK).up().build();
+        set_link(&pod, up, || "cannot bring lo up".to_owned()).await?;
+    }
     set_interface_options(&spec.interface, &mut warnings);
     let MacAddr(mac) = spec.mac;
     let link = LinkUnspec::new_with_index(index)
@@ -191,6 +230,19 @@ fn failure(what: String, error: rtnetlink::Error) -> Failure {
         Failure::system(what, &message.to_io())
     } else {
         Failure::new(FailureKind::System, format!("{what}: {error}"))
+    }
+}
+
+/// A namespace that was made by `ip netns add` has a `lo` that is down, and then not even its own addresses answer.
+fn warn_without_loopback(warnings: &mut Vec<String>) {
+    let Ok(mut interfaces) = nix::ifaddrs::getifaddrs() else { return };
+    let up = nix::net::if_::InterfaceFlags::IFF_UP;
+    if !interfaces.any(|interface| interface.interface_name == "lo" && interface.flags.contains(up)) {
+        warnings.push(
+            "lo is down in the existing network namespace, so that programs there reach neither localhost nor the \
+             pod's own addresses; `ip link set lo up` in it helps"
+                .to_owned(),
+        );
     }
 }
 

@@ -8,14 +8,15 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 
+use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -37,8 +38,8 @@ fn run() -> io::Result<()> {
     signals.thread_set_mask()?;
     let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
     let channel = take_standard_input()?;
-    let Some((spec, _)) = channel.receive::<PauseSpec>()? else { return Ok(()) };
-    match set_up(&spec) {
+    let Some((spec, mut descriptors)) = channel.receive::<PauseSpec>()? else { return Ok(()) };
+    match set_up(&spec, descriptors.pop()) {
         Ok(warnings) => channel.send(&PauseReply::Ready { warnings }, &[])?,
         Err(failure) => return channel.send(&PauseReply::Failed(failure), &[]),
     }
@@ -48,7 +49,7 @@ fn run() -> io::Result<()> {
             PollFd::new(signals.as_fd(), PollFlags::POLLIN),
         ];
         match poll(&mut waiting, PollTimeout::NONE) {
-            Err(nix::errno::Errno::EINTR) => continue,
+            Err(Errno::EINTR) => continue,
             other => other?,
         };
         // The helper says nothing more; its end of the socket closes when it ends.
@@ -69,15 +70,23 @@ pub(super) fn take_standard_input() -> io::Result<Channel> {
 }
 
 /// Makes the pod's namespaces and returns what is not quite as it should be.
-fn set_up(spec: &PauseSpec) -> Result<Vec<String>, Failure> {
+fn set_up(spec: &PauseSpec, existing: Option<OwnedFd>) -> Result<Vec<String>, Failure> {
     if std::process::id() != 1 {
         return Err(Failure::new(
             FailureKind::System,
             "the holder is not the first process of its PID namespace",
         ));
     }
-    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS)
-        .map_err(|errno| Failure::system("cannot make the pod's namespaces", &errno.into()))?;
+    let mut made = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS;
+    if spec.existing {
+        let existing = existing.ok_or_else(|| {
+            Failure::new(FailureKind::System, "the network namespace to join did not arrive")
+        })?;
+        setns(existing, CloneFlags::CLONE_NEWNET).map_err(cannot_join)?;
+    } else {
+        made |= CloneFlags::CLONE_NEWNET;
+    }
+    unshare(made).map_err(|errno| Failure::system("cannot make the pod's namespaces", &errno.into()))?;
     keep_mounts_to_ourselves()?;
     if let Some(hostname) = &spec.hostname {
         nix::unistd::sethostname(hostname).map_err(|errno| {
@@ -98,6 +107,17 @@ fn set_up(spec: &PauseSpec) -> Result<Vec<String>, Failure> {
     }
     std::env::set_current_dir("/").map_err(|error| Failure::system("cannot enter /", &error))?;
     Ok(warnings)
+}
+
+fn cannot_join(errno: Errno) -> Failure {
+    let mut failure = Failure::system("cannot join the existing network namespace", &errno.into());
+    if errno == Errno::EPERM {
+        failure.message.push_str("; only root can join one that vswitch did not make");
+    }
+    if errno == Errno::EINVAL {
+        failure.message.push_str("; it is a namespace of another kind");
+    }
+    failure
 }
 
 fn mount_proc() -> io::Result<()> {

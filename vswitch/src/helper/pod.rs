@@ -2,19 +2,21 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use super::protocol::{Channel, Failure, FailureKind, PauseReply, PauseSpec};
+use super::container::ContainerSpec;
+use super::protocol::{Channel, Failure, FailureKind, PauseReply, PauseSpec, Reply};
 use super::record::{self, Record};
+use super::running::Running;
 use super::spec::{Namespace, NamespaceSpec};
 use super::{netns, network};
 use crate::sys;
@@ -41,9 +43,13 @@ pub(super) struct Pod {
     pub(super) namespace: Namespace,
     /// The queue of its TAP.
     pub(super) tap: Option<OwnedFd>,
+    /// What runs in it.
+    pub(super) containers: Running,
     holder: Option<Holder>,
     /// The holder ends when this closes.
     channel: Option<Channel>,
+    /// Somebody else's network namespace, and the index of our interface there.
+    foreign: Option<(OwnedFd, Option<u32>)>,
     named: bool,
     recorded: bool,
 }
@@ -64,8 +70,10 @@ impl Pod {
                 warnings: Vec::new(),
             },
             tap: None,
+            containers: Running::default(),
             holder: None,
             channel: None,
+            foreign: None,
             named: false,
             recorded: false,
         };
@@ -79,21 +87,29 @@ impl Pod {
     }
 
     fn build(&mut self, context: &Context, spec: &NamespaceSpec) -> Result<(), Failure> {
-        let mut record =
-            Record { name: spec.name.clone(), private: context.user_namespace, netns_inode: None };
-        if netns::name_path(&spec.name).exists() {
+        let recording = |error| Failure::system("cannot write to the state directory", &error);
+        if let Some(existing) = &spec.existing {
+            self.foreign = Some((netns::open_existing(existing)?, None));
+        } else if netns::name_path(&spec.name).exists() {
             // Before the record, which must never name what is not ours.
             netns::reserve_name(&spec.name)?;
         }
-        let recording = |error| Failure::system("cannot write to the state directory", &error);
+        // Somebody else's namespace gets no name from us, and so there is none to be removed.
+        let private = context.user_namespace || self.foreign.is_some();
+        let mut record = Record { name: spec.name.clone(), private, netns_inode: None };
         self.recorded = true;
         record::write(&context.records, &record).map_err(recording)?;
-        netns::reserve_name(&spec.name)?;
-        self.named = true;
+        if self.foreign.is_none() {
+            netns::reserve_name(&spec.name)?;
+            self.named = true;
+        }
 
         let files = write_files(&context.records, spec).map_err(recording)?;
-        self.start_holder(&PauseSpec { hostname: spec.hostname.clone(), files }, &spec.name)?;
-        netns::give_name(&spec.name, self.namespace.pause_pid)?;
+        let existing = self.foreign.is_some();
+        self.start_holder(&PauseSpec { hostname: spec.hostname.clone(), files, existing }, &spec.name)?;
+        if self.named {
+            netns::give_name(&spec.name, self.namespace.pause_pid)?;
+        }
         let look = |error| Failure::system("cannot look at the pod's network namespace", &error);
         let netns: OwnedFd =
             File::open(format!("/proc/{}/ns/net", self.namespace.pause_pid)).map_err(look)?.into();
@@ -105,9 +121,33 @@ impl Pod {
         let (tap, vnet_hdr) = network::make_tap(spec)?;
         self.tap = Some(tap);
         self.namespace.vnet_hdr = vnet_hdr;
-        let mut warnings = network::configure(spec, &netns, context.user_namespace)?;
+        let index = self.foreign.as_mut().map(|(_, index)| index);
+        let mut warnings = network::configure(spec, &netns, context.user_namespace, index)?;
         self.namespace.warnings.append(&mut warnings);
         Ok(())
+    }
+
+    /// Starts a container.
+    pub(super) fn run(
+        &mut self,
+        context: &Context,
+        spec: &ContainerSpec,
+        now: Instant,
+    ) -> Result<Reply, Failure> {
+        let name = &self.namespace.name;
+        if !self.namespace.alive {
+            let why = format!("pod {name} has ended: nothing can be started in it any more");
+            return Err(Failure::new(FailureKind::NotFound, why));
+        }
+        if let Some((uid, gid)) = spec.user.filter(|user| context.user_namespace && *user != (0, 0)) {
+            let why = format!(
+                "container {} cannot run as user {uid} and group {gid}: without root there is only user 0 in a pod, \
+                 which is whoever runs vswitch",
+                spec.name
+            );
+            return Err(Failure::new(FailureKind::NotPermitted, why));
+        }
+        self.containers.start(self.namespace.target(), spec, now).map(|pid| Reply::Started { pid })
     }
 
     fn start_holder(&mut self, spec: &PauseSpec, name: &str) -> Result<(), Failure> {
@@ -122,7 +162,8 @@ impl Pod {
         self.holder = Some(holder);
         // Ours is the only copy of the other end of the socket from here on.
         drop(command);
-        ours.send(spec, &[]).map_err(start)?;
+        let descriptors: Vec<_> = self.foreign.iter().map(|(netns, _)| netns.as_fd()).collect();
+        ours.send(spec, &descriptors).map_err(start)?;
         match ours.receive::<PauseReply>().map_err(start)? {
             Some((PauseReply::Ready { warnings }, _)) => {
                 self.namespace.alive = true;
@@ -157,6 +198,13 @@ impl Pod {
     /// Undoes everything there is of the pod, and returns what could not be undone. May be called again then.
     pub(super) fn end(&mut self, context: &Context) -> Vec<String> {
         let mut problems = Vec::new();
+        // A namespace that lives on would keep the interface as long as anybody has its queue.
+        if let Some((netns, Some(index))) = &self.foreign {
+            match network::remove(netns, *index) {
+                Ok(()) => self.foreign = None,
+                Err(failure) => problems.push(failure.to_string()),
+            }
+        }
         self.kill();
         if self.holder.as_ref().is_some_and(|holder| !holder.wait()) {
             let pid = self.namespace.pause_pid;
@@ -164,6 +212,7 @@ impl Pod {
         } else {
             self.holder = None;
             self.namespace.alive = false;
+            self.containers.wait_for_all();
         }
         self.tap = None;
         if self.named {

@@ -15,14 +15,15 @@ use nix::sys::socket::{self, AddressFamily, ControlMessage, MsgFlags, SockFlag, 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::container::{ContainerInfo, ContainerSpec};
 use super::spec::{Namespace, NamespaceSpec};
 use crate::sys;
 
 /// Two programs that do not agree on this do not talk.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 /// Octets in one message; far below what a socket buffer holds, so that one reply never blocks.
 pub(crate) const MAX_MESSAGE: usize = 64 * 1024;
-/// Namespaces in one reply to [`Request::List`]; with the longest names they fit in a message.
+/// Namespaces or containers in one reply; with the longest names they fit in a message.
 pub(crate) const LIST_PAGE: usize = 64;
 
 /// What can be asked of the helper.
@@ -41,6 +42,16 @@ pub(crate) enum Request {
     Tap { name: String },
     /// A page of what exists, in order of name, after the given one.
     List { after: Option<String> },
+    /// One namespace.
+    Look { name: String },
+    /// Starts a container.
+    Run { namespace: String, container: Box<ContainerSpec> },
+    /// Signals a container.
+    Signal { namespace: String, container: String, signal: i32 },
+    /// A page of the containers, in order of namespace and name, after the given one.
+    Containers { after: Option<(String, String)> },
+    /// A pipe on which an octet arrives whenever a container or a pod has ended, and whose end is the helper's.
+    Watch,
     /// Ends every namespace, then the helper.
     Shutdown,
 }
@@ -59,6 +70,16 @@ pub(crate) enum Reply {
     Ended { problems: Vec<String> },
     /// To `List`.
     Namespaces { page: Vec<Namespace>, more: bool },
+    /// To `Look`.
+    Namespace(Box<Namespace>),
+    /// To `Run`: the process that stands for the container.
+    Started { pid: u32 },
+    /// To `Signal`.
+    Signalled,
+    /// To `Containers`.
+    Containers { page: Vec<ContainerInfo>, more: bool },
+    /// To `Watch`; with one descriptor.
+    Watching,
     /// To anything.
     Failed(Failure),
 }
@@ -79,9 +100,9 @@ pub struct HelperInfo {
 pub enum FailureKind {
     /// The request itself cannot be carried out.
     Invalid,
-    /// A namespace of that name exists.
+    /// A namespace, or a running container, of that name exists.
     Exists,
-    /// No namespace of that name exists.
+    /// No namespace, or no running container, of that name exists.
     NotFound,
     /// The operating system does not permit it.
     NotPermitted,
@@ -133,6 +154,8 @@ pub(crate) struct PauseSpec {
     pub(crate) hostname: Option<String>,
     /// Files to lay over others: (what, where).
     pub(crate) files: Vec<(PathBuf, PathBuf)>,
+    /// Whether the network namespace comes as a descriptor with this message instead of being made.
+    pub(crate) existing: bool,
 }
 
 /// What the holder answers once its namespaces exist.
@@ -298,6 +321,23 @@ mod tests {
                 .unwrap();
         // The rest is room for warnings, which a list leaves out.
         assert!(text.len() < MAX_MESSAGE / 2, "{}", text.len());
+    }
+
+    #[test]
+    fn a_page_of_containers_fits_in_a_message() {
+        let container = ContainerInfo {
+            namespace: "x".repeat(200),
+            name: "x".repeat(200),
+            pid: u32::MAX,
+            state: super::super::container::RunState::Exited { code: 255 },
+            starts: u32::MAX,
+            age_ms: u64::MAX,
+        };
+        let page = vec![container; LIST_PAGE];
+        let text =
+            serde_json::to_vec(&Numbered { number: u64::MAX, body: Reply::Containers { page, more: false } })
+                .unwrap();
+        assert!(text.len() < MAX_MESSAGE, "{}", text.len());
     }
 
     #[test]

@@ -21,7 +21,8 @@ use crate::state::write_atomically;
 pub(super) struct Record {
     /// The name under `/run/netns`.
     pub(super) name: String,
-    /// Whether the name is in the helper's own mount namespace and so vanishes with the helper.
+    /// Whether nothing on the host has the name: it is in the helper's own mount namespace and so vanishes with the
+    /// helper, or the network namespace is somebody else's and gets no name from us.
     pub(super) private: bool,
     /// The inode of the network namespace once it exists.
     pub(super) netns_inode: Option<u64>,

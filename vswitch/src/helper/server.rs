@@ -9,12 +9,14 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
+use std::ops::Bound;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
@@ -86,6 +88,14 @@ fn now() -> Instant {
 struct Connection {
     channel: Channel,
     owner: bool,
+    /// Where to say that something has ended, if the peer asked for that.
+    watch: Option<OwnedFd>,
+}
+
+impl Connection {
+    fn new(socket: OwnedFd, owner: bool) -> Self {
+        Self { channel: Channel::new(socket), owner, watch: None }
+    }
 }
 
 struct Server {
@@ -103,12 +113,12 @@ struct Server {
 /// What to send back.
 struct Answer {
     reply: Reply,
-    tap: Option<OwnedFd>,
+    descriptor: Option<OwnedFd>,
 }
 
 impl From<Reply> for Answer {
     fn from(reply: Reply) -> Self {
-        Self { reply, tap: None }
+        Self { reply, descriptor: None }
     }
 }
 
@@ -153,7 +163,7 @@ impl Server {
             grace: Duration::from_millis(grace_ms),
             signals,
             listener,
-            connections: vec![Connection { channel: Channel::new(owner), owner: true }],
+            connections: vec![Connection::new(owner, true)],
             deadline: None,
             pods: BTreeMap::new(),
         })
@@ -183,8 +193,14 @@ impl Server {
                 return Ok(false);
             }
         }
+        let mut news = false;
         for pod in self.pods.values_mut() {
-            pod.notice_end();
+            // Both are looked at.
+            news |= pod.notice_end();
+            news |= pod.containers.notice_ends(now());
+        }
+        if news {
+            self.tell();
         }
         // From the last to the first, because a closed connection is removed.
         for (index, _) in ready.iter().enumerate().filter(|(_, ready)| **ready).rev() {
@@ -224,10 +240,18 @@ impl Server {
         }
     }
 
+    /// Says on every pipe that something has ended.
+    fn tell(&self) {
+        for watch in self.connections.iter().filter_map(|connection| connection.watch.as_ref()) {
+            // If it is full the peer has enough to read.
+            let _ = nix::unistd::write(watch, &[0]);
+        }
+    }
+
     fn accept(&mut self) {
         while let Ok(socket) = sys::accept(self.listener.as_fd()) {
             if self.connections.len() < MAX_CONNECTIONS {
-                self.connections.push(Connection { channel: Channel::new(socket), owner: false });
+                self.connections.push(Connection::new(socket, false));
             }
         }
     }
@@ -251,9 +275,9 @@ impl Server {
             return true;
         };
         let ending = matches!(body, Request::Shutdown);
-        let Answer { reply, tap } = self.answer(index, body);
+        let Answer { reply, descriptor } = self.answer(index, body);
         if let Some(connection) = self.connections.get(index) {
-            let descriptors: Vec<_> = tap.iter().map(OwnedFd::as_fd).collect();
+            let descriptors: Vec<_> = descriptor.iter().map(OwnedFd::as_fd).collect();
             if connection.channel.send(&Numbered { number, body: reply }, &descriptors).is_err() {
                 self.connections.swap_remove(index);
             }
@@ -285,6 +309,7 @@ impl Server {
                     if problems.is_empty() {
                         self.pods.remove(&name);
                     }
+                    self.tell();
                     Reply::Ended { problems }.into()
                 }
                 None => not_found(&name),
@@ -294,6 +319,23 @@ impl Server {
                 None => not_found(&name),
             },
             Request::List { after } => self.list(after.as_deref()).into(),
+            Request::Look { name } => match self.pods.get(&name) {
+                Some(pod) => Reply::Namespace(Box::new(pod.namespace.clone())).into(),
+                None => not_found(&name),
+            },
+            Request::Run { namespace, container } => match self.pods.get_mut(&namespace) {
+                Some(pod) => pod.run(&self.context, &container, now()).map_or_else(Answer::from, Into::into),
+                None => not_found(&namespace),
+            },
+            Request::Signal { namespace, container, signal } => match self.pods.get_mut(&namespace) {
+                Some(pod) => {
+                    let sent = pod.containers.signal(&container, signal);
+                    sent.map_or_else(Answer::from, |()| Reply::Signalled.into())
+                }
+                None => not_found(&namespace),
+            },
+            Request::Containers { after } => self.containers(after).into(),
+            Request::Watch => self.watch(index),
             Request::Shutdown => Reply::Ended { problems: self.end_all() }.into(),
         }
     }
@@ -322,10 +364,35 @@ impl Server {
     }
 
     fn list(&self, after: Option<&str>) -> Reply {
-        let start = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
-        let mut rest = self.pods.range::<str, _>((start, std::ops::Bound::Unbounded));
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut rest = self.pods.range::<str, _>((start, Bound::Unbounded));
         let page = rest.by_ref().take(LIST_PAGE).map(|(_, pod)| pod.namespace.clone()).collect();
         Reply::Namespaces { page, more: rest.next().is_some() }
+    }
+
+    fn containers(&self, after: Option<(String, String)>) -> Reply {
+        let (namespace, name) = after.unzip();
+        let first = namespace.as_deref().map_or(Bound::Unbounded, Bound::Included);
+        let pods = self.pods.range::<str, _>((first, Bound::Unbounded));
+        let mut rest = pods.flat_map(|(pod_name, pod)| {
+            let after = name.as_deref().filter(|_| namespace.as_ref() == Some(pod_name));
+            pod.containers.list(pod_name, after, now())
+        });
+        let page = rest.by_ref().take(LIST_PAGE).collect();
+        Reply::Containers { page, more: rest.next().is_some() }
+    }
+
+    fn watch(&mut self, index: usize) -> Answer {
+        let pipe = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK);
+        let connection = self.connections.get_mut(index);
+        match (pipe, connection) {
+            (Ok((reader, writer)), Some(connection)) => {
+                connection.watch = Some(writer);
+                Answer { reply: Reply::Watching, descriptor: Some(reader) }
+            }
+            (Err(errno), _) => Failure::system("cannot make a pipe", &errno.into()).into(),
+            (_, None) => Failure::new(FailureKind::System, "the connection is gone").into(),
+        }
     }
 
     fn end_all(&mut self) -> Vec<String> {
@@ -349,7 +416,7 @@ fn not_found(name: &str) -> Answer {
 
 fn with_tap(reply: Reply, pod: &Pod) -> Answer {
     match pod.tap.as_ref().map(OwnedFd::try_clone) {
-        Some(Ok(tap)) => Answer { reply, tap: Some(tap) },
+        Some(Ok(tap)) => Answer { reply, descriptor: Some(tap) },
         Some(Err(error)) => Failure::system("cannot duplicate the TAP's descriptor", &error).into(),
         None => not_found(&pod.namespace.name),
     }

@@ -38,6 +38,50 @@ pub struct PodFile {
     pub content: String,
 }
 
+/// A network namespace that somebody else made and keeps.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Existing {
+    /// By an absolute path, such as one that a container runtime mounted it at.
+    Path(PathBuf),
+    /// The one that this process lives in, by the host's numbering.
+    Pid(u32),
+    /// By its name under `/run/netns`. Without root that directory is the helper's own.
+    Name(String),
+}
+
+impl Existing {
+    fn validate(&self) -> Result<(), String> {
+        match self {
+            Self::Path(path) if !path.is_absolute() => {
+                Err(format!("existing namespace {}: must be an absolute path", path.display()))
+            }
+            Self::Pid(0) => Err("existing namespace of process 0: there is no such process".to_owned()),
+            Self::Name(name) => validate_name(name).map_err(|why| format!("existing namespace: {why}")),
+            Self::Path(_) | Self::Pid(_) => Ok(()),
+        }
+    }
+
+    /// Where the kernel has it.
+    pub(super) fn location(&self) -> PathBuf {
+        match self {
+            Self::Path(path) => path.clone(),
+            Self::Pid(pid) => PathBuf::from(format!("/proc/{pid}/ns/net")),
+            Self::Name(name) => Path::new(super::NETNS_DIRECTORY).join(name),
+        }
+    }
+}
+
+impl std::fmt::Display for Existing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Path(_) => f.write_str("the existing network namespace"),
+            Self::Pid(pid) => write!(f, "the network namespace of process {pid}"),
+            Self::Name(name) => write!(f, "the network namespace named {name:?}"),
+        }
+    }
+}
+
 /// One pod: a network namespace with `lo` and one TAP interface, and a PID namespace as its kill domain.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct NamespaceSpec {
@@ -64,6 +108,11 @@ pub struct NamespaceSpec {
     pub tx_queue_length: u32,
     /// Files laid over the host's, such as `/etc/resolv.conf`.
     pub files: Vec<PodFile>,
+    /// A network namespace to use instead of making one. Then the pod's interface with its addresses and routes is all
+    /// that is put there, and all that is removed in the end: `lo` and the namespace's own settings stay as they are,
+    /// it gets no further name, and no process in it is touched. The pod's own processes have their PID, mount and
+    /// host-name namespaces as usual.
+    pub existing: Option<Existing>,
 }
 
 impl NamespaceSpec {
@@ -81,6 +130,7 @@ impl NamespaceSpec {
             offload: Offload::Auto,
             tx_queue_length: DEFAULT_TX_QUEUE_LENGTH,
             files: Vec::new(),
+            existing: None,
         }
     }
 
@@ -117,6 +167,7 @@ impl NamespaceSpec {
             return Err(format!("mtu {}: must be from {MIN_MTU} to {MAX_MTU}", self.mtu));
         }
         self.validate_addresses()?;
+        self.existing.as_ref().map_or(Ok(()), Existing::validate)?;
         for file in &self.files {
             let plain =
                 file.path.components().all(|c| matches!(c, Component::RootDir | Component::Normal(_)));
@@ -190,7 +241,8 @@ pub fn validate_name(name: &str) -> Result<(), String> {
 /// A namespace that exists.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Namespace {
-    /// Its name under `/run/netns`: on the host for root, in the helper's own mount namespace otherwise.
+    /// Its name under `/run/netns`: on the host for root, in the helper's own mount namespace otherwise. One that
+    /// existed before has no name from us.
     pub name: String,
     /// The process that holds it, by the host's numbering.
     pub pause_pid: u32,
@@ -255,7 +307,7 @@ mod tests {
     #[test]
     fn each_field_that_the_kernel_would_refuse_is_refused_first() {
         type Change = fn(&mut NamespaceSpec);
-        let changes: [(&str, Change); 13] = [
+        let changes: [(&str, Change); 16] = [
             ("hostname", |s| s.hostname = Some("a_b".to_owned())),
             ("interface", |s| s.interface = "sixteen-octets-x".to_owned()),
             ("interface", |s| s.interface = "lo".to_owned()),
@@ -268,6 +320,9 @@ mod tests {
             ("gateway_v6", |s| s.addresses.retain(|a| a.addr().is_ipv4())),
             ("gateway", |s| s.gateway_v4 = Some(Ipv4Addr::new(224, 0, 0, 1))),
             ("own", |s| s.gateway_v4 = Some(Ipv4Addr::new(10, 244, 0, 2))),
+            ("absolute", |s| s.existing = Some(Existing::Path("x".into()))),
+            ("process 0", |s| s.existing = Some(Existing::Pid(0))),
+            ("name", |s| s.existing = Some(Existing::Name("../x".to_owned()))),
             ("file", |s| s.files.push(PodFile { path: "/etc/../x".into(), content: String::new() })),
         ];
         for (word, change) in changes {
