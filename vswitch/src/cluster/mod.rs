@@ -12,9 +12,10 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::PodSpec;
+use k8s_openapi::api::core::v1 as k8s;
 use netstack::addr::{IpNet, MacAddr};
 
+use crate::container::{Images, PodSpec};
 use crate::helper::MIN_IPV6_MTU;
 
 /// A whole cluster.
@@ -33,7 +34,7 @@ pub struct Cluster {
     /// Plain machines on the underlay.
     pub hosts: Vec<Host>,
     /// Which command runs for an image.
-    pub images: BTreeMap<String, Vec<String>>,
+    pub images: Images,
 }
 
 /// An L3 segment of the underlay. The router has the first address of each prefix.
@@ -76,7 +77,9 @@ pub struct Pod {
     /// Its labels.
     pub labels: Labels,
     /// What the manifest says of it.
-    pub spec: Arc<PodSpec>,
+    pub spec: Arc<k8s::PodSpec>,
+    /// What runs in it.
+    pub workload: Arc<PodSpec>,
 }
 
 /// What selectors select by.

@@ -53,6 +53,8 @@ pub struct SwitchPlan {
 pub struct Endpoint {
     /// Who it is.
     pub place: Place,
+    /// What it calls itself.
+    pub hostname: String,
     /// Where it is plugged in.
     pub attachment: Attachment,
     /// Its MAC address.
@@ -271,6 +273,7 @@ fn node_local(cluster: &Cluster, node: &Node, numbers: &mut PortNumbers, plan: &
     let mac = cluster.mac(&place.to_string());
     plan.config.ports.push(managed_port(attachment.port, &place, LOCAL, mac, &node.addresses));
     Endpoint {
+        hostname: node.name.clone(),
         place,
         attachment,
         mac,
@@ -293,7 +296,10 @@ fn pod_endpoint(
     let port = numbers.number(&pod.node, &place.to_string());
     let attachment = Attachment { switch: pod.node.clone(), port };
     let gateways: Vec<IpNet> = pod.addresses.iter().filter_map(|&a| homes.home(a)).map(|(g, _)| g).collect();
-    let endpoint = endpoint(cluster, place, attachment, &pod.addresses, &gateways);
+    let mut endpoint = endpoint(cluster, place, attachment, &pod.addresses, &gateways);
+    if let Some(hostname) = &pod.spec.hostname {
+        endpoint.hostname.clone_from(hostname);
+    }
     plan.config.ports.push(managed_port(port, &endpoint.place, PODS, endpoint.mac, &pod.addresses));
     endpoint
 }
@@ -309,6 +315,7 @@ fn endpoint(
     let on_link = |a: IpAddr| gateways.iter().find(|g| g.contains(&a));
     Endpoint {
         mac: cluster.mac(&place.to_string()),
+        hostname: place.name().to_owned(),
         place,
         attachment,
         addresses: addresses

@@ -5,18 +5,27 @@
 //! again, what it was about to do, and does it; and what was refused by the runtime is put back as it was. Objects and
 //! what was given out for them stand in one file, which is replaced as a whole: they never disagree.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::api::{ApplyView, ChangeView};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Place};
+use crate::container::{PodSpec, PodStatus, Runner};
+use crate::helper::HelperOptions;
 use crate::objects::{Allocations, Changes, Compiled, Store, compile};
 use crate::runtime::{Applied, Options, Runtime, RuntimeError};
 use crate::state::{StatePaths, write_atomically};
 use manifest::{Invalid, Manifests, Source, Strictness, load};
+
+/// How long containers have to end when the whole cluster does.
+const LAST_GRACE: Duration = Duration::from_secs(3);
+/// How much longer their end is waited for than they are given.
+const GRACE_SLACK: Duration = Duration::from_secs(1);
 
 /// Why what was asked is not done.
 #[derive(Debug, thiserror::Error)]
@@ -103,6 +112,10 @@ pub struct Plane {
     state: StatePaths,
     frame: Frame,
     desired: Mutex<Desired>,
+    /// Runs the containers; in-process pods have none.
+    runner: Option<Runner>,
+    /// What it was told to run, by network namespace.
+    told: Mutex<BTreeMap<String, Arc<PodSpec>>>,
 }
 
 impl Plane {
@@ -120,8 +133,50 @@ impl Plane {
         let desired = Desired { allocations, ..desired };
         desired.write(&options.state)?;
         let runtime = Arc::new(Runtime::start(cluster, options)?);
+        let helper = HelperOptions::new(options.state.clone());
+        let runner = runtime.has_namespaces().then(|| Runner::start(&helper)).transpose();
+        let runner = runner.inspect_err(|_| drop(runtime.stop())).map_err(RuntimeError::from)?;
         let warnings = warnings.iter().map(ToString::to_string).collect();
-        Ok((Self { runtime, state: options.state.clone(), frame, desired: Mutex::new(desired) }, warnings))
+        let state = options.state.clone();
+        let (desired, told) = (Mutex::new(desired), Mutex::default());
+        let plane = Self { runtime, state, frame, desired, runner, told };
+        plane.run_containers();
+        Ok((plane, warnings))
+    }
+
+    /// How the containers of all pods are, by network namespace.
+    pub fn statuses(&self) -> BTreeMap<String, PodStatus> {
+        let statuses = self.runner.iter().flat_map(Runner::statuses);
+        statuses.map(|status| (status.namespace.clone(), status)).collect()
+    }
+
+    /// Has every pod run what it is to run, where that is not what it runs already.
+    fn run_containers(&self) {
+        let Some(runner) = &self.runner else { return };
+        let cluster = self.runtime.cluster();
+        let mut told = self.told.lock();
+        for pod in &cluster.pods {
+            let workload = &pod.workload;
+            if told.get(&workload.namespace) != Some(workload) {
+                runner.add(PodSpec::clone(workload));
+                told.insert(workload.namespace.clone(), Arc::clone(workload));
+            }
+        }
+    }
+
+    /// Lets the containers of pods that are about to go end by themselves, as long as each is allowed to.
+    fn farewell(&self, cluster: &str, places: &[Place]) {
+        let Some(runner) = &self.runner else { return };
+        let mut told = self.told.lock();
+        let names = places.iter().map(|place| place.netns(cluster));
+        let leaving: Vec<Arc<PodSpec>> = names.filter_map(|name| told.remove(&name)).collect();
+        for pod in &leaving {
+            runner.remove(&pod.namespace, None);
+        }
+        for pod in &leaving {
+            // Whoever has not ended by then is ended with the namespace.
+            runner.wait_removed(&pod.namespace, pod.termination_grace + GRACE_SLACK);
+        }
     }
 
     /// The running cluster.
@@ -173,16 +228,33 @@ impl Plane {
 
     fn become_as(&self, next: &Desired, before: &Desired, cluster: Cluster) -> Result<Applied, PlaneError> {
         next.write(&self.state)?;
-        let applied = self.runtime.apply(cluster);
+        let name = cluster.name.clone();
+        let applied = self.runtime.apply(cluster, |leaving| self.farewell(&name, leaving));
         if applied.is_err() {
             before.write(&self.state)?;
         }
+        self.run_containers();
         Ok(applied?)
+    }
+
+    /// Tells all containers to end, and waits a moment; who has not ended by then is ended with its namespace.
+    fn end_containers(&self) {
+        let Some(runner) = &self.runner else { return };
+        let told = std::mem::take(&mut *self.told.lock());
+        for namespace in told.keys() {
+            runner.remove(namespace, Some(LAST_GRACE));
+        }
+        let begin = crate::clock::now();
+        for namespace in told.keys() {
+            let left = (LAST_GRACE + GRACE_SLACK).saturating_sub(begin.elapsed());
+            runner.wait_removed(namespace, left);
+        }
     }
 
     /// Ends the cluster; returns what could not be removed, in sentences. What was given out is remembered, objects are
     /// not: whoever starts a cluster again says which.
     pub fn stop(&self) -> Vec<String> {
+        self.end_containers();
         let mut problems = self.runtime.stop();
         let mut desired = self.desired.lock();
         desired.store = Store::default();

@@ -33,7 +33,10 @@ pub(super) fn workload(
         pod.termination_grace = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
     }
     let mut of = Of { spec, images, faults };
-    let lists = [("initContainers", spec.init_containers.as_deref().unwrap_or_default()), ("containers", &spec.containers)];
+    let lists = [
+        ("initContainers", spec.init_containers.as_deref().unwrap_or_default()),
+        ("containers", &spec.containers),
+    ];
     let [init_containers, containers] = lists.map(|(field, containers)| {
         let paths = (0..).map(|index: usize| format!("spec.{field}[{index}]"));
         containers.iter().zip(paths).map(|(container, path)| of.container(container, &path)).collect()
@@ -53,7 +56,8 @@ impl Of<'_> {
     fn container(&mut self, container: &k8s::Container, path: &str) -> Container {
         let image = container.image.clone().unwrap_or_default();
         let command = container.command.as_deref().unwrap_or_default();
-        let program = image::resolve(&image, command, container.args.as_deref().unwrap_or_default(), self.images);
+        let program =
+            image::resolve(&image, command, container.args.as_deref().unwrap_or_default(), self.images);
         let mut made = Container::new(&container.name, image, program);
         for variable in container.env.iter().flatten() {
             let value = [variable.value.clone().unwrap_or_default()];
@@ -89,7 +93,10 @@ impl Of<'_> {
         let number = |value: i64| u32::try_from(value).ok().filter(|n| *n < u32::MAX);
         let pair = number(user).zip(number(group.unwrap_or(user)));
         if pair.is_none() {
-            self.faults.push((format!("{path}.securityContext"), "user and group are numbers from 0 to 4294967294".into()));
+            self.faults.push((
+                format!("{path}.securityContext"),
+                "user and group are numbers from 0 to 4294967294".into(),
+            ));
         }
         pair
     }
@@ -119,7 +126,8 @@ impl Of<'_> {
         let seconds = |value: Option<i32>, default: Duration| {
             value.map_or(default, |value| Duration::from_secs(u64::try_from(value).unwrap_or(0)))
         };
-        let count = |value: Option<i32>, default: u32| value.map_or(default, |v| u32::try_from(v).unwrap_or(0));
+        let count =
+            |value: Option<i32>, default: u32| value.map_or(default, |v| u32::try_from(v).unwrap_or(0));
         made.initial_delay = seconds(probe.initial_delay_seconds, made.initial_delay);
         made.period = seconds(probe.period_seconds, made.period);
         made.timeout = seconds(probe.timeout_seconds, made.timeout);

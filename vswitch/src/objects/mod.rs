@@ -9,6 +9,7 @@
 mod allocations;
 mod builtin;
 mod compile;
+mod containers;
 mod node;
 mod pod;
 mod store;

@@ -10,7 +10,8 @@ use netstack::addr::IpNet;
 
 use super::allocations::Allocation;
 use super::compile::{Compiler, LABEL, is_label};
-use crate::cluster::{Labels, Pod};
+use super::containers::workload;
+use crate::cluster::{Labels, Place, Pod};
 use manifest::{Located, Object};
 
 /// Annotation that moves a pod: the node it is to be on, whatever `spec.nodeName` says.
@@ -170,6 +171,9 @@ impl<'a> Compiler<'a> {
         {
             let message = format!("{policy:?} is none of Always, OnFailure, Never");
             self.fault(at, &format!("{base}spec.restartPolicy"), message);
+        }
+        if let Some(hostname) = spec.hostname.as_ref().filter(|name| !is_label(name)) {
+            self.fault(at, &format!("{base}spec.hostname"), format!("{hostname:?} must be {LABEL}"));
         }
         if spec.containers.is_empty() {
             self.fault(at, &format!("{base}spec.containers"), "one container at least is needed");
@@ -334,7 +338,21 @@ impl<'a> Compiler<'a> {
         let allocation =
             Allocation { node: node.clone(), pod_cidrs: Vec::new(), addresses: draft.addresses.clone() };
         self.allocations.pods.insert(draft.full_name(), allocation);
+        let place = Place::Pod { namespace: draft.namespace.clone(), name: draft.name.clone() };
+        let mut faults = Vec::new();
+        let workload = workload(
+            place.netns(&self.cluster.name),
+            format!("{}_{}", draft.namespace, draft.name),
+            &draft.addresses,
+            &draft.spec,
+            &self.cluster.images,
+            &mut faults,
+        );
+        for (path, message) in faults {
+            self.fault(draft.at, &format!("{}{path}", draft.base), message);
+        }
         self.cluster.pods.push(Pod {
+            workload: Arc::new(workload),
             namespace: draft.namespace,
             name: draft.name,
             node,

@@ -131,10 +131,11 @@ type Link = [(String, PortId, MemoryDevice); 2];
 
 impl Runtime {
     /// Makes the running cluster `cluster`. Name, MTU and the underlay's segments of a cluster that stands cannot change.
+    /// `farewell` is called with the end stations that are about to go, while they are all still there.
     ///
     /// # Errors
     /// What was refused; nothing has changed then.
-    pub fn apply(&self, cluster: Cluster) -> Result<Applied, RuntimeError> {
+    pub fn apply(&self, cluster: Cluster, farewell: impl Fn(&[Place])) -> Result<Applied, RuntimeError> {
         let _one_at_a_time = self.changing.lock();
         let now = self.fabric.read().clone();
         check_frame(&now.cluster, &cluster)?;
@@ -146,10 +147,15 @@ impl Runtime {
         let mut applied = Applied::default();
         // A station made anew has the names of the old one, so that one goes first. It has ended, or its addresses are
         // taken away: nothing of it would have stayed.
-        let (replaced, gone) = std::mem::take(&mut difference.gone)
+        let (replaced, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut difference.gone)
             .into_iter()
-            .partition(|p: &Arc<Placed>| difference.new.iter().any(|e| e.place == p.endpoint.place));
+            .partition(|p| difference.new.iter().any(|e| e.place == p.endpoint.place));
         difference.gone = gone;
+        let leaving = replaced.iter().chain(&difference.gone);
+        let leaving: Vec<Place> = leaving.map(|p| p.endpoint.place.clone()).collect();
+        if !leaving.is_empty() {
+            farewell(&leaving);
+        }
         self.take_out(&now, &replaced, &mut applied)?;
         let made = self.make(&cluster, &difference.new)?;
         let links = links(&now, &wiring)?;
@@ -441,7 +447,7 @@ fn plug_in(
 
 fn spec(cluster: &Cluster, endpoint: &Endpoint, offload: bool) -> NamespaceSpec {
     let mut spec = NamespaceSpec::new(endpoint.place.netns(&cluster.name), endpoint.mac);
-    spec.hostname = Some(endpoint.place.name().to_owned());
+    spec.hostname = Some(endpoint.hostname.clone());
     spec.addresses.clone_from(&endpoint.addresses);
     spec.gateway_v4 = endpoint.gateway_v4;
     spec.gateway_v6 = endpoint.gateway_v6;

@@ -211,7 +211,7 @@ impl Runtime {
             log: Mutex::default(),
             taps: Mutex::default(),
         };
-        match runtime.apply(cluster) {
+        match runtime.apply(cluster, |_| {}) {
             Ok(applied) if applied.problems.is_empty() => Ok(runtime),
             Ok(applied) => {
                 drop(runtime.stop());
@@ -233,6 +233,11 @@ impl Runtime {
     /// `tap` or `memory`.
     pub fn mode(&self) -> &'static str {
         if self.in_namespaces { "tap" } else { "memory" }
+    }
+
+    /// Whether end stations are network namespaces, in which programs can run.
+    pub fn has_namespaces(&self) -> bool {
+        self.in_namespaces
     }
 
     /// Why memory links are used although TAPs were wanted.

@@ -69,7 +69,7 @@ fn built_in(name: &str) -> Option<&'static str> {
 }
 
 /// Replaces `$(NAME)` by the variable of that name where there is one; `$$(NAME)` is `$(NAME)` itself.
-pub(super) fn expand(argv: &[String], env: &[(String, String)]) -> Vec<String> {
+pub(crate) fn expand(argv: &[String], env: &[(String, String)]) -> Vec<String> {
     argv.iter().map(|argument| expand_one(argument, env)).collect()
 }
 
