@@ -129,6 +129,7 @@ fn run(seed: u64, tamper: bool, log: Option<netstack::sim::Observer>) -> Result<
     let mut rng = Seed::from_u64(seed).rng("scenario");
     let mut world = World::new(seed, &mut rng);
     world.lab.set_observer(log);
+    world.lab.set_trace_capacity(if alone().is_some() { 100_000 } else { 512 });
     let traffic = Traffic::new(&mut world.lab, &world.members, &mut rng, tamper);
     let mut acts = mischief::plan(&mut rng);
     if world.weather != Weather::Clear && chance(&mut rng, 30) {
@@ -185,8 +186,11 @@ fn play(
     let rest = run.world.lab.now() + Duration::from_secs(2);
     run.until(rest, false)?;
     run.world.lab.check().map_err(violation)?;
-    if !foul && !run.traffic.transfers.iter().all(|t| t.done) {
-        return Err("a transfer did not get through".into());
+    if let Some(stuck) = run.traffic.transfers.iter().find(|t| !foul && !t.done) {
+        return Err(format!(
+            "a transfer did not get through: {}",
+            stuck.describe(&run.world.lab, &run.world.members)
+        ));
     }
     if run.world.weather == Weather::Clear && calm && run.traffic.unanswered() > 0 {
         return Err(format!("{} questions were not answered", run.traffic.unanswered()));
@@ -203,9 +207,9 @@ fn checked(seed: u64) -> Result<Report, String> {
     match catch_unwind(AssertUnwindSafe(|| run(seed, false, None))) {
         Ok(Ok(report)) => Ok(report),
         Ok(Err((text, trace))) => {
-            let last: Vec<&str> =
-                trace.lines().rev().take(if alone().is_some() { 256 } else { 12 }).collect();
-            let last: Vec<&str> = last.into_iter().rev().collect();
+            let frames = || trace.lines().filter(|line| !line.ends_with("does what is due"));
+            let shown = if alone().is_some() { usize::MAX } else { 12 };
+            let last: Vec<&str> = frames().skip(frames().count().saturating_sub(shown)).collect();
             Err(format!("seed {seed}: {text}\n{}\nrun it again: {again}", last.join("\n")))
         }
         Err(_) => Err(format!("seed {seed} panicked\nrun it again: {again}")),

@@ -5,7 +5,7 @@ use std::hash::Hasher;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use netstack::host::{Host, HostEvent, TcpError, TcpHandle, TcpListener, UdpHandle};
+use netstack::host::{Host, HostEvent, TcpError, TcpHandle, TcpListener, TcpState, UdpHandle};
 use netstack::seed::{Rng, Seed};
 use netstack::sim::Lab;
 
@@ -77,10 +77,27 @@ impl Transfer {
         }
         self.client = Some((client, sent));
         // What is sent and not acknowledged may still be lost with the connection.
-        if sent == self.data.len() && host.tcp_error(client).is_some() {
+        if sent == self.data.len() && host.tcp_state(client) == TcpState::Closed {
             host.tcp_release(now, client);
             (self.client, self.retry_at) = (None, Some(now + RETRY));
         }
+    }
+
+    /// How far it is, for a failure's report.
+    pub(crate) fn describe(&self, lab: &Lab, members: &[Member]) -> String {
+        let (client, server) = (lab.host(members[self.from].id), lab.host(members[self.to].id));
+        let sent =
+            self.client.map(|(handle, sent)| (sent, client.tcp_state(handle), client.tcp_error(handle)));
+        let got: Vec<_> =
+            self.servers.iter().map(|(handle, got)| (got.len(), server.tcp_state(*handle))).collect();
+        format!(
+            "host {} to {}, {} octets, attempt {}, retry at {:?}: sent {sent:?}, got {got:?}",
+            self.from,
+            self.remote,
+            self.data.len(),
+            self.attempts,
+            self.retry_at
+        )
     }
 
     /// Reads on all connections. `tamper` turns a bit of what was read, for the test of this test.
@@ -163,7 +180,8 @@ impl Traffic {
         for l4_port in (TRANSFERS..).take(1 + below(rng, 3)) {
             let ((from, to), v6) = (pair(rng), chance(rng, 50));
             let remote = SocketAddr::new(members[to].address(v6), l4_port);
-            let len = 1 + below(rng, if chance(rng, 20) { 100_000 } else { 20_000 });
+            let most = if chance(rng, 20) { 100_000 } else { 20_000 };
+            let len = 1 + below(rng, most);
             traffic.transfers.push(Transfer {
                 from,
                 to,

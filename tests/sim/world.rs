@@ -102,6 +102,7 @@ struct HostPlan {
     mac: MacAddr,
     nets: [IpNet; 2],
     gateways: [IpAddr; 2],
+    mtu: u16,
     switch: usize,
     port: PortId,
 }
@@ -127,9 +128,10 @@ impl Plan {
     fn host(&mut self, switch: usize, segment: u16, nets: [IpNet; 2], gateways: [IpAddr; 2], managed: bool) {
         let mac = MacAddr::local(self.hosts.len() as u64 + 1);
         let addresses = nets.iter().map(IpNet::addr).collect();
+        let mtu = self.configs[switch].segments[usize::from(segment)].mtu;
         let station = if managed { Station::Managed { mac, addresses } } else { Station::Foreign };
         let port = self.port(switch, VlanMode::Access(SegmentId(segment)), OffloadFeatures::NONE, station);
-        self.hosts.push(HostPlan { mac, nets, gateways, switch, port });
+        self.hosts.push(HostPlan { mac, nets, gateways, mtu, switch, port });
     }
 }
 
@@ -309,6 +311,7 @@ impl World {
             let mut config = HostConfig::new(host.mac, host.nets.to_vec());
             let [IpAddr::V4(v4), IpAddr::V6(v6)] = host.gateways else { panic!("a gateway of each family") };
             (config.gateway_v4, config.gateway_v6, config.limits) = (Some(v4), Some(v6), host_limits());
+            config.mtu = usize::from(host.mtu);
             let id = lab.add_host(&format!("h{number}"), config).unwrap();
             let at = End::from((switches[host.switch].0, host.port));
             let (mut forth, mut back) = (profile(rng, weather), profile(rng, weather));

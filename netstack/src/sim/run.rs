@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec;
+use alloc::vec::Vec;
 use core::cmp::{Ordering, Reverse};
 use core::time::Duration;
 
@@ -153,7 +154,7 @@ impl Lab {
             }
         }
         // Received from lines and sent to lines, by node.
-        let mut totals: alloc::vec::Vec<(u64, u64)> =
+        let mut totals: Vec<(u64, u64)> =
             self.nodes.iter().map(|node| (node.injected, node.unplugged)).collect();
         for (id, cable) in self.cables.iter().enumerate() {
             for side in [Side::First, Side::Second] {
