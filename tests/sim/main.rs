@@ -28,7 +28,7 @@ use crate::traffic::Traffic;
 use crate::world::{Weather, World, below, chance};
 
 /// Runs in all, in `PARTS` tests that share the processors.
-const RUNS: u64 = 1024;
+const RUNS: u64 = 4096;
 const PARTS: u64 = 4;
 /// By when every transfer must be over in fair weather, in the laboratory's time: an answer that was lost and a neighbour
 /// that was lied about cost seconds each.

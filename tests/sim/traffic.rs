@@ -16,6 +16,8 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Where the answering sockets are.
 const ECHO: u16 = 7;
 const TRANSFERS: u16 = 5000;
+/// The identifier of all pings.
+const PING: u16 = 0x5a17;
 
 /// Octets that differ from place to place and from one use to the next.
 pub(crate) fn pattern(seed: u64, len: usize) -> Vec<u8> {
@@ -237,7 +239,8 @@ impl Traffic {
         let now = lab.now();
         let host = lab.host_mut(members[at].id);
         while let Some(event) = host.poll_event() {
-            if let HostEvent::EchoReply { from, sequence, payload, .. } = event {
+            // Another's identifier is no answer to us: a liar may have asked in our name.
+            if let HostEvent::EchoReply { from, id: PING, sequence, payload, .. } = event {
                 self.answered(at, from, usize::from(sequence), &payload, true)?;
             }
         }
@@ -257,7 +260,7 @@ impl Traffic {
                 let remote = question.remote;
                 if question.ping {
                     // The answer may be that there is no way, or a path MTU: then nothing is asked.
-                    let _ = host.ping(now, remote, 1, sequence, &question.data);
+                    let _ = host.ping(now, remote, PING, sequence, &question.data);
                 } else if let Some(&socket) = self.asking.get(&(at, remote.is_ipv6())) {
                     let _ = host.udp_send_to(now, socket, &question.data, SocketAddr::new(remote, ECHO));
                 }

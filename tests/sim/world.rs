@@ -316,7 +316,7 @@ impl World {
             let at = End::from((switches[host.switch].0, host.port));
             let (mut forth, mut back) = (profile(rng, weather), profile(rng, weather));
             if damaged == Some(number) {
-                (forth.corruption, back.corruption) = (parts(rng, 20_000), parts(rng, 20_000));
+                (forth.corruption, back.corruption) = (parts(rng, 50_000), parts(rng, 50_000));
             }
             lab.connect_asymmetric(id, at, forth, back).unwrap();
             let [v4, v6] = host.nets.map(|n| n.addr());

@@ -137,7 +137,7 @@ fn what_is_under_way_is_bounded() {
         line.offer(Duration::ZERO, frame, &mut pool);
     }
     assert_eq!(line.in_flight(), MAX_IN_FLIGHT);
-    assert_eq!(line.counters().overflowed as usize, MAX_IN_FLIGHT / 2);
+    assert_eq!(line.counters().overflowed, MAX_IN_FLIGHT as u64 / 2);
     line.check().unwrap();
     line.cut(&mut pool);
     line.check().unwrap();
