@@ -164,7 +164,8 @@ impl Lab {
         }
     }
 
-    /// Adds a switch. Its name stands in traces and errors, and decides what it draws from the seed.
+    /// Adds a switch. Its name stands in traces and errors, and decides what it draws from the seed: no two switches
+    /// should have the same.
     pub fn add_switch(&mut self, name: &str, snapshot: Arc<Snapshot>, limits: Limits) -> SwitchId {
         let seed = self.seed_of("switch", name);
         let mut switch = Switch::new(limits, &seed, FramePool::new());
@@ -190,7 +191,8 @@ impl Lab {
         self.add_switch(name, snapshot, Limits::default())
     }
 
-    /// Adds a host. Its name stands in traces and errors, and decides what it draws from the seed.
+    /// Adds a host. Its name stands in traces and errors, and decides what it draws from the seed: no two hosts should
+    /// have the same.
     ///
     /// # Errors
     /// What is wrong with its configuration.
@@ -407,9 +409,10 @@ impl Lab {
         self.cables.iter().flat_map(|cable| &cable.lines).map(Line::in_flight).sum()
     }
 
-    /// Frames that left by this port or host while nothing was plugged in, and all others of the same switch.
+    /// Frames that left by an end while nothing was plugged in there.
     pub fn unplugged(&self, end: impl Into<End>) -> u64 {
-        self.nodes[end.into().place().0].unplugged
+        let (node, port) = end.into().place();
+        self.nodes[node].unplugged.get(&port).copied().unwrap_or(0)
     }
 
     /// The last things that happened, a line each, oldest first.

@@ -138,8 +138,8 @@ pub(super) struct Node {
     pub(super) engine: Engine,
     /// Port to link and the link's side here.
     pub(super) plugs: BTreeMap<PortId, (usize, Side)>,
-    /// Frames it sent where nothing is plugged in.
-    pub(super) unplugged: u64,
+    /// Frames it sent where nothing was plugged in, by port.
+    pub(super) unplugged: BTreeMap<PortId, u64>,
     /// Frames put in by hand.
     pub(super) injected: u64,
     /// When the earliest event that will look at its timers takes place.
@@ -154,7 +154,7 @@ impl Node {
             name: name.to_string(),
             engine,
             plugs: BTreeMap::new(),
-            unplugged: 0,
+            unplugged: BTreeMap::new(),
             injected: 0,
             armed: None,
             touched: false,

@@ -79,8 +79,8 @@ impl Lab {
         self.run_until(self.now.saturating_add(time), |_| false).map(drop)
     }
 
-    /// Runs until `done` says so, which is asked at the start and after each step, or until `deadline`. Returns whether it
-    /// was done; if not, the clock stands at `deadline`. `done` may use hosts and switches: what they then have to send is
+    /// Runs until `done` says so, which is asked at the start, after each step and at `deadline`, where the run ends.
+    /// Returns whether it was done; if not, the clock stands at `deadline`. `done` may use hosts and switches: what they then have to send is
     /// sent before the next step.
     ///
     /// # Errors
@@ -155,7 +155,7 @@ impl Lab {
         }
         // Received from lines and sent to lines, by node.
         let mut totals: Vec<(u64, u64)> =
-            self.nodes.iter().map(|node| (node.injected, node.unplugged)).collect();
+            self.nodes.iter().map(|node| (node.injected, node.unplugged.values().sum())).collect();
         for (id, cable) in self.cables.iter().enumerate() {
             for side in [Side::First, Side::Second] {
                 self.check_line(id, side)?;
@@ -331,7 +331,7 @@ impl Lab {
     /// Puts a frame on the link at a port.
     fn send(&mut self, node: usize, port: PortId, frame: Frame) {
         let Some(&(cable, side)) = self.nodes[node].plugs.get(&port) else {
-            self.nodes[node].unplugged += 1;
+            *self.nodes[node].unplugged.entry(port).or_default() += 1;
             self.log.note(self.steps, self.now, || Incident::Unplugged {
                 from: node,
                 frame: Summary::of(&frame),

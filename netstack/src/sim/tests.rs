@@ -203,6 +203,7 @@ fn what_is_under_way_on_a_link_that_is_taken_away_is_lost_and_counted() {
     // The bridge floods the next two questions into the void.
     lab.run_for(3 * SECOND).unwrap();
     assert_eq!(lab.unplugged((bridge, PortId(1))), 2);
+    assert_eq!(lab.unplugged((bridge, PortId(0))), 0);
     let again = lab.connect(hosts[1], (bridge, PortId(1)), LinkProfile::PERFECT).unwrap();
     assert_ne!(again, links[1]);
     let now = lab.now();

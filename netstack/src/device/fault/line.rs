@@ -130,7 +130,8 @@ impl Dice {
     }
 }
 
-/// One direction of a link; see the [module](self).
+/// One direction of a link: frames go in at one end and come out at the other, later, maybe damaged, or not at all. It
+/// knows no clock: time comes with each call, and never goes back.
 #[derive(Debug)]
 pub struct Line {
     profile: LinkProfile,
@@ -176,17 +177,18 @@ impl Line {
         }
         self.counters.corrupted += u64::from(corrupted);
         let copy = (dice.copied && self.air.len() + 1 < MAX_IN_FLIGHT).then(|| pool.duplicate(&frame));
-        let mut due = (sent + self.profile.delay + dice.jitter).max(self.last_due);
+        let base = sent.saturating_add(self.profile.delay);
+        let mut due = base.saturating_add(dice.jitter).max(self.last_due);
         if dice.late {
             self.counters.late += 1;
-            due += dice.late_by;
+            due = due.saturating_add(dice.late_by);
         } else {
             self.last_due = due;
         }
         self.put(due, frame);
         let copy_due = copy.map(|copy| {
             self.counters.duplicated += 1;
-            let due = sent + self.profile.delay + dice.copy_jitter;
+            let due = base.saturating_add(dice.copy_jitter);
             self.put(due, copy);
             due
         });
@@ -204,7 +206,7 @@ impl Line {
         if backlog > 0 && backlog + len as u128 > self.profile.queue_bytes as u128 {
             return None;
         }
-        self.busy_until = now + waiting + time_on_wire(len, rate);
+        self.busy_until = now.saturating_add(waiting).saturating_add(time_on_wire(len, rate));
         Some(self.busy_until)
     }
 

@@ -112,5 +112,5 @@ pub(super) fn time_on_wire(len: usize, rate: u64) -> Duration {
 
 /// How many octets are left to send for `time` at `rate` octets a second.
 pub(super) fn octets_in(time: Duration, rate: u64) -> u128 {
-    time.as_nanos() * u128::from(rate) / 1_000_000_000
+    time.as_nanos().saturating_mul(u128::from(rate)) / 1_000_000_000
 }
