@@ -26,6 +26,8 @@ pub mod parse;
 pub mod publish;
 pub mod route;
 pub mod seed;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod switch;
 #[cfg(feature = "std")]
 pub mod sync;

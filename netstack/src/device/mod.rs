@@ -1,7 +1,10 @@
 //! What the driver needs of a device, and nothing about how one is made.
 
+use core::time::Duration;
+
 use crate::frame::{FrameBatch, FramePool, OffloadFeatures};
 
+pub mod fault;
 #[cfg(feature = "std")]
 pub mod memory;
 #[cfg(feature = "std")]
@@ -41,6 +44,12 @@ pub trait Device: Send {
     /// already, so the caller must not sleep. Devices whose descriptor is readable by itself need nothing here.
     fn prepare_sleep(&mut self) -> bool {
         true
+    }
+
+    /// Within what time a polled device must be asked again although nothing wakes the caller, because it holds frames
+    /// back until then; `None` when it holds none.
+    fn wake_within(&self) -> Option<Duration> {
+        None
     }
 }
 

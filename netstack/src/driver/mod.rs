@@ -322,10 +322,8 @@ impl Driver {
         }
         let deadline = self.engines.iter().flatten().filter_map(|slot| slot.engine.poll_timeout()).min();
         let due_in = deadline.map(|deadline| deadline.saturating_sub(self.clock.now()));
-        let timeout = match (due_in, max_wait) {
-            (Some(due_in), Some(max_wait)) => Some(due_in.min(max_wait)),
-            (one, other) => one.or(other),
-        };
+        let held_back = self.attachments.iter().flatten().filter_map(|a| a.device.wake_within()).min();
+        let timeout = [due_in, max_wait, held_back].into_iter().flatten().min();
         if timeout == Some(Duration::ZERO) {
             return timeout;
         }

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use super::*;
+use crate::device::fault::{Fault, LinkProfile};
 use crate::device::memory::{MemoryDevice, MemoryOptions, pair};
 use crate::device::{DeviceError, Direction, Sent};
 use crate::event::Event;
@@ -401,4 +402,28 @@ impl Refusal for Box<MemoryDevice> {
     fn prepare_sleep_is_refused(mut self) -> bool {
         !self.prepare_sleep()
     }
+}
+
+#[test]
+fn frames_that_a_device_holds_back_leave_in_time_and_nobody_spins_for_them() {
+    let depot = Depot::new();
+    let clock = Clock::start();
+    let mut driver = Driver::new(clock).unwrap();
+    let (near, far) = link(16);
+    let slow = LinkProfile::delayed(5 * MS);
+    let near = Fault::new(*near, slow, slow, &crate::seed::Seed::from_u64(1), move || clock.now());
+    let counter = driver.add_engine(Box::new(Toy::new(Habit::Count { window: 4, total: 40 }, &depot)));
+    let mirror = driver.add_engine(Box::new(Toy::new(Habit::Reflect, &depot)));
+    driver.attach(counter, PortId(0), Box::new(near)).unwrap();
+    driver.attach(mirror, PortId(0), far).unwrap();
+    let begin = clock.now();
+    // Nothing but the device itself ends these waits.
+    while driver.device_counters(counter, PortId(0)).unwrap().rx_frames < 40 {
+        assert!(clock.now() - begin < 2000 * MS, "the driver slept through what was due");
+        driver.run_once(Some(5000 * MS)).unwrap();
+    }
+    let toy = driver.engine_mut::<Toy>(counter).unwrap();
+    assert_eq!((toy.disorder, toy.sent), (0, 40));
+    assert!(clock.now() - begin >= 100 * MS, "ten windows, each there and back");
+    assert!(driver.turns() < 400, "{} turns", driver.turns());
 }
