@@ -4,15 +4,9 @@ use std::fs::File;
 use std::io::{self, IsTerminal as _, Write};
 use std::process::ExitCode;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-
-use super::{Capture, Exec, Failure, Format, Get, Table, Trace};
-use crate::control::api::{
-    DropView, EventView, FdbView, NeighborView, PlaceView, PortView, RouteView, TraceRequest, TraceView,
-};
+use super::{Capture, Exec, Failure, Format, Trace};
+use crate::control::api::{PlaceView, TraceRequest, TraceView};
 use crate::control::client::{Client, ClientError};
-use crate::control::table::{bytes, render};
 use crate::helper::exec::{Enter, NamespaceRef};
 
 pub(super) fn exec(client: &Client, exec: &Exec) -> Result<ExitCode, Failure> {
@@ -32,110 +26,6 @@ pub(super) fn exec(client: &Client, exec: &Exec) -> Result<ExitCode, Failure> {
     let enter = Enter::new(NamespaceRef { pause_pid, netns_inode }, program).arguments(arguments);
     // Only returns when it fails: from here on this process is the command.
     Err(enter.replace().into())
-}
-
-pub(super) fn get(client: &Client, get: &Get) -> Result<ExitCode, Failure> {
-    match get.kind {
-        Table::Places => {
-            print(client, get, "/v1/places", &["PLACE", "ADDRESSES", "SWITCH", "NETNS"], place_row)
-        }
-        Table::Ports => ports(client, get),
-        Table::Fdb => print(
-            client,
-            get,
-            "/v1/fdb",
-            &["SWITCH", "SEGMENT", "MAC", "PORT", "KIND", "AGE"],
-            |f: &FdbView| {
-                let age = f.age_seconds.map_or_else(|| "-".to_owned(), |a| format!("{a:.0}s"));
-                vec![f.switch.clone(), f.segment.clone(), f.mac.clone(), f.port.clone(), f.kind.clone(), age]
-            },
-        ),
-        Table::Neighbors => {
-            let header = ["SWITCH", "SEGMENT", "ADDRESS", "MAC", "STATE"];
-            print(client, get, "/v1/neighbors", &header, |n: &NeighborView| {
-                vec![
-                    n.switch.clone(),
-                    n.segment.clone(),
-                    n.address.to_string(),
-                    dash(&n.mac),
-                    n.state.clone(),
-                ]
-            })
-        }
-        Table::Routes => {
-            print(client, get, "/v1/routes", &["SWITCH", "PREFIX", "TARGET", "KIND"], |r: &RouteView| {
-                vec![r.switch.clone(), r.prefix.clone(), r.target.clone(), r.kind.clone()]
-            })
-        }
-        Table::Drops => {
-            let header = ["SWITCH", "PORT", "REASON", "FRAMES", "MEANING"];
-            print(client, get, "/v1/drops", &header, |d: &DropView| {
-                let count = d.count.to_string();
-                vec![d.switch.clone(), d.port.clone(), d.reason.clone(), count, d.description.clone()]
-            })
-        }
-        Table::Events => print(client, get, "/v1/events", &["AT", "SWITCH", "EVENT"], |e: &EventView| {
-            vec![format!("{:.3}", e.at_seconds), e.switch.clone(), e.text.clone()]
-        }),
-    }
-}
-
-fn dash(text: &Option<String>) -> String {
-    text.clone().unwrap_or_else(|| "-".to_owned())
-}
-
-fn list(items: &[String]) -> String {
-    if items.is_empty() { "-".to_owned() } else { items.join(",") }
-}
-
-fn place_row(place: &PlaceView) -> Vec<String> {
-    vec![place.place.clone(), list(&texts(&place.addresses)), place.switch.clone(), dash(&place.netns)]
-}
-
-fn ports(client: &Client, get: &Get) -> Result<ExitCode, Failure> {
-    let wide = get.output.output == Format::Wide;
-    let mut header = vec!["SWITCH", "PORT", "ID", "SEGMENT", "STATION", "STATE", "RX", "TX", "DROPS"];
-    if wide {
-        header.extend(["RX-FRAMES", "TX-FRAMES", "OFFLOAD", "MAC", "ADDRESSES"]);
-    }
-    print(client, get, "/v1/ports", &header, |p: &PortView| {
-        let mut row = vec![
-            p.switch.clone(),
-            p.port.clone(),
-            p.id.to_string(),
-            list(&p.segments),
-            p.station.clone(),
-            p.state.clone(),
-            bytes(p.rx_bytes),
-            bytes(p.tx_bytes),
-            p.drops.to_string(),
-        ];
-        if wide {
-            row.extend([p.rx_frames.to_string(), p.tx_frames.to_string()]);
-            row.extend([list(&p.offload), dash(&p.mac), list(&texts(&p.addresses))]);
-        }
-        row
-    })
-}
-
-fn texts(items: &[impl ToString]) -> Vec<String> {
-    items.iter().map(ToString::to_string).collect()
-}
-
-fn print<T: Serialize + DeserializeOwned>(
-    client: &Client,
-    get: &Get,
-    path: &str,
-    header: &[&str],
-    row: impl Fn(&T) -> Vec<String>,
-) -> Result<ExitCode, Failure> {
-    let items: Vec<T> = client.get(path)?;
-    let text = match get.output.output {
-        Format::Json => format!("{}\n", serde_json::to_string_pretty(&items)?),
-        Format::Table | Format::Wide => render(header, &items.iter().map(row).collect::<Vec<_>>()),
-    };
-    io::stdout().write_all(text.as_bytes())?;
-    Ok(ExitCode::SUCCESS)
 }
 
 /// Exit status 0 when the packet reaches an end station, 1 when it does not.

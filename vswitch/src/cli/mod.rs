@@ -1,6 +1,9 @@
 //! The command line.
 
 mod ask;
+mod columns;
+mod get;
+mod logs;
 mod manifests;
 mod run;
 
@@ -48,8 +51,17 @@ enum Verb {
     /// Run a command in a pod's namespace (also node/NAME, host/NAME)
     #[command(after_help = "Example: vswitch exec alpha -- ping -c 3 10.244.1.2")]
     Exec(Exec),
-    /// Show a table of the running cluster
+    /// Show objects and tables of the running cluster
+    #[command(
+        after_help = "Examples: vswitch get pods -o wide, vswitch get node node-1 -o yaml, vswitch get ports -w"
+    )]
     Get(Get),
+    /// Show one object with all that is known of it
+    #[command(after_help = "Example: vswitch describe pod alpha")]
+    Describe(Describe),
+    /// Show what the containers of a pod have written
+    #[command(after_help = "Example: vswitch logs web -c server -f")]
+    Logs(Logs),
     /// Follow an imagined packet: every decision on its way, with its reason
     #[command(after_help = "Example: vswitch trace alpha 'tcp 10.244.1.2:80'")]
     Trace(Trace),
@@ -153,8 +165,39 @@ struct Exec {
 struct Get {
     /// What to list
     kind: Table,
+    /// Only the one of this name: NAME or NAMESPACE/NAME
+    name: Option<String>,
+    /// Only those in this namespace
+    #[arg(short, long)]
+    namespace: Option<String>,
+    /// Go on, and print what changes
+    #[arg(short, long)]
+    watch: bool,
     #[command(flatten)]
     output: Output,
+}
+
+#[derive(Debug, Args)]
+struct Describe {
+    /// What kind of object
+    kind: Table,
+    /// NAME or NAMESPACE/NAME
+    name: String,
+    /// The namespace of a NAME without one
+    #[arg(short, long)]
+    namespace: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct Logs {
+    /// POD or NAMESPACE/POD
+    pod: crate::cluster::Place,
+    /// The container; needed when the pod has several
+    #[arg(short, long)]
+    container: Option<String>,
+    /// Go on as more is written
+    #[arg(short, long)]
+    follow: bool,
 }
 
 #[derive(Debug, Args)]
@@ -172,12 +215,29 @@ enum Format {
     Wide,
     /// JSON.
     Json,
+    /// YAML.
+    Yaml,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Table {
+    /// Pods.
+    #[value(alias = "pod", alias = "po")]
+    Pods,
+    /// Nodes.
+    #[value(alias = "node", alias = "no")]
+    Nodes,
+    /// Namespaces.
+    #[value(alias = "namespace", alias = "ns")]
+    Namespaces,
+    /// Deployments.
+    #[value(alias = "deployment", alias = "deploy")]
+    Deployments,
+    /// The Cluster object, if there is one.
+    #[value(alias = "cluster")]
+    Clusters,
     /// Everyone with an address: pods, nodes, hosts.
-    #[value(alias = "pods", alias = "nodes", alias = "hosts")]
+    #[value(alias = "place", alias = "hosts", alias = "host")]
     Places,
     /// Ports and their counters.
     #[value(alias = "port")]
@@ -185,12 +245,16 @@ enum Table {
     /// MAC addresses.
     Fdb,
     /// Neighbours.
+    #[value(alias = "neighbor")]
     Neighbors,
     /// Routes.
+    #[value(alias = "route")]
     Routes,
     /// Drops by reason.
+    #[value(alias = "drop")]
     Drops,
     /// What happened.
+    #[value(alias = "event")]
     Events,
 }
 
@@ -265,7 +329,9 @@ fn dispatch(verb: Verb, state: StatePaths) -> Result<ExitCode, Failure> {
         Verb::Check(what) => manifests::check(&what),
         Verb::Down => run::down(&client(), &state),
         Verb::Exec(exec) => ask::exec(&client(), &exec),
-        Verb::Get(get) => ask::get(&client(), &get),
+        Verb::Get(get) => get::get(&client(), &get),
+        Verb::Describe(what) => get::describe(&client(), &what),
+        Verb::Logs(what) => logs::logs(&client(), &what),
         Verb::Trace(trace) => ask::trace(&client(), &trace),
         Verb::Capture(capture) => ask::capture(&client(), &capture),
         Verb::Doctor(output) => doctor(&output),
@@ -285,6 +351,7 @@ fn doctor(output: &Output) -> Result<ExitCode, Failure> {
     let checks = crate::doctor::checks();
     let text = match output.output {
         Format::Json => format!("{}\n", serde_json::to_string_pretty(&checks)?),
+        Format::Yaml => get::yaml(&serde_json::to_value(&checks)?)?,
         Format::Table | Format::Wide => crate::doctor::report(&checks),
     };
     io::stdout().write_all(text.as_bytes())?;

@@ -212,6 +212,15 @@ pub struct ChangeView {
     pub change: crate::objects::Change,
 }
 
+/// The log of one container.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LogView {
+    /// The container.
+    pub container: String,
+    /// The file; when it was full, what it held is in one with `.1` behind its name.
+    pub path: std::path::PathBuf,
+}
+
 /// An answer that is an error.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ErrorBody {

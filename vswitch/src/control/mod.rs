@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod client;
+pub mod objects;
 pub mod plane;
 pub mod server;
 pub mod table;

@@ -13,9 +13,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::api::{ApplyView, ChangeView};
+use super::api::{ApplyView, ChangeView, LogView};
 use crate::cluster::{Cluster, Place};
-use crate::container::{PodSpec, PodStatus, Runner};
+use crate::container::{PodSpec, PodStatus, Runner, log_path};
 use crate::helper::HelperOptions;
 use crate::objects::{Allocations, Changes, Compiled, Store, compile};
 use crate::runtime::{Applied, Options, Runtime, RuntimeError};
@@ -148,6 +148,19 @@ impl Plane {
     pub fn statuses(&self) -> BTreeMap<String, PodStatus> {
         let statuses = self.runner.iter().flat_map(Runner::statuses);
         statuses.map(|status| (status.namespace.clone(), status)).collect()
+    }
+
+    /// The logs of a pod's containers, init containers first; `None` if it is no pod.
+    pub fn logs(&self, place: &Place) -> Option<Vec<LogView>> {
+        let cluster = self.runtime.cluster();
+        let pod = cluster.pods.iter().find(|pod| pod.place() == *place)?;
+        let workload = &pod.workload;
+        let containers = workload.init_containers.iter().chain(&workload.containers);
+        let view = |container: &crate::container::Container| LogView {
+            container: container.name.clone(),
+            path: log_path(&self.state, &workload.log_prefix, &container.name),
+        };
+        Some(containers.map(view).collect())
     }
 
     /// Has every pod run what it is to run, where that is not what it runs already.

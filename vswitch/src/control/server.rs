@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{DefaultBodyLimit, Query, State};
+use axum::extract::{DefaultBodyLimit, Path as UrlPath, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -20,6 +20,7 @@ use tokio::net::UnixListener;
 use tokio::sync::{Notify, mpsc};
 
 use super::api::{ApplyRequest, ApplyView, ErrorBody, Status, TraceRequest};
+use super::objects::{Listed, list};
 use super::plane::{Plane, PlaneError};
 use crate::cluster::Place;
 use crate::runtime::{Capture, PacketSpec, Runtime, RuntimeError};
@@ -106,6 +107,8 @@ fn router(shared: Shared) -> Router {
         .route("/v1/events", get(|State(s): State<Shared>| ask(s, |r| Ok(r.events()))))
         .route("/v1/trace", post(trace))
         .route("/v1/capture", get(capture))
+        .route("/v1/objects/{kind}", get(objects))
+        .route("/v1/logs", get(logs))
         .route("/v1/down", post(down))
         .route("/v1/apply", manifests(Plane::apply))
         .route("/v1/delete", manifests(Plane::delete))
@@ -169,6 +172,33 @@ fn status_of(error: &RuntimeError) -> StatusCode {
 
 fn problem(status: StatusCode, error: String) -> Response {
     (status, Json(ErrorBody { error })).into_response()
+}
+
+async fn objects(State(shared): State<Shared>, UrlPath(kind): UrlPath<String>) -> Response {
+    let Some(kind) = Listed::by_name(&kind) else {
+        return problem(StatusCode::NOT_FOUND, format!("there are no objects of the kind {kind:?}"));
+    };
+    match tokio::task::spawn_blocking(move || list(&shared.plane, kind)).await {
+        Ok(objects) => Json(objects).into_response(),
+        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
+}
+
+#[derive(Deserialize)]
+struct LogsQuery {
+    pod: String,
+}
+
+/// Where the logs of a pod's containers are: only this user can read them anyway.
+async fn logs(State(shared): State<Shared>, Query(query): Query<LogsQuery>) -> Response {
+    let place = match query.pod.parse::<Place>() {
+        Ok(place) => place,
+        Err(error) => return problem(StatusCode::BAD_REQUEST, error.to_string()),
+    };
+    match shared.plane.logs(&place) {
+        Some(logs) => Json(logs).into_response(),
+        None => problem(StatusCode::NOT_FOUND, format!("{place} is no pod; `vswitch get pods` lists them")),
+    }
 }
 
 async fn status(State(shared): State<Shared>) -> Json<Status> {
