@@ -18,28 +18,27 @@ use netstack::switch::Switch;
 pub fn everything() -> Config {
     let net = |text: &str| -> IpNet { text.parse().expect("a valid prefix") };
     let gateway = |id: u8, addresses: &[&str], node_local: bool| GatewayConfig {
-        mac: netstack::addr::MacAddr([2, 0, 0, 0, 0xee, id]),
-        addresses: addresses.iter().map(|a| net(a)).collect(),
         reverse_path: if id == 1 { ReversePath::Strict } else { ReversePath::Off },
         node_local,
+        ..GatewayConfig::new(
+            netstack::addr::MacAddr([2, 0, 0, 0, 0xee, id]),
+            addresses.iter().map(|a| net(a)).collect(),
+        )
     };
     let segment = |id: u16, mtu: u16, gateway: GatewayConfig| SegmentConfig {
-        id: SegmentId(id),
-        name: format!("segment-{id}"),
         mtu,
         gateway: Some(gateway),
         bridge: id != 1,
+        ..SegmentConfig::new(SegmentId(id), format!("segment-{id}"))
     };
     let station = |last: u8, addresses: &[&str]| Station::Managed {
         mac: netstack::addr::MacAddr([2, 0, 0, 0, 0, last]),
         addresses: addresses.iter().map(|a| a.parse().expect("a valid address")).collect(),
     };
     let port = |id: u16, segment: u16, offload: OffloadFeatures, station: Station| PortConfig {
-        id: PortId(id),
-        name: format!("port-{id}"),
         offload,
-        vlan: VlanMode::Access(SegmentId(segment)),
         station,
+        ..PortConfig::new(PortId(id), format!("port-{id}"), VlanMode::Access(SegmentId(segment)))
     };
     let (all, none) = (OffloadFeatures::ALL, OffloadFeatures::NONE);
     let mut ports = vec![
@@ -49,16 +48,9 @@ pub fn everything() -> Config {
         port(3, 1, all, Station::Foreign),
         port(4, 2, none, station(3, &["10.0.0.1", "fd00::1"])),
     ];
-    ports.push(PortConfig {
-        id: PortId(5),
-        name: "trunk".into(),
-        offload: none,
-        vlan: VlanMode::Trunk {
-            native: Some(SegmentId(3)),
-            tagged: vec![(10, SegmentId(0)), (20, SegmentId(1))],
-        },
-        station: Station::Foreign,
-    });
+    let vlans =
+        VlanMode::Trunk { native: Some(SegmentId(3)), tagged: vec![(10, SegmentId(0)), (20, SegmentId(1))] };
+    ports.push(PortConfig::new(PortId(5), "trunk", vlans));
     let via = |gateway: &str| NextHop {
         segment: SegmentId(1),
         gateway: Some(gateway.parse().expect("an address")),

@@ -37,8 +37,31 @@ type Key = (SegmentId, MacAddr);
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     port: PortId,
+    /// Where it was before it moved here; the same port if it has not moved.
+    previous: PortId,
     refreshed: Duration,
     generation: u32,
+    /// The second that `returns` counts in.
+    second: u32,
+    returns: u16,
+}
+
+impl Entry {
+    fn new(now: Duration, port: PortId, generation: u32) -> Self {
+        Self { port, previous: port, refreshed: now, generation, second: 0, returns: 0 }
+    }
+
+    /// Puts it on another port, and says how often within this second it went back to where it had been before.
+    fn relocate(&mut self, now: Duration, port: PortId, generation: u32) -> u16 {
+        let second = u32::try_from(now.as_secs()).unwrap_or(u32::MAX);
+        let returns = match (self.previous == port, self.second == second) {
+            (false, _) => 0,
+            (true, false) => 1,
+            (true, true) => self.returns.saturating_add(1),
+        };
+        *self = Self { port, previous: self.port, refreshed: now, generation, second, returns };
+        returns
+    }
 }
 
 /// What came of a sighting.
@@ -54,6 +77,8 @@ pub enum Learned {
     Moved {
         /// The port it was on.
         from: PortId,
+        /// How often within this second it went straight back to the port it had come from, this time included.
+        returns: u16,
     },
     /// The address was not learned.
     Refused(Refusal),
@@ -257,7 +282,7 @@ impl Fdb {
             self.counters.refused_port += 1;
             return Learned::Refused(Refusal::PortShareFull);
         }
-        let entry = Entry { port, refreshed: now, generation: self.generations };
+        let entry = Entry::new(now, port, self.generations);
         if self.table.insert(key, entry).is_err() {
             self.counters.refused_table += 1;
             return Learned::Refused(Refusal::TableFull);
@@ -281,12 +306,12 @@ impl Fdb {
             return Learned::Unchanged;
         };
         let from = entry.port;
-        *entry = Entry { port, refreshed: now, generation: self.generations };
+        let returns = entry.relocate(now, port, self.generations);
         self.generations = self.generations.wrapping_add(1);
         release(&mut self.held, from);
         self.hold(port);
         self.counters.moved += 1;
-        Learned::Moved { from }
+        Learned::Moved { from, returns }
     }
 
     fn flush(&mut self, chosen: impl Fn(&Key, &Entry) -> bool) -> usize {
