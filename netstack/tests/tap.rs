@@ -537,11 +537,14 @@ fn arp_5_ip6_3_the_kernel_defends_its_addresses_and_so_do_we() {
         // The two that the kernel has are lost, the others are free.
         let mut settled = Vec::new();
         peer.until("four answers", |peer| {
-            settled.extend(std::iter::from_fn(|| peer.switch.poll_event()).filter_map(|event| match event {
-                Event::DuplicateAddress { address, .. } => Some((address.to_string(), false)),
-                Event::AddressReady { address, .. } => Some((address.to_string(), true)),
-                _ => None,
-            }));
+            while let Some(event) = peer.switch.poll_event() {
+                if let Event::DuplicateAddress { address, .. } = event {
+                    settled.push((address.to_string(), false));
+                }
+                if let Event::AddressReady { address, .. } = event {
+                    settled.push((address.to_string(), true));
+                }
+            }
             settled.len() == 5
         });
         settled.sort();

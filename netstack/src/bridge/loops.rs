@@ -5,8 +5,9 @@
 //! guarded port a *probe* leaves every two seconds, a group frame that bridges pass on like any other. If it comes back
 //! by another port, the two are one loop; if it comes back by its own, that port is a loop by itself. A probe that comes
 //! in on another segment than it left by only shows that the two are joined, and is flooded there like any other frame.
-//! Where something on the way swallows probes, the second sign is a station that seems to jump back and forth between two ports more than
-//! [`RETURNS_LIMIT`] times in one second.
+//! The second sign is a station that seems to jump from port to port. A few jumps have probes sent at once, to know for
+//! sure; if something on the way swallows those, the two ports that it jumped between [`RETURNS_LIMIT`] times in a row
+//! within one second, or between which it was after [`MOVES_LIMIT`] moves, are taken for a loop.
 //!
 //! Of the two ports the guarded one with the higher number is *blocked*: nothing goes in or out but probes. When its time
 //! is over it is opened, unless a probe has come back a moment ago, in which case the time doubles and starts again. A
@@ -14,12 +15,13 @@
 //! stations is let run for a moment at most every few minutes.
 //!
 //! A probe names its port and segment, and carries a token that only this switch can make for those two. Whoever hears one can play it
-//! back where it was heard, and so block the port that he is behind himself, but none other.
+//! back where it was heard, and so block the port that he is behind himself, but no other.
 
 use alloc::vec::Vec;
 use core::hash::BuildHasher;
 use core::time::Duration;
 
+use super::Restless;
 use crate::addr::{MacAddr, PortId, SegmentId};
 use crate::event::LoopEvidence;
 use crate::frame::{Frame, FramePool};
@@ -38,8 +40,13 @@ const FRESH: Duration = Duration::from_secs(4);
 /// How long a port is blocked at first, and at most.
 const FIRST_BLOCK: Duration = Duration::from_secs(10);
 const LONGEST_BLOCK: Duration = Duration::from_secs(320);
-/// How often a station may go straight back between two ports within a second.
+/// How often a station may go straight back between two ports within a second, and from port to port at all.
 const RETURNS_LIMIT: u16 = 16;
+const MOVES_LIMIT: u16 = 256;
+/// Moves within a second after which probes are sent at once: they name the ports of a loop for sure.
+const MOVES_SUSPECT: u16 = 8;
+/// How soon after the last round of probes another may follow.
+const SUSPECT_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Octets of a probe: Ethernet header, the switch's name, port, segment, token, and padding to the shortest frame.
 const PROBE_LEN: usize = 60;
@@ -56,6 +63,7 @@ pub struct LoopGuard {
     watches: Vec<Option<Watch>>,
     /// When the next round of probes leaves; none while no port is guarded.
     next_probe: Option<Duration>,
+    last_probe: Duration,
     /// When the first blocked port is tried again; none while none is blocked.
     next_trial: Option<Duration>,
     round: usize,
@@ -117,6 +125,7 @@ impl LoopGuard {
             rng: seed.rng("loop probe jitter"),
             watches: Vec::new(),
             next_probe: None,
+            last_probe: Duration::ZERO,
             next_trial: None,
             round: 0,
         }
@@ -201,9 +210,19 @@ impl LoopGuard {
         self.found(now, sent_by, came_in_by, LoopEvidence::Probe)
     }
 
-    /// A station went from one port to another; `returns` counts how often it went straight back within this second.
-    pub fn jumped(&mut self, now: Duration, from: PortId, to: PortId, returns: u16) -> Option<LoopFound> {
-        if returns < RETURNS_LIMIT {
+    /// A station went from one port to another, and has moved like this within the second.
+    pub fn jumped(
+        &mut self,
+        now: Duration,
+        from: PortId,
+        to: PortId,
+        restless: Restless,
+    ) -> Option<LoopFound> {
+        if restless.moves >= MOVES_SUSPECT {
+            let soon = self.last_probe.saturating_add(SUSPECT_INTERVAL).max(now);
+            self.next_probe = self.next_probe.map(|at| at.min(soon));
+        }
+        if restless.returns < RETURNS_LIMIT && restless.moves < MOVES_LIMIT {
             return None;
         }
         self.found(now, from, to, LoopEvidence::Flapping)
@@ -219,6 +238,7 @@ impl LoopGuard {
             let round = self.round;
             let ports = (0u16..).zip(&self.watches).filter(|(_, watch)| watch.is_some());
             ports.for_each(|(port, _)| out(LoopAction::Probe { port: PortId(port), round }));
+            self.last_probe = now;
             self.next_probe = Some(now.saturating_add(self.jittered(PROBE_INTERVAL)));
         }
     }
@@ -350,7 +370,8 @@ mod tests {
                 assert_eq!(guard.returned(secs(1), from, to), None, "known");
             }
         }
-        assert_eq!(guard(&[]).jumped(secs(1), A, B, u16::MAX), None);
+        let wild = Restless { moves: u16::MAX, returns: u16::MAX };
+        assert_eq!(guard(&[]).jumped(secs(1), A, B, wild), None);
         assert_eq!(guard(&[A]).returned(secs(1), A, A).unwrap().other, A);
     }
 
@@ -392,7 +413,7 @@ mod tests {
         let mut now = secs(100);
         let mut last = Duration::ZERO;
         for round in 0..12 {
-            let found = guard.jumped(now, A, B, RETURNS_LIMIT).unwrap();
+            let found = guard.jumped(now, A, B, Restless { moves: 17, returns: RETURNS_LIMIT }).unwrap();
             assert!(round >= 6 || found.blocked_for > last, "{round}: {found:?}");
             assert!(found.blocked_for <= LONGEST_BLOCK + LONGEST_BLOCK / 4);
             last = found.blocked_for;
@@ -402,6 +423,25 @@ mod tests {
             assert_eq!(opened, 1);
         }
         assert!(last > LONGEST_BLOCK / 2);
+    }
+
+    #[test]
+    fn a_restless_station_has_probes_sent_at_once_and_then_ports_blocked() {
+        let mut guard = guard(&[A, B]);
+        guard.handle_timeout(secs(10), &mut |_| ());
+        let jump = |guard: &mut LoopGuard, moves, returns| {
+            guard.jumped(secs(11), A, B, Restless { moves, returns }).is_some()
+        };
+        assert!(!jump(&mut guard, MOVES_SUSPECT - 1, 0));
+        assert!(guard.next_timeout() > Some(secs(11)));
+        assert!(!jump(&mut guard, MOVES_SUSPECT, 0));
+        assert_eq!(guard.next_timeout(), Some(secs(11)));
+        // Not sooner than a moment after the last round, however it jumps.
+        guard.handle_timeout(secs(11), &mut |_| ());
+        assert!(!jump(&mut guard, MOVES_LIMIT - 1, RETURNS_LIMIT - 1));
+        assert_eq!(guard.next_timeout(), Some(secs(11) + SUSPECT_INTERVAL));
+        // From port to port to port is a loop as well.
+        assert!(jump(&mut guard, MOVES_LIMIT, 0));
     }
 
     #[test]

@@ -53,7 +53,8 @@ pub struct PortConfig {
     #[cfg_attr(feature = "serde", serde(default))]
     pub storm: Option<StormControl>,
     /// Whether loops are looked for behind it: it sends probes, and is blocked for a while when one comes back or when
-    /// stations seem to jump between it and another port. Means nothing on a managed port, which no loop can pass.
+    /// stations seem to jump between it and another port. Whoever is behind such a port can make it be blocked. Means
+    /// nothing on a managed port, which no loop can pass.
     #[cfg_attr(feature = "serde", serde(default))]
     pub loop_guard: bool,
     /// Whether it is isolated: nothing is bridged between two isolated ports (Linux `isolated on`).

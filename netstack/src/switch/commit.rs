@@ -50,7 +50,7 @@ impl Switch {
             return;
         }
         match self.fdb.learn(now, segment, mac, port) {
-            Learned::Moved { from, returns } => self.moved(now, (segment, mac), (from, port), returns),
+            Learned::Moved { from, restless } => self.moved(now, (segment, mac), (from, port), restless),
             Learned::Refused(_) => {
                 if is_news(now, &mut self.port_mut(port).fdb_full_told) {
                     self.event(Event::FdbFull { port });

@@ -7,7 +7,7 @@ use super::admit::Arrival;
 use super::explain::{Recorder, Stage};
 use super::slow::{Decided, Decision, Scope};
 use crate::addr::{MacAddr, PortId, SegmentId};
-use crate::bridge::{LoopAction, LoopFound};
+use crate::bridge::{LoopAction, LoopFound, Restless};
 use crate::config::{Port, Snapshot};
 use crate::event::Event;
 use crate::frame::Frame;
@@ -136,12 +136,12 @@ impl Switch {
         now: Duration,
         (segment, mac): (SegmentId, MacAddr),
         (from, to): (PortId, PortId),
-        returns: u16,
+        restless: Restless,
     ) {
         if self.moves.tell(now) {
             self.event(Event::MacMoved { segment, mac, from, to });
         }
-        if let Some(found) = self.loops.jumped(now, from, to, returns) {
+        if let Some(found) = self.loops.jumped(now, from, to, restless) {
             self.block(found);
         }
     }

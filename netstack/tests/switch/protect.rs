@@ -32,9 +32,9 @@ fn guarded(count: u16, guarded: &[u16]) -> Config {
 }
 
 fn detected(events: &[Event]) -> Vec<(u16, u16, LoopEvidence)> {
-    let found = events.iter().filter_map(|event| match event {
-        Event::LoopDetected { port, other, evidence, .. } => Some((port.0, other.0, *evidence)),
-        _ => None,
+    let found = events.iter().filter_map(|event| {
+        let Event::LoopDetected { port, other, evidence, .. } = event else { return None };
+        Some((port.0, other.0, *evidence))
     });
     found.collect()
 }
