@@ -32,7 +32,7 @@ use crate::seed::{Rng, Seed, TableHasher};
 pub const LOOP_PROBE: u16 = 0x88b5;
 
 /// Where probes go: a group address of local administration, which every bridge floods.
-const GROUP: MacAddr = MacAddr([0x03, 0, 0, 0x88, 0xb5, 0x01]);
+pub const LOOP_GROUP: MacAddr = MacAddr([0x03, 0, 0, 0x88, 0xb5, 0x01]);
 /// Between two probes of a port, before a jitter of a quarter in either direction.
 const PROBE_INTERVAL: Duration = Duration::from_secs(2);
 /// A probe that came back this lately says that the loop is still there: the last one at the latest.
@@ -190,7 +190,7 @@ impl LoopGuard {
         let mut frame = pool.take(PROBE_LEN);
         let bytes = frame.bytes_mut();
         bytes.fill(0);
-        bytes[..6].copy_from_slice(&GROUP.0);
+        bytes[..6].copy_from_slice(&LOOP_GROUP.0);
         bytes[6..12].copy_from_slice(&MacAddr::local(self.id).0);
         bytes[12..HEADER].copy_from_slice(&LOOP_PROBE.to_be_bytes());
         bytes[HEADER..HEADER + 8].copy_from_slice(&self.id.to_be_bytes());

@@ -8,7 +8,7 @@ mod fdb;
 mod loops;
 
 pub use fdb::{AGEING, Fdb, FdbCounters, FdbEntry, FdbHit, Learned, Refusal, Restless};
-pub use loops::{LOOP_PROBE, LoopAction, LoopFound, LoopGuard};
+pub use loops::{LOOP_GROUP, LOOP_PROBE, LoopAction, LoopFound, LoopGuard};
 
 use crate::addr::MacAddr;
 use crate::frame::Frame;

@@ -18,6 +18,7 @@
 //! Every frame is accounted for: see [`Counters::check`].
 
 mod admit;
+mod bridging;
 mod commit;
 mod discovery;
 mod explain;

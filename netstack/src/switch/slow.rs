@@ -7,7 +7,6 @@ use super::Switch;
 use super::admit::Arrival;
 use super::discovery;
 use super::explain::{Recorder, Stage};
-use super::protect;
 use crate::addr::{MacAddr, PortId, SegmentId};
 use crate::bridge;
 use crate::config::{Gateway, NextHop, ReversePath, RouteTarget, Segment, Snapshot, Target};
@@ -165,48 +164,6 @@ impl Switch {
         self.bridge(snapshot, now, arrival, recorder).into()
     }
 
-    /// Layer 2: known station, learned address, or flood.
-    fn bridge<R: Recorder>(
-        &self,
-        snapshot: &Snapshot,
-        now: core::time::Duration,
-        arrival: &Arrival<'_>,
-        recorder: &mut R,
-    ) -> Decision {
-        let (segment, destination) = (arrival.segment, arrival.link.destination);
-        let drop = |reason| Decision::Drop { reason, answer: None };
-        if !segment.bridges() {
-            // What a host says to a group, reports and discovery of others, is not the router's to pass on.
-            let to_group = destination.is_multicast();
-            return drop(if to_group { DropReason::MulticastNotRouted } else { DropReason::NotForUs });
-        }
-        if destination.is_multicast() {
-            let scope = if is_for_routers_only(destination) { Scope::Foreign } else { Scope::All };
-            recorder.step(Stage::Classify, || alloc::format!("group address, flooded to {scope:?} ports"));
-            return Decision::Flood(scope);
-        }
-        match self.port_of(now, segment, destination) {
-            Some(port) if port == arrival.port.id() => drop(DropReason::SameIngress),
-            Some(port) if protect::isolates(snapshot, arrival.port, port) => {
-                recorder.step(Stage::Protection, || {
-                    alloc::format!("{destination} is behind {port}, which is isolated like this one")
-                });
-                drop(DropReason::PortIsolated)
-            }
-            Some(port) => {
-                recorder.step(Stage::Classify, || alloc::format!("bridged, {destination} is behind {port}"));
-                Decision::Bridge(port)
-            }
-            None if self.storms(now, arrival.port, recorder) => drop(DropReason::StormControl),
-            None => {
-                recorder.step(Stage::Classify, || {
-                    alloc::format!("{destination} is unknown, flooded to foreign ports")
-                });
-                Decision::Flood(Scope::Foreign)
-            }
-        }
-    }
-
     /// What to tell the sender of a packet whose next hop did not answer.
     pub(super) fn host_unreachable(
         &self,
@@ -218,25 +175,6 @@ impl Switch {
         let Some(Network::Ip(ip)) = arrival.network else { return None };
         Layer3 { switch: self, snapshot, now, arrival, frame, ip }.error(IcmpError::AddressUnreachable)
     }
-
-    /// The port that a station is behind: managed ones are known, others may have been learned.
-    pub(super) fn port_of(
-        &self,
-        now: core::time::Duration,
-        segment: &Segment,
-        mac: MacAddr,
-    ) -> Option<PortId> {
-        match segment.station_by_mac(mac) {
-            Some(station) => Some(station.port),
-            None => self.fdb.lookup(now, segment.id(), mac),
-        }
-    }
-}
-
-/// Groups that only routers join: all-routers and the listener report address (RFC 3376 section 4.2.14, RFC 3810
-/// section 5.2.14). Managed stations are not routers.
-fn is_for_routers_only(mac: MacAddr) -> bool {
-    matches!(mac.0, [0x33, 0x33, 0, 0, 0, 0x02 | 0x16] | [0x01, 0x00, 0x5e, 0, 0, 0x02 | 0x16])
 }
 
 /// A packet for the router, and all that deciding about it needs.

@@ -10,7 +10,7 @@ use netstack::verdict::{DropReason, EgressDrop, Fate, Origin};
 use crate::lab::{Lab, Out, dropped, entered, left, ports, refused};
 use crate::packets::{BROADCAST, ask, ethernet, told};
 use crate::world::{
-    FAMILIES, Family, GUEST, OTHER, POD_A, POD_B, PODS, acquainted, bridge, everybody, ip, with,
+    FAMILIES, Family, GUEST, Host, OTHER, POD_A, POD_B, PODS, acquainted, bridge, everybody, ip, with,
 };
 
 const A: MacAddr = MacAddr([2, 0, 0, 0, 1, 0xa]);
@@ -221,10 +221,12 @@ fn br_7_probes_of_other_switches_pass_and_segments_may_be_joined() {
     config.ports[2] = crate::world::port(2, 1);
     config.ports[2].loop_guard = true;
     config.ports.push(crate::world::port(3, 1));
+    config.ports.push(crate::world::managed(&Host { port: 4, ..POD_A }, 0));
     let mut lab = Lab::new(config);
     let out = lab.wait(SECOND / 1000);
     lab.settle();
     lab.send(0, &theirs);
+    // A managed station is no bridge: it is spared.
     lab.expect([entered(0, Fate::Flooded), left(1, Origin::FloodCopy)]);
     // A probe of segment 0 in segment 1: the two are joined somewhere, which is no loop yet.
     let probe = out.iter().find(|o| o.port == 0).unwrap();
