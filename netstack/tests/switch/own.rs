@@ -381,18 +381,17 @@ fn advertised(frame: &[u8]) -> Option<u64> {
     assert_eq!((packet.src_addr(), packet.dst_addr(), packet.hop_limit()), (source, all, 255));
     assert_eq!((mac_to(frame), mac_from(frame)), (ALL_NODES, PODS));
     let message = wire::Icmpv6Packet::new_checked(packet.payload()).unwrap();
-    match wire::NdiscRepr::parse(&message).unwrap() {
-        wire::NdiscRepr::RouterAdvert { flags, router_lifetime, lladdr, mtu, prefix_info, .. } => {
-            assert_eq!(flags, wire::NdiscRouterFlags::OTHER);
-            assert_eq!((lladdr, mtu), (Some(wire::EthernetAddress(PODS.0).into()), Some(1420)));
-            // `smoltcp` keeps the last prefix of several.
-            let prefix = prefix_info.unwrap();
-            assert_eq!((prefix.prefix_len, prefix.prefix.to_string()), (56, "fd00:8::".to_owned()));
-            assert_eq!(prefix.flags, wire::NdiscPrefixInfoFlags::ON_LINK);
-            Some(router_lifetime.secs())
-        }
-        other => panic!("{other:?}"),
-    }
+    let read = wire::NdiscRepr::parse(&message).unwrap();
+    let wire::NdiscRepr::RouterAdvert { flags, router_lifetime, lladdr, mtu, prefix_info, .. } = read else {
+        panic!("{read:?}")
+    };
+    assert_eq!(flags, wire::NdiscRouterFlags::OTHER);
+    assert_eq!((lladdr, mtu), (Some(wire::EthernetAddress(PODS.0).into()), Some(1420)));
+    // `smoltcp` keeps the last prefix of several.
+    let prefix = prefix_info.unwrap();
+    assert_eq!((prefix.prefix_len, prefix.prefix.to_string()), (56, "fd00:8::".to_owned()));
+    assert_eq!(prefix.flags, wire::NdiscPrefixInfoFlags::ON_LINK);
+    Some(router_lifetime.secs())
 }
 
 fn solicit(host: &Host) -> Vec<u8> {
