@@ -18,8 +18,8 @@ impl Switch {
     /// Takes up what a new configuration says about own addresses and advertisements. There is no time in this: what is
     /// to happen by and by begins when time is told next.
     pub(super) fn configure_own(&mut self, old: &Snapshot, new: &Snapshot) {
-        self.configure_claims(old, new);
         self.end_advertisements(old, new);
+        self.configure_claims(old, new);
         for segment in new.segments() {
             if let Some((_, advertisement)) = advertising(new, segment.id())
                 && !advertises_alike(old, new, segment)
@@ -58,7 +58,10 @@ impl Switch {
             if advertising(new, segment.id()).is_some_and(|(g, _)| g.mac == gateway.mac) {
                 continue;
             }
+            // From an address that was lost, nothing has been told.
+            let from = IpAddr::V6(gateway.link_local);
             if self.advertiser.end(segment.id())
+                && self.is_usable(segment.id(), from)
                 && let Some(kept) = new.segment(segment.id())
             {
                 self.advertise(new, kept, gateway.mac, advertisement, true);

@@ -462,7 +462,16 @@ fn ip6_4_a_router_that_ceases_says_so() {
     assert!(out.iter().all(|o| advertised(&o.bytes) == Some(0)));
     lab.settle();
     assert!(lab.wait(1000 * SECOND).is_empty());
-    // One that never said anything has nothing to take back.
+    // One that never said anything has nothing to take back, and neither has one whose address is another's.
+    let mut probing = advertising(|_| ());
+    probing.segments[0].gateway.as_mut().unwrap().probe = true;
+    let mut lab = Lab::new(probing);
+    let told = lab.send(GUEST.port, &announce(GUEST.mac, PODS.link_local().into()));
+    assert!(!told.is_empty());
+    assert!(lab.wait(20 * SECOND).iter().all(|o| advertised(&o.bytes).is_none()));
+    lab.install(everybody());
+    assert!(lab.drain().is_empty());
+    lab.settle();
     let mut lab = Lab::new(advertising(|_| ()));
     lab.install(everybody());
     assert!(lab.drain().is_empty());
