@@ -8,24 +8,18 @@ use std::error::Error;
 use std::time::Duration;
 
 use netstack::addr::{MacAddr, PortId, SegmentId};
-use netstack::config::{Config, Limits, PortConfig, SegmentConfig, Snapshot, Station, VlanMode};
-use netstack::frame::{FrameBatch, FramePool, OffloadFeatures};
+use netstack::config::{Config, Limits, PortConfig, SegmentConfig, Snapshot, VlanMode};
+use netstack::frame::{FrameBatch, FramePool};
 use netstack::host::{Host, HostConfig, HostEvent};
 use netstack::seed::Seed;
 use netstack::switch::Switch;
 
 fn port(id: u16) -> PortConfig {
-    PortConfig {
-        id: PortId(id),
-        name: format!("port-{id}"),
-        offload: OffloadFeatures::NONE,
-        vlan: VlanMode::Access(SegmentId(0)),
-        station: Station::Foreign,
-    }
+    PortConfig::new(PortId(id), format!("port-{id}"), VlanMode::Access(SegmentId(0)))
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let lan = SegmentConfig { id: SegmentId(0), name: "lan".into(), mtu: 1500, gateway: None, bridge: true };
+    let lan = SegmentConfig::new(SegmentId(0), "lan");
     let config = Config { ports: vec![port(0), port(1)], segments: vec![lan], routes: vec![] };
     let mut switch = Switch::new(Limits::default(), &Seed::from_u64(1), FramePool::new());
     switch.install(Snapshot::compile(config, None)?);

@@ -18,6 +18,7 @@ const ROWS: &[(&str, u32)] = &[
     ("seed", 0),
     ("sync", 0),
     ("table", 1),
+    ("rate", 1),
     ("frame", 1),
     ("flow::FlowKey", 1),
     ("flow::key", 1),

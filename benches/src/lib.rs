@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use netstack::addr::{MacAddr, PortId, SegmentId};
 use netstack::config::{
-    Config, GatewayConfig, Limits, PortConfig, ReversePath, SegmentConfig, Snapshot, Station, VlanMode,
+    Config, GatewayConfig, Limits, PortConfig, SegmentConfig, Snapshot, Station, VlanMode,
 };
 use netstack::frame::{Checksum, FrameBatch, FramePool, Offload, OffloadFeatures, SegmentKind, Segmentation};
 use netstack::seed::Seed;
@@ -32,17 +32,11 @@ pub const fn mac(port: u16) -> MacAddr {
 /// is what the device of every odd port takes over; those of even ports take everything.
 pub fn config(taking: OffloadFeatures) -> Config {
     let segment = |id: u16, gateway: Option<GatewayConfig>| SegmentConfig {
-        id: SegmentId(id),
-        name: format!("segment-{id}"),
-        mtu: 1500,
         gateway,
-        bridge: true,
+        ..SegmentConfig::new(SegmentId(id), format!("segment-{id}"))
     };
-    let gateway = |addresses: [&str; 2]| GatewayConfig {
-        mac: ROUTER,
-        addresses: addresses.iter().map(|a| a.parse().expect("a prefix")).collect(),
-        reverse_path: ReversePath::Off,
-        node_local: false,
+    let gateway = |addresses: [&str; 2]| {
+        GatewayConfig::new(ROUTER, addresses.iter().map(|a| a.parse().expect("a prefix")).collect())
     };
     let port = |id: u16| {
         let on = (id / STATIONS).min(2);
@@ -57,11 +51,9 @@ pub fn config(taking: OffloadFeatures) -> Config {
             },
         };
         PortConfig {
-            id: PortId(id),
-            name: format!("port-{id}"),
             offload: if id.is_multiple_of(2) { OffloadFeatures::ALL } else { taking },
-            vlan: VlanMode::Access(SegmentId(on)),
             station,
+            ..PortConfig::new(PortId(id), format!("port-{id}"), VlanMode::Access(SegmentId(on)))
         }
     };
     Config {

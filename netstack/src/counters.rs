@@ -141,12 +141,13 @@ fn add_each(mine: &mut [u64], theirs: &[u64]) {
     }
 }
 
-/// Egress drops share two names with entry drops; commands show them apart.
+/// Egress drops share names with entry drops; commands show them apart.
 const fn egress_name(reason: EgressDrop) -> &'static str {
     match reason {
         EgressDrop::QueueFull => "egress_queue_full",
         EgressDrop::TooBig => "egress_too_big",
         EgressDrop::PortClosed => "egress_port_closed",
         EgressDrop::OffloadInvalid => "egress_offload_invalid",
+        EgressDrop::LoopBlocked => "egress_loop_blocked",
     }
 }

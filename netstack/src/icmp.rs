@@ -5,10 +5,6 @@
 //! aim it: [`may_answer`] holds the rules about which packets must never cause one. Those it lets through are counted
 //! out by a [`RateLimiter`] (RFC 1812 section 4.3.2.8, RFC 4443 section 2.4 f): a bucket for all of them, and one for
 //! each destination, so that one loud sender does not silence the answers to others.
-//!
-//! A bucket is not a level but a time: the one at which it will be full again (the generic cell rate algorithm, ITU-T
-//! I.371). An answer moves that time by one interval and is refused if it would come to lie more than a burst ahead.
-//! Nothing has to be refilled by a timer.
 
 use alloc::boxed::Box;
 use alloc::vec;
@@ -18,6 +14,7 @@ use core::time::Duration;
 
 use crate::addr::scope::{is_group, martian_source};
 use crate::parse::{Ip, Link, Transport, protocol};
+use crate::rate::{Bucket, Pace};
 use crate::seed::{Seed, TableHasher};
 
 /// What the error would report, as far as it decides who may hear it.
@@ -85,24 +82,10 @@ fn may_be_error_v6(ip: &Ip) -> bool {
 const GLOBAL_BURST: u32 = 50;
 /// Errors to one destination that may go out at once when none did for long (Linux `XRLIM_BURST_FACTOR`).
 const DESTINATION_BURST: u32 = 6;
-/// Time per error to one destination after a burst (Linux `icmp_ratelimit`). One policy for both families.
-const DESTINATION_INTERVAL: Duration = Duration::from_secs(1);
+/// One error to one destination per second after a burst (Linux `icmp_ratelimit`). One policy for both families.
+const DESTINATION_PACE: Pace = Pace::every(Duration::from_secs(1), DESTINATION_BURST);
 /// Buckets for destinations: 16 KiB.
 const BUCKETS: usize = 1024;
-
-/// The time at which a bucket will be full again.
-#[derive(Clone, Copy, Debug, Default)]
-struct Bucket {
-    full_at: Duration,
-}
-
-impl Bucket {
-    /// When the bucket would be full again after one more answer, or none if the burst is used up.
-    fn after_one(self, now: Duration, interval: Duration, burst: u32) -> Option<Self> {
-        let full_at = self.full_at.max(now).saturating_add(interval);
-        (full_at <= now.saturating_add(interval.saturating_mul(burst))).then_some(Self { full_at })
-    }
-}
 
 /// What a limiter has decided so far.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -122,8 +105,7 @@ pub struct RateCounters {
 /// what all share, so it cannot use up the others' part. Allocates at construction only.
 #[derive(Clone, Debug)]
 pub struct RateLimiter {
-    /// None for no answers at all.
-    interval: Option<Duration>,
+    pace: Pace,
     all: Bucket,
     destinations: Box<[Bucket]>,
     hasher: TableHasher,
@@ -134,7 +116,7 @@ impl RateLimiter {
     /// A limiter for `per_second` errors over all destinations, after a burst of 50; 0 for none ever.
     pub fn new(per_second: u32, seed: &Seed) -> Self {
         Self {
-            interval: Duration::from_secs(1).checked_div(per_second),
+            pace: Pace::new(per_second, GLOBAL_BURST),
             all: Bucket::default(),
             destinations: vec![Bucket::default(); BUCKETS].into_boxed_slice(),
             hasher: seed.hasher("icmp rate"),
@@ -145,13 +127,12 @@ impl RateLimiter {
     /// Whether an error may go to `destination` now, and if so counts it. `now` does not run backwards.
     pub fn allow(&mut self, now: Duration, destination: IpAddr) -> bool {
         let position = self.bucket_of(destination);
-        let own = self.destinations[position].after_one(now, DESTINATION_INTERVAL, DESTINATION_BURST);
+        let own = self.destinations[position].after_one(now, DESTINATION_PACE);
         let Some(own) = own else {
             self.counters.suppressed_destination += 1;
             return false;
         };
-        let all = self.interval.and_then(|interval| self.all.after_one(now, interval, GLOBAL_BURST));
-        let Some(all) = all else {
+        let Some(all) = self.all.after_one(now, self.pace) else {
             self.counters.suppressed_global += 1;
             return false;
         };

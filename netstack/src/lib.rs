@@ -24,6 +24,7 @@ pub mod offload;
 pub mod parse;
 #[cfg(feature = "std")]
 pub mod publish;
+pub mod rate;
 pub mod route;
 pub mod seed;
 #[cfg(feature = "sim")]

@@ -128,6 +128,12 @@ closed_list! {
         NotForUs = "not_for_us",
         /// An announcement about a managed pod's address from someone else.
         ManagedAddressClaimed = "managed_address_claimed",
+        /// More broadcast, multicast and unknown unicast came in by the port than its storm control lets through.
+        StormControl = "storm_control",
+        /// The port is blocked because it is part of a loop.
+        LoopBlocked = "loop_blocked",
+        /// From an isolated port to an isolated port.
+        PortIsolated = "port_isolated",
 
         // Router.
         /// A source address that must not be forwarded (RFC 1812 section 5.3.7, RFC 4291).
@@ -160,6 +166,8 @@ closed_list! {
         NeighborTableFull = "neighbor_table_full",
         /// The neighbour did not answer.
         NeighborFailed = "neighbor_failed",
+        /// For an address of ours that is still being probed for duplicates (RFC 4862 section 5.4, RFC 5227 section 2.1).
+        AddressTentative = "address_tentative",
         /// For an address of ours, protocol or port with nobody behind it.
         NoListener = "no_listener",
 
@@ -214,6 +222,8 @@ closed_list! {
         PortClosed = "port_closed",
         /// The frame could not be finished for a port without offload.
         OffloadInvalid = "offload_invalid",
+        /// The port is blocked because it is part of a loop.
+        LoopBlocked = "loop_blocked",
     }
 }
 

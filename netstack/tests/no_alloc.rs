@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use netstack::addr::PortId;
-use netstack::config::{Limits, Snapshot};
+use netstack::config::{Config, Limits, RouterAdvertisement, Snapshot, StormControl};
 use netstack::counters::Counters;
 use netstack::frame::{Checksum, FrameBatch, FramePool, Offload, OffloadFeatures, SegmentKind, Segmentation};
 use netstack::seed::Seed;
@@ -24,7 +24,7 @@ mod packets;
 #[expect(dead_code, reason = "shared with the other test")]
 mod world;
 
-use packets::{BROADCAST, ask, ethernet};
+use packets::{BROADCAST, announce, ask, ethernet};
 use world::{FAR, Family, GUEST, OTHER, POD_A, POD_B, ip, with};
 
 thread_local! {
@@ -87,10 +87,13 @@ struct Bare {
 
 impl Bare {
     fn new() -> Self {
-        let config = with(|c| {
+        Self::of(with(|c| {
             c.ports[usize::from(POD_A.port)].offload = OffloadFeatures::ALL;
             c.segments[1].mtu = 1280;
-        });
+        }))
+    }
+
+    fn of(config: Config) -> Self {
         let mut switch = Switch::new(Limits::default(), &Seed::from_u64(1), FramePool::new());
         switch.install(Snapshot::compile(config, None).unwrap());
         let mut bare = Self { switch, batch: FrameBatch::new(), now: Duration::from_secs(1000) };
@@ -229,6 +232,56 @@ fn segmenting_and_fragmenting_allocate_nothing() {
     packet.dont_fragment = false;
     let change = bare.carry("fragmented", POD_A.port, &packet.udp(1, 2, &[7; 1400]), Offload::default(), 16);
     assert_eq!(change.origin(Origin::Fragment), 2 * all(16));
+}
+
+/// Storms, loops, isolation, conflicts, proxy answers, and all that is done by time.
+#[test]
+fn protecting_allocates_nothing() {
+    let mut bare = Bare::of(with(|c| {
+        c.segments[0].proxy_neighbors = true;
+        let told = RouterAdvertisement { min_interval: 3, max_interval: 4, ..RouterAdvertisement::default() };
+        c.segments[0].gateway.as_mut().unwrap().advertise = Some(told);
+        for host in [GUEST, OTHER] {
+            let port = &mut c.ports[usize::from(host.port)];
+            (port.loop_guard, port.isolated) = (true, true);
+            port.storm = Some(StormControl { rate: 1000, burst: 10 });
+        }
+    }));
+    let plain = Offload::default();
+    let broadcast = ethernet(GUEST.mac, BROADCAST, 0x88b5, 100);
+    let change = bare.carry("storm", GUEST.port, &broadcast, plain, BATCH);
+    assert!(change.dropped(DropReason::StormControl) > FRAMES / 2);
+    assert!(change.fate(Fate::Flooded) > 100);
+    let isolated = GUEST.to(&OTHER, Family::V4).udp(1, 2, b"x");
+    let change = bare.carry("isolated", GUEST.port, &isolated, plain, BATCH);
+    assert_eq!(change.dropped(DropReason::PortIsolated), all(BATCH));
+    for family in [Family::V4, Family::V6] {
+        let claim = announce(FAR.mac, ip(family.of("10.1.0.1", "fd00:1::1")));
+        let change = bare.carry("conflict", FAR.port, &claim, plain, BATCH);
+        assert_eq!(change.dropped(DropReason::ManagedAddressClaimed), all(BATCH));
+        let question = ask(POD_A.mac, POD_A.ip(family), FAR.ip(family));
+        let change = bare.carry("proxied", POD_A.port, &question, plain, BATCH);
+        assert!(change.origin(Origin::Originated) >= all(BATCH));
+    }
+    // Probes for loops and advertisements, over minutes.
+    let wait = |bare: &mut Bare| {
+        bare.now += Duration::from_secs(1);
+        bare.turn(POD_A.port, &POD_A.to(&POD_B, Family::V4).udp(1, 2, b"x"), plain, 1);
+    };
+    (0..10).for_each(|_| wait(&mut bare));
+    let before = bare.switch.counters().origin(Origin::Originated);
+    let frames = allocations(|| drop(POD_A.to(&POD_B, Family::V4).udp(1, 2, b"x")));
+    assert_eq!(allocations(|| (0..200).for_each(|_| wait(&mut bare))), 200 * frames, "what is done by time");
+    assert!(bare.switch.counters().origin(Origin::Originated) > before + 200);
+    let jumping = GUEST.to(&POD_A, Family::V4).udp(1, 2, b"x");
+    let turn = |bare: &mut Bare| {
+        bare.turn(GUEST.port, &jumping, plain, 1);
+        bare.turn(OTHER.port, &jumping, plain, 1);
+    };
+    (0..1000).for_each(|_| turn(&mut bare));
+    assert!(bare.switch.counters().dropped(DropReason::LoopBlocked) > 0);
+    assert_eq!(allocations(|| (0..20_000).for_each(|_| turn(&mut bare))), 0, "a loop");
+    bare.switch.check().unwrap();
 }
 
 /// Frames that wait, their neighbour's silence, and the errors about it.

@@ -11,10 +11,17 @@ use std::thread;
 use std::time::Duration;
 
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
+use netstack::addr::{IpNet, MacAddr, PortId, SegmentId};
+use netstack::config::{
+    Config, GatewayConfig, Limits, PortConfig, RouterAdvertisement, SegmentConfig, Snapshot, VlanMode,
+};
 use netstack::device::tap::{Kind, Mode, Tap, TapError};
 use netstack::device::{Device, DeviceError, Sent};
+use netstack::event::Event;
 use netstack::frame::{Frame, FrameBatch, FramePool};
 use netstack::offload::{Checksum, Offload, OffloadFeatures, SegmentKind, Segmentation};
+use netstack::seed::Seed;
+use netstack::switch::Switch;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{setsockopt, sockopt};
 
@@ -419,5 +426,140 @@ fn a_descriptor_that_was_passed_on_says_what_it_is() {
         assert_eq!((plain.mode(), plain.offload()), (Kind::Plain, OffloadFeatures::NONE));
         let null = std::fs::File::open("/dev/null").unwrap();
         assert!(matches!(Tap::from_fd(null.into(), Mode::Auto, 1500), Err(TapError::NotATap)));
+    });
+}
+
+/// A switch with the kernel behind its only port.
+struct Peer {
+    tap: Tap,
+    switch: Switch,
+    batch: FrameBatch,
+    now: Duration,
+}
+
+const ROUTER: MacAddr = MacAddr([2, 0, 0, 0, 0xee, 1]);
+
+impl Peer {
+    fn new(mode: Mode, addresses: &[&str], change: impl FnOnce(&mut GatewayConfig)) -> Self {
+        let tap = Tap::open("tap0", mode).unwrap();
+        let switch = Switch::new(Limits::default(), &Seed::from_u64(1), FramePool::new());
+        let mut peer = Self { tap, switch, batch: FrameBatch::new(), now: Duration::from_secs(1) };
+        peer.install(addresses, change);
+        peer
+    }
+
+    fn install(&mut self, addresses: &[&str], change: impl FnOnce(&mut GatewayConfig)) {
+        let mut gateway = GatewayConfig::new(ROUTER, addresses.iter().map(|a| a.parse().unwrap()).collect());
+        change(&mut gateway);
+        let lan = SegmentId(0);
+        let port = PortConfig {
+            offload: self.tap.offload(),
+            ..PortConfig::new(PortId(0), "kernel", VlanMode::Access(lan))
+        };
+        let segment = SegmentConfig { mtu: 1420, gateway: Some(gateway), ..SegmentConfig::new(lan, "lan") };
+        let config = Config { ports: vec![port], segments: vec![segment], routes: vec![] };
+        self.switch.install(Snapshot::compile(config, Some(self.switch.snapshot())).unwrap());
+    }
+
+    /// Carries frames and tells the time until `done`, for 20 seconds at most.
+    fn until(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
+        for turn in 0..20_000 {
+            self.tap.recv_batch(self.switch.pool(), &mut self.batch).unwrap();
+            self.switch.handle_frames(self.now, PortId(0), &mut self.batch);
+            if self.switch.poll_timeout().is_some_and(|at| at <= self.now) {
+                self.switch.handle_timeout(self.now);
+            }
+            while self.switch.poll_transmit(&mut self.batch).is_some() {
+                self.tap.send_batch(self.switch.pool(), &mut self.batch).unwrap();
+            }
+            if turn % 50 == 0 && done(self) {
+                return;
+            }
+            self.now += Duration::from_millis(1);
+            thread::sleep(Duration::from_millis(1));
+        }
+        panic!("the kernel did not come to: {what}");
+    }
+}
+
+/// What `ip` says.
+fn told(arguments: &str) -> String {
+    let output = Command::new("ip").args(arguments.split_whitespace()).output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn ip6_4_the_kernel_believes_our_advertisements() {
+    each_mode(|mode| {
+        let prefix: IpNet = "fd00:abcd::/64".parse().unwrap();
+        let addresses = ["fd00:abcd::1/64"];
+        let mut peer = Peer::new(mode, &addresses, |gateway| {
+            gateway.advertise = Some(RouterAdvertisement::for_prefixes([prefix]));
+        });
+        ip("link set tap0 address 02:00:00:00:00:01");
+        ip("link set tap0 up");
+        peer.until("an address of the prefix", |_| {
+            let addresses = told("-6 addr show dev tap0");
+            addresses.contains("fd00:abcd::ff:fe00:1/64") && !addresses.contains("tentative")
+        });
+        let routes = told("-6 route show default");
+        let router = format!("default via {} dev tap0 proto ra", ROUTER.link_local());
+        assert!(routes.contains(&router), "{routes}");
+        let mtu = std::fs::read_to_string("/proc/sys/net/ipv6/conf/tap0/mtu").unwrap();
+        assert_eq!(mtu.trim(), "1420");
+        assert!(told("-6 route show").contains("fd00:abcd::/64 dev tap0 proto kernel"), "on link");
+        let mut ping =
+            match Command::new("ping").args(["-c1", "-W5", "fd00:abcd::1"]).stdout(Stdio::null()).spawn() {
+                Ok(child) => Killed(child),
+                Err(error) => return skip(&format!("ping does not start: {error}")),
+            };
+        let mut status = None;
+        peer.until("an echo reply", |_| {
+            status = ping.0.try_wait().unwrap();
+            status.is_some()
+        });
+        assert!(status.unwrap().success());
+        // Ceasing to advertise takes the default route away.
+        peer.install(&addresses, |_| ());
+        peer.until("no default route", |_| told("-6 route show default").is_empty());
+    });
+}
+
+#[test]
+fn arp_5_ip6_3_the_kernel_defends_its_addresses_and_so_do_we() {
+    in_namespace(|| {
+        let addresses = ["192.0.2.1/24", "192.0.2.9/24", "fd00:abcd::1/64", "fd00:abcd::9/64"];
+        let mut peer = Peer::new(Mode::Plain, &addresses, |gateway| gateway.probe = true);
+        ip("link set tap0 address 02:00:00:00:00:01");
+        ip("link set tap0 up");
+        ip("addr add 192.0.2.1/24 dev tap0");
+        ip("addr add fd00:abcd::1/64 dev tap0 nodad");
+        // The two that the kernel has are lost, the others are free.
+        let mut settled = Vec::new();
+        peer.until("four answers", |peer| {
+            while let Some(event) = peer.switch.poll_event() {
+                if let Event::DuplicateAddress { address, .. } = event {
+                    settled.push((address.to_string(), false));
+                }
+                if let Event::AddressReady { address, .. } = event {
+                    settled.push((address.to_string(), true));
+                }
+            }
+            settled.len() == 5
+        });
+        settled.sort();
+        let link_local = ROUTER.link_local().to_string();
+        let expected =
+            [("192.0.2.1", false), ("192.0.2.9", true), ("fd00:abcd::1", false), ("fd00:abcd::9", true)];
+        let mut expected: Vec<(String, bool)> = expected.map(|(a, free)| (a.to_owned(), free)).to_vec();
+        expected.push((link_local, true));
+        expected.sort();
+        assert_eq!(settled, expected);
+        // The kernel's own duplicate address detection finds that one of them is ours.
+        ip("addr add fd00:abcd::9/64 dev tap0");
+        peer.until("a duplicate", |_| {
+            told("-6 addr show dev tap0").contains("fd00:abcd::9/64 scope global dadfailed")
+        });
+        assert!(peer.switch.conflicts().claims > 0);
     });
 }

@@ -23,12 +23,11 @@ use std::time::Duration;
 use exceptions::{EXCEPTIONS, Ours};
 use netstack::addr::{MacAddr, PortId, SegmentId};
 use netstack::config::{
-    Config, GatewayConfig, Limits, NextHop, PortConfig, ReversePath, RouteConfig, RouteTarget, SegmentConfig,
-    Snapshot, Station, VlanMode,
+    Config, GatewayConfig, Limits, NextHop, PortConfig, RouteConfig, RouteTarget, SegmentConfig, Snapshot,
+    VlanMode,
 };
 use netstack::emit;
 use netstack::frame::{Frame, FrameBatch, FramePool};
-use netstack::offload::OffloadFeatures;
 use netstack::parse::{self, NeighborDiscovery, Network};
 use netstack::seed::Seed;
 use netstack::switch::Switch;
@@ -235,15 +234,8 @@ impl Switched {
     }
 
     fn bridge() -> Self {
-        let port = |id: u16, name: &str| PortConfig {
-            id: PortId(id),
-            name: name.into(),
-            offload: OffloadFeatures::NONE,
-            vlan: VlanMode::Access(SegmentId(0)),
-            station: Station::Foreign,
-        };
-        let segment =
-            SegmentConfig { id: SegmentId(0), name: "br0".into(), mtu: 1500, gateway: None, bridge: true };
+        let port = |id: u16, name: &str| PortConfig::new(PortId(id), name, VlanMode::Access(SegmentId(0)));
+        let segment = SegmentConfig::new(SegmentId(0), "br0");
         let names = vec!["p0", "p1", "p2"];
         let ports = (0..).zip(&names).map(|(id, name)| port(id, name)).collect();
         Self::new(Config { ports, segments: vec![segment], routes: Vec::new() }, names)
@@ -251,29 +243,10 @@ impl Switched {
 
     fn router() -> Self {
         let side = |id: u16, name: &str, mac: &str, mtu: u16, addresses: [&str; 2]| {
-            let port = PortConfig {
-                id: PortId(id),
-                name: name.into(),
-                offload: OffloadFeatures::NONE,
-                vlan: VlanMode::Access(SegmentId(id)),
-                station: Station::Foreign,
-            };
-            let gateway = GatewayConfig {
-                mac: mac.parse().unwrap(),
-                addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
-                reverse_path: ReversePath::Off,
-                node_local: false,
-            };
-            (
-                port,
-                SegmentConfig {
-                    id: SegmentId(id),
-                    name: name.into(),
-                    mtu,
-                    gateway: Some(gateway),
-                    bridge: true,
-                },
-            )
+            let port = PortConfig::new(PortId(id), name, VlanMode::Access(SegmentId(id)));
+            let addresses = addresses.iter().map(|a| a.parse().unwrap()).collect();
+            let gateway = Some(GatewayConfig::new(mac.parse().unwrap(), addresses));
+            (port, SegmentConfig { mtu, gateway, ..SegmentConfig::new(SegmentId(id), name) })
         };
         let (port_a, a) = side(0, "a", "02:00:00:00:0a:01", 1500, ["10.1.0.1/24", "fd00:1::1/64"]);
         let (port_b, b) = side(1, "b", "02:00:00:00:0b:01", 1280, ["10.2.0.1/24", "fd00:2::1/64"]);

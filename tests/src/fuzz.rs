@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use netstack::addr::{IpNet, PortId, SegmentId};
 use netstack::config::{
-    Config, GatewayConfig, Limits, NextHop, PortConfig, ReversePath, RouteConfig, RouteTarget, SegmentConfig,
-    Snapshot, Station, VlanMode,
+    Config, GatewayConfig, Limits, NextHop, PortConfig, ReversePath, RouteConfig, RouteTarget,
+    RouterAdvertisement, SegmentConfig, Snapshot, Station, StormControl, VlanMode,
 };
 use netstack::frame::{FrameBatch, FramePool, MAX_FRAME};
 use netstack::offload::{Checksum, Offload, OffloadFeatures, SegmentKind, Segmentation};
@@ -13,33 +13,32 @@ use netstack::seed::Seed;
 use netstack::switch::Switch;
 
 /// A switch with everything on it: two managed stations, a foreign access port, a trunk, a port that takes super-frames
-/// and one that does not, a node-local link, a small MTU, routes of every kind; and small tables, so that their limits
-/// are met.
+/// and one that does not, a node-local link, a small MTU, routes of every kind, protection of every kind; and small
+/// tables, so that their limits are met.
 pub fn everything() -> Config {
     let net = |text: &str| -> IpNet { text.parse().expect("a valid prefix") };
     let gateway = |id: u8, addresses: &[&str], node_local: bool| GatewayConfig {
-        mac: netstack::addr::MacAddr([2, 0, 0, 0, 0xee, id]),
-        addresses: addresses.iter().map(|a| net(a)).collect(),
         reverse_path: if id == 1 { ReversePath::Strict } else { ReversePath::Off },
         node_local,
+        ..GatewayConfig::new(
+            netstack::addr::MacAddr([2, 0, 0, 0, 0xee, id]),
+            addresses.iter().map(|a| net(a)).collect(),
+        )
     };
     let segment = |id: u16, mtu: u16, gateway: GatewayConfig| SegmentConfig {
-        id: SegmentId(id),
-        name: format!("segment-{id}"),
         mtu,
         gateway: Some(gateway),
         bridge: id != 1,
+        ..SegmentConfig::new(SegmentId(id), format!("segment-{id}"))
     };
     let station = |last: u8, addresses: &[&str]| Station::Managed {
         mac: netstack::addr::MacAddr([2, 0, 0, 0, 0, last]),
         addresses: addresses.iter().map(|a| a.parse().expect("a valid address")).collect(),
     };
     let port = |id: u16, segment: u16, offload: OffloadFeatures, station: Station| PortConfig {
-        id: PortId(id),
-        name: format!("port-{id}"),
         offload,
-        vlan: VlanMode::Access(SegmentId(segment)),
         station,
+        ..PortConfig::new(PortId(id), format!("port-{id}"), VlanMode::Access(SegmentId(segment)))
     };
     let (all, none) = (OffloadFeatures::ALL, OffloadFeatures::NONE);
     let mut ports = vec![
@@ -49,28 +48,32 @@ pub fn everything() -> Config {
         port(3, 1, all, Station::Foreign),
         port(4, 2, none, station(3, &["10.0.0.1", "fd00::1"])),
     ];
-    ports.push(PortConfig {
-        id: PortId(5),
-        name: "trunk".into(),
-        offload: none,
-        vlan: VlanMode::Trunk {
-            native: Some(SegmentId(3)),
-            tagged: vec![(10, SegmentId(0)), (20, SegmentId(1))],
-        },
-        station: Station::Foreign,
-    });
+    let vlans =
+        VlanMode::Trunk { native: Some(SegmentId(3)), tagged: vec![(10, SegmentId(0)), (20, SegmentId(1))] };
+    ports.push(PortConfig::new(PortId(5), "trunk", vlans));
+    for port in [2, 3, 5] {
+        ports[port].loop_guard = true;
+    }
+    for port in [1, 2] {
+        ports[port].isolated = true;
+    }
+    ports[2].storm = Some(StormControl { rate: 10, burst: 20 });
     let via = |gateway: &str| NextHop {
         segment: SegmentId(1),
         gateway: Some(gateway.parse().expect("an address")),
     };
     let route = |prefix: &str, target| RouteConfig { prefix: net(prefix), target };
+    let mut telling = gateway(0, &["10.0.0.1/24", "fd00::1/64"], false);
+    telling.advertise = Some(RouterAdvertisement::for_prefixes([net("fd00::/64")]));
+    let mut probing = gateway(3, &["10.3.0.1/24", "fd00:3::1/64"], false);
+    probing.probe = true;
     Config {
         ports,
         segments: vec![
-            segment(0, 1500, gateway(0, &["10.0.0.1/24", "fd00::1/64"], false)),
+            SegmentConfig { proxy_neighbors: true, ..segment(0, 1500, telling) },
             segment(1, 1280, gateway(1, &["10.1.0.1/24", "fd00:1::1/64"], false)),
             segment(2, 1500, gateway(2, &["169.254.1.1/32"], true)),
-            segment(3, 9000, gateway(3, &["10.3.0.1/24", "fd00:3::1/64"], false)),
+            segment(3, 9000, probing),
         ],
         routes: vec![
             route("0.0.0.0/0", RouteTarget::Via(vec![via("10.1.0.2"), via("10.1.0.3")])),

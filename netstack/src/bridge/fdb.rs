@@ -37,8 +37,38 @@ type Key = (SegmentId, MacAddr);
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     port: PortId,
+    /// Where it was before it moved here; the same port if it has not moved.
+    previous: PortId,
     refreshed: Duration,
     generation: u32,
+    /// The second that the moves are counted in.
+    second: u32,
+    restless: Restless,
+}
+
+impl Entry {
+    fn new(now: Duration, port: PortId, generation: u32) -> Self {
+        Self { port, previous: port, refreshed: now, generation, second: 0, restless: Restless::default() }
+    }
+
+    /// Puts it on another port, and says how it has moved within this second.
+    fn relocate(&mut self, now: Duration, port: PortId, generation: u32) -> Restless {
+        let second = u32::try_from(now.as_secs()).unwrap_or(u32::MAX);
+        let before = if self.second == second { self.restless } else { Restless::default() };
+        let returns = if self.previous == port { before.returns.saturating_add(1) } else { 0 };
+        let restless = Restless { moves: before.moves.saturating_add(1), returns };
+        *self = Self { port, previous: self.port, refreshed: now, generation, second, restless };
+        restless
+    }
+}
+
+/// How an address has moved within one second.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Restless {
+    /// Moves from port to port.
+    pub moves: u16,
+    /// Those of them, in a row up to the last one, that went straight back to the port before.
+    pub returns: u16,
 }
 
 /// What came of a sighting.
@@ -54,6 +84,8 @@ pub enum Learned {
     Moved {
         /// The port it was on.
         from: PortId,
+        /// How it has moved within this second, this time included.
+        restless: Restless,
     },
     /// The address was not learned.
     Refused(Refusal),
@@ -257,7 +289,7 @@ impl Fdb {
             self.counters.refused_port += 1;
             return Learned::Refused(Refusal::PortShareFull);
         }
-        let entry = Entry { port, refreshed: now, generation: self.generations };
+        let entry = Entry::new(now, port, self.generations);
         if self.table.insert(key, entry).is_err() {
             self.counters.refused_table += 1;
             return Learned::Refused(Refusal::TableFull);
@@ -281,12 +313,12 @@ impl Fdb {
             return Learned::Unchanged;
         };
         let from = entry.port;
-        *entry = Entry { port, refreshed: now, generation: self.generations };
+        let restless = entry.relocate(now, port, self.generations);
         self.generations = self.generations.wrapping_add(1);
         release(&mut self.held, from);
         self.hold(port);
         self.counters.moved += 1;
-        Learned::Moved { from }
+        Learned::Moved { from, restless }
     }
 
     fn flush(&mut self, chosen: impl Fn(&Key, &Entry) -> bool) -> usize {

@@ -75,13 +75,19 @@ fn br_3_mac_moves_at_once_and_stales_only_its_own_decisions() {
     let kept = fdb.lookup_slot(secs(0), RED, mover).unwrap();
     let bystander = fdb.lookup_slot(secs(0), RED, other).unwrap();
     let at = Duration::from_millis(1);
-    assert_eq!(fdb.learn(at, RED, mover, PortId(2)), Learned::Moved { from: PortId(1) });
+    assert_eq!(
+        fdb.learn(at, RED, mover, PortId(2)),
+        Learned::Moved { from: PortId(1), restless: Restless { moves: 1, returns: 0 } }
+    );
     assert_eq!(fdb.lookup(at, RED, mover), Some(PortId(2)));
     assert_ne!(fdb.generation(kept.slot), Some(kept.generation));
     assert_eq!(fdb.generation(bystander.slot), Some(bystander.generation));
     // Coming back is a change as well.
     let away = fdb.lookup_slot(at, RED, mover).unwrap();
-    assert_eq!(fdb.learn(at, RED, mover, PortId(1)), Learned::Moved { from: PortId(2) });
+    assert_eq!(
+        fdb.learn(at, RED, mover, PortId(1)),
+        Learned::Moved { from: PortId(2), restless: Restless { moves: 2, returns: 1 } }
+    );
     let back = fdb.lookup_slot(at, RED, mover).unwrap();
     assert!(back.generation != away.generation && back.generation != kept.generation);
 }
@@ -207,7 +213,30 @@ fn model_learn(rows: &mut Vec<Row>, now: Duration, key: Key, port: PortId) -> Le
         return Learned::Refused(Refusal::PortShareFull);
     }
     rows[at] = (key, port, now);
-    Learned::Moved { from }
+    Learned::Moved { from, restless: Restless::default() }
+}
+
+/// How often an address went back and forth is not the model's to know.
+fn at_rest(mut learned: Learned) -> Learned {
+    if let Learned::Moved { restless, .. } = &mut learned {
+        *restless = Restless::default();
+    }
+    learned
+}
+
+#[test]
+fn br_7_going_back_and_forth_is_counted_within_a_second() {
+    let mut fdb = fdb(8, 8);
+    let mac = MacAddr::local(1);
+    let mut go = |ms: u64, port: u16| {
+        let learned = fdb.learn(Duration::from_millis(ms), RED, mac, PortId(port));
+        let Learned::Moved { restless, .. } = learned else { return (0, 0) };
+        (restless.moves, restless.returns)
+    };
+    assert_eq!([go(5000, 1), go(5001, 2), go(5002, 1), go(5003, 2)], [(0, 0), (1, 0), (2, 1), (3, 2)]);
+    // A third port is another journey.
+    assert_eq!([go(5004, 3), go(5005, 1), go(5006, 3), go(5007, 1)], [(4, 0), (5, 0), (6, 1), (7, 2)]);
+    assert_eq!([go(6000, 3), go(6999, 1), go(7000, 3)], [(1, 1), (2, 2), (1, 1)]);
 }
 
 proptest! {
@@ -223,7 +252,7 @@ proptest! {
                 Step::Learn { segment, mac, port } => {
                     let key = (SegmentId(segment), MacAddr::local(u64::from(mac)));
                     let learned = fdb.learn(now, key.0, key.1, PortId(port));
-                    prop_assert_eq!(learned, model_learn(&mut rows, now, key, PortId(port)));
+                    prop_assert_eq!(at_rest(learned), model_learn(&mut rows, now, key, PortId(port)));
                     kept.extend(fdb.lookup_slot(now, key.0, key.1).map(|hit| (key, hit)));
                 }
                 Step::Sweep(count) => {

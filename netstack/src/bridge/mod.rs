@@ -1,12 +1,14 @@
-//! Layer 2 forwarding: the table of learned addresses, and the handling of 802.1Q tags.
+//! Layer 2 forwarding: the table of learned addresses, the watch for loops, and the handling of 802.1Q tags.
 //!
 //! What is here knows frames, ports and segments, and nothing of IP. It decides nothing by itself: the switch asks for
 //! the port of a destination, and keeps the rules about where a frame may leave (never through the port it came in by,
 //! never through a port of another segment).
 
 mod fdb;
+mod loops;
 
-pub use fdb::{AGEING, Fdb, FdbCounters, FdbEntry, FdbHit, Learned, Refusal};
+pub use fdb::{AGEING, Fdb, FdbCounters, FdbEntry, FdbHit, Learned, Refusal, Restless};
+pub use loops::{LOOP_GROUP, LOOP_PROBE, LoopAction, LoopFound, LoopGuard};
 
 use crate::addr::MacAddr;
 use crate::frame::Frame;

@@ -1,9 +1,11 @@
 //! What a switch is to be: plain data, written by people and by the control plane, compiled by `Snapshot::compile`.
 
+mod advertise;
 mod router;
 mod snapshot;
 mod validate;
 
+pub use advertise::{AdvertisedPrefix, RouterAdvertisement};
 pub use router::{Router, Target};
 pub use snapshot::{Gateway, Port, Segment, Snapshot, Station as StationEntry};
 pub use validate::{ConfigError, ConfigErrors};
@@ -47,6 +49,44 @@ pub struct PortConfig {
     /// Who is behind it.
     #[cfg_attr(feature = "serde", serde(default))]
     pub station: Station,
+    /// How many broadcast, multicast and unknown unicast frames it lets in; none for all.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub storm: Option<StormControl>,
+    /// Whether loops are looked for behind it: it sends probes, and is blocked for a while when one comes back or when
+    /// stations seem to jump between it and another port. Whoever is behind such a port can make it be blocked. Means
+    /// nothing on a managed port, which no loop can pass.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub loop_guard: bool,
+    /// Whether it is isolated: nothing is bridged between two isolated ports (Linux `isolated on`).
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub isolated: bool,
+}
+
+impl PortConfig {
+    /// A port with anyone behind it, a device without offload, and no protection.
+    pub fn new(id: PortId, name: impl Into<String>, vlan: VlanMode) -> Self {
+        Self {
+            id,
+            name: name.into(),
+            offload: OffloadFeatures::NONE,
+            vlan,
+            station: Station::Foreign,
+            storm: None,
+            loop_guard: false,
+            isolated: false,
+        }
+    }
+}
+
+/// How many broadcast, multicast and unknown unicast frames a port lets in. What is more is dropped before anything is
+/// learned from it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+pub struct StormControl {
+    /// Frames per second.
+    pub rate: u32,
+    /// Frames at once when there were none for long; at least 1.
+    pub burst: u32,
 }
 
 /// How a port's frames map to segments (IEEE 802.1Q).
@@ -98,6 +138,17 @@ pub struct SegmentConfig {
     /// Whether frames between two ports are bridged. Without it every frame not addressed to the gateway is dropped.
     #[cfg_attr(feature = "serde", serde(default = "yes"))]
     pub bridge: bool,
+    /// Whether the gateway answers ARP and neighbour discovery for addresses that it routes to other segments (RFC 1027,
+    /// RFC 4861 section 7.2.8).
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub proxy_neighbors: bool,
+}
+
+impl SegmentConfig {
+    /// A bridged segment without a router, for packets of 1500 octets.
+    pub fn new(id: SegmentId, name: impl Into<String>) -> Self {
+        Self { id, name: name.into(), mtu: 1500, gateway: None, bridge: true, proxy_neighbors: false }
+    }
 }
 
 #[cfg(feature = "serde")]
@@ -120,6 +171,27 @@ pub struct GatewayConfig {
     /// gets what is addressed to those and not answered by the switch itself, and is no hop away (TTL unchanged).
     #[cfg_attr(feature = "serde", serde(default))]
     pub node_local: bool,
+    /// Whether its addresses are used only after probing has shown that nobody else has them (RFC 5227 section 2.1, RFC
+    /// 4862 section 5.4), and are announced then. Without it they are used from the first frame.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub probe: bool,
+    /// What it tells stations about itself by itself; none for silence.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub advertise: Option<RouterAdvertisement>,
+}
+
+impl GatewayConfig {
+    /// An interface that filters nothing, leads to other machines, and neither probes nor advertises.
+    pub fn new(mac: MacAddr, addresses: Vec<IpNet>) -> Self {
+        Self {
+            mac,
+            addresses,
+            reverse_path: ReversePath::Off,
+            node_local: false,
+            probe: false,
+            advertise: None,
+        }
+    }
 }
 
 /// Which source addresses an interface accepts (RFC 3704 sections 2.2 and 2.4; Linux `rp_filter`).

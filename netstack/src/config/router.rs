@@ -106,9 +106,14 @@ impl Router {
         self.own.get(&address).copied()
     }
 
-    /// Any address of the router's own in this family, the smallest, for packets from an interface without one.
-    pub fn any_own(&self, v4: bool) -> Option<IpAddr> {
-        self.own.keys().copied().filter(|a| a.is_ipv4() == v4).min()
+    /// Any address of the router's own in this family, the smallest that is `usable`, for packets from an interface
+    /// without one.
+    pub fn any_own(&self, v4: bool, usable: impl Fn(SegmentId, IpAddr) -> bool) -> Option<IpAddr> {
+        self.own
+            .iter()
+            .filter(|&(address, segment)| address.is_ipv4() == v4 && usable(*segment, *address))
+            .map(|(address, _)| *address)
+            .min()
     }
 
     /// Whether `address` is the broadcast address, or the obsolete all-zeros one, of an on-link prefix.

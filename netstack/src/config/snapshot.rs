@@ -15,11 +15,12 @@ use hashbrown::HashMap;
 
 use super::router::{Router, Target, node_local_stations};
 use super::{
-    Config, ConfigErrors, PortConfig, ReversePath, RouteTarget, SegmentConfig, Station as StationConfig,
-    VlanMode, validate,
+    Config, ConfigErrors, PortConfig, ReversePath, RouteTarget, RouterAdvertisement, SegmentConfig,
+    Station as StationConfig, VlanMode, validate,
 };
 use crate::addr::{IpNet, MacAddr, PortId, SegmentId};
 use crate::frame::OffloadFeatures;
+use crate::rate::Pace;
 
 /// Keys come from the configuration, not from outside bytes, so a fixed fast hash serves.
 pub(super) type Map<K, V> = HashMap<K, V, FixedState>;
@@ -40,6 +41,7 @@ pub struct Port {
     config: PortConfig,
     /// What the switch's frames must look like when they leave here, by segment: the VLAN identifier to push.
     tags: Vec<(SegmentId, Option<u16>)>,
+    storm: Option<Pace>,
 }
 
 /// A compiled segment.
@@ -68,6 +70,10 @@ pub struct Gateway {
     pub reverse_path: ReversePath,
     /// Whether the link leads to the machine that the switch is.
     pub node_local: bool,
+    /// Whether its addresses are probed for duplicates before they are used.
+    pub probe: bool,
+    /// What it tells stations about itself.
+    pub advertise: Option<RouterAdvertisement>,
 }
 
 /// A managed station.
@@ -213,7 +219,8 @@ impl Port {
                 native.iter().map(|&s| (s, None)).chain(tagged.iter().map(|&(v, s)| (s, Some(v)))).collect()
             }
         };
-        Self { config: config.clone(), tags }
+        let storm = config.storm.map(|s| Pace::new(s.rate, s.burst));
+        Self { config: config.clone(), tags, storm }
     }
 
     /// Its number.
@@ -242,6 +249,28 @@ impl Port {
     #[inline]
     pub fn station(&self) -> &StationConfig {
         &self.config.station
+    }
+
+    /// How many broadcast, multicast and unknown unicast frames it lets in.
+    #[inline]
+    pub fn storm(&self) -> Option<Pace> {
+        self.storm
+    }
+
+    /// Whether loops are looked for behind it.
+    pub fn is_loop_guarded(&self) -> bool {
+        self.config.loop_guard && matches!(self.config.station, StationConfig::Foreign)
+    }
+
+    /// Whether nothing is bridged between it and other isolated ports.
+    #[inline]
+    pub fn is_isolated(&self) -> bool {
+        self.config.isolated
+    }
+
+    /// The segments it carries and the VLAN identifier that frames of each leave with.
+    pub fn tags(&self) -> &[(SegmentId, Option<u16>)] {
+        &self.tags
     }
 
     /// Where a frame that came in with this tag (TCI) belongs. VLAN identifier 0 is a priority tag: as untagged.
@@ -273,6 +302,8 @@ impl Segment {
                 link_local: g.mac.link_local(),
                 reverse_path: g.reverse_path,
                 node_local: g.node_local,
+                probe: g.probe,
+                advertise: g.advertise.clone(),
             }),
         };
         for port in ports {
@@ -336,6 +367,12 @@ impl Segment {
         self.config.bridge
     }
 
+    /// Whether its gateway answers for addresses that it routes to other segments.
+    #[inline]
+    pub fn proxies(&self) -> bool {
+        self.config.proxy_neighbors
+    }
+
     /// All its ports.
     #[inline]
     pub fn members(&self) -> &[PortId] {
@@ -379,6 +416,11 @@ impl Gateway {
         self.addresses.iter().any(|n| n.addr() == address) || address == IpAddr::V6(self.link_local)
     }
 
+    /// Its addresses, the link-local one included.
+    pub fn own(&self) -> impl Iterator<Item = IpAddr> {
+        self.addresses.iter().map(IpNet::addr).chain([IpAddr::V6(self.link_local)])
+    }
+
     /// Whether `address` is on this link: within a prefix of the interface's, or link-local of IPv6.
     #[inline]
     pub fn is_on_link(&self, address: IpAddr) -> bool {
@@ -386,19 +428,20 @@ impl Gateway {
         link_local || self.addresses.iter().any(|n| n.contains(&address))
     }
 
-    /// The address to speak with to a neighbour: the one whose prefix holds it, else any of its family, else, for
-    /// IPv6, the link-local one.
-    pub fn source_for(&self, neighbor: IpAddr) -> Option<IpAddr> {
+    /// The address to speak with to a neighbour, out of those that are `usable`: the one whose prefix holds it, else any
+    /// of its family, else, for IPv6, the link-local one.
+    pub fn source_for(&self, neighbor: IpAddr, usable: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
+        let link_local = Some(IpAddr::V6(self.link_local)).filter(|&a| neighbor.is_ipv6() && usable(a));
         if let IpAddr::V6(v6) = neighbor
             && v6.is_unicast_link_local()
         {
-            return Some(IpAddr::V6(self.link_local));
+            return link_local;
         }
-        self.addresses
-            .iter()
-            .find(|n| n.contains(&neighbor))
-            .or_else(|| self.addresses.iter().find(|n| n.addr().is_ipv4() == neighbor.is_ipv4()))
-            .map(IpNet::addr)
-            .or_else(|| neighbor.is_ipv6().then_some(IpAddr::V6(self.link_local)))
+        let find = |fits: &dyn Fn(&IpNet) -> bool| {
+            self.addresses.iter().filter(|n| fits(n)).map(IpNet::addr).find(|&a| usable(a))
+        };
+        find(&|n| n.contains(&neighbor))
+            .or_else(|| find(&|n| n.addr().is_ipv4() == neighbor.is_ipv4()))
+            .or(link_local)
     }
 }

@@ -7,7 +7,8 @@ use core::fmt;
 use core::net::IpAddr;
 
 use super::{
-    Config, GatewayConfig, NextHop, PortConfig, RouteConfig, RouteTarget, SegmentConfig, Station, VlanMode,
+    Config, GatewayConfig, NextHop, PortConfig, RouteConfig, RouteTarget, RouterAdvertisement, SegmentConfig,
+    Station, VlanMode,
 };
 use crate::addr::{IpNet, MacAddr, PortId, SegmentId};
 
@@ -110,6 +111,20 @@ pub enum ConfigError {
     ManagedTrunk {
         /// The port's name.
         port: String,
+    },
+    /// Storm control that lets nothing through.
+    #[error("port {port:?}: storm control with a rate or burst of 0 drops every broadcast; use at least 1")]
+    StormControl {
+        /// The port's name.
+        port: String,
+    },
+    /// A router advertisement that may not be sent.
+    #[error("segment {segment:?}, router advertisement: {problem}")]
+    Advertisement {
+        /// The segment's name.
+        segment: String,
+        /// What is wrong with it.
+        problem: &'static str,
     },
     /// A route without a next hop.
     #[error("route {prefix}: no next hop; name at least one, or use blackhole, unreachable or prohibit")]
@@ -224,9 +239,10 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// Whether IPv6 packets have reason to be on this segment: an address of the router's or of a managed station's, or
-    /// a route.
+    /// Whether IPv6 packets have reason to be on this segment: an address of the router's or of a managed station's, a
+    /// route, or router advertisements.
     fn carries_ipv6(&self, segment: &SegmentConfig) -> bool {
+        let advertises = segment.gateway.as_ref().is_some_and(|g| g.advertise.is_some());
         let own = segment.gateway.iter().flat_map(|g| &g.addresses).any(|a| a.addr().is_ipv6());
         let station = self.config.ports.iter().any(|port| match (&port.vlan, &port.station) {
             (VlanMode::Access(id), Station::Managed { addresses, .. }) => {
@@ -240,13 +256,16 @@ impl<'a> Check<'a> {
             }
             RouteTarget::Blackhole | RouteTarget::Unreachable | RouteTarget::Prohibit => false,
         });
-        own || station || routed
+        own || station || routed || advertises
     }
 
     fn gateway(&mut self, segment: &SegmentConfig, gateway: &GatewayConfig) {
         let place = || alloc::format!("segment {:?}, gateway", segment.name);
         if !gateway.mac.is_valid_source() {
             self.error(ConfigError::MacInvalid { place: place(), mac: gateway.mac });
+        }
+        if let Some(problem) = gateway.advertise.as_ref().and_then(RouterAdvertisement::problem) {
+            self.error(ConfigError::Advertisement { segment: segment.name.clone(), problem });
         }
         for net in &gateway.addresses {
             let address = net.addr();
@@ -264,6 +283,9 @@ impl<'a> Check<'a> {
         for port in &self.config.ports {
             if !seen.insert(port.id) {
                 self.error(ConfigError::DuplicatePort { port: port.id });
+            }
+            if port.storm.is_some_and(|s| s.rate == 0 || s.burst == 0) {
+                self.error(ConfigError::StormControl { port: port.name.clone() });
             }
             match &port.vlan {
                 VlanMode::Access(segment) => self.segment_named(port, *segment),

@@ -9,15 +9,17 @@
 
 mod icmp;
 mod neighbor;
+mod router;
 mod tcp;
 #[cfg(test)]
 mod tests;
 
 pub use icmp::{IcmpError, echo_reply, icmp_error};
 pub use neighbor::{
-    ALL_NODES, arp_announcement, arp_reply, arp_request, neighbor_advertisement, neighbor_answer,
-    neighbor_question, neighbor_solicitation, solicited_node,
+    ALL_NODES, arp_announcement, arp_reply, arp_request, neighbor_advertisement, neighbor_announcement,
+    neighbor_answer, neighbor_probe, neighbor_question, neighbor_solicitation, solicited_node,
 };
+pub use router::router_advertisement;
 pub use tcp::tcp_reset;
 
 use core::net::IpAddr;

@@ -154,18 +154,19 @@ pub fn neighbor_question(
 }
 
 /// Tells an asker that `target` is at `target_mac`, in the protocol of its family. A prober has no address yet: it is
-/// answered at its MAC address (ARP) or with everybody else (RFC 4861 section 7.2.4). `None` if the addresses are not of
-/// one family.
+/// answered at its MAC address (ARP) or with everybody else (RFC 4861 section 7.2.4). `override_` is not set by those who
+/// answer for others (section 7.2.8). `None` if the addresses are not of one family.
 pub fn neighbor_answer(
     pool: &mut FramePool,
     target: IpAddr,
     target_mac: MacAddr,
     (asker_mac, asker): (MacAddr, Option<IpAddr>),
     router: bool,
+    override_: bool,
 ) -> Option<Frame> {
     let arp = |pool, target, asker| Some(arp_reply(pool, target_mac, target, asker_mac, asker));
     let advertisement =
-        |pool, target, to| Some(neighbor_advertisement(pool, target, target_mac, to, router, true));
+        |pool, target, to| Some(neighbor_advertisement(pool, target, target_mac, to, router, override_));
     match (target, asker) {
         (IpAddr::V4(target), Some(IpAddr::V4(asker))) => arp(pool, target, asker),
         (IpAddr::V4(target), None) => arp(pool, target, Ipv4Addr::UNSPECIFIED),
@@ -174,6 +175,22 @@ pub fn neighbor_answer(
         }
         (IpAddr::V6(target), None) => advertisement(pool, target, None),
         (IpAddr::V4(_), Some(IpAddr::V6(_))) | (IpAddr::V6(_), Some(IpAddr::V4(_))) => None,
+    }
+}
+
+/// Tells everybody that `address` is at `mac`, in the protocol of its family.
+pub fn neighbor_announcement(pool: &mut FramePool, mac: MacAddr, address: IpAddr, router: bool) -> Frame {
+    match address {
+        IpAddr::V4(address) => arp_announcement(pool, mac, address),
+        IpAddr::V6(address) => neighbor_advertisement(pool, address, mac, None, router, true),
+    }
+}
+
+/// Asks whether anybody has `address`, without saying who asks (RFC 5227 section 2.1.1, RFC 4862 section 5.4.2).
+pub fn neighbor_probe(pool: &mut FramePool, mac: MacAddr, address: IpAddr) -> Frame {
+    match address {
+        IpAddr::V4(address) => arp_request(pool, mac, Ipv4Addr::UNSPECIFIED, address, MacAddr::BROADCAST),
+        IpAddr::V6(address) => neighbor_solicitation(pool, mac, Ipv6Addr::UNSPECIFIED, address, None),
     }
 }
 

@@ -560,3 +560,76 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_router_advertisement_is_read_by_smoltcp_and_says_all_of_it() {
+    use crate::config::{AdvertisedPrefix, RouterAdvertisement};
+    let prefix = |text: &str| AdvertisedPrefix::new(text.parse().unwrap());
+    for (managed, other, mtu, prefixes, servers, final_) in [
+        (false, false, false, 0usize, 0usize, false),
+        (true, false, true, 1, 0, false),
+        (false, true, true, 1, 2, false),
+        (true, true, false, 1, 1, true),
+        (false, false, true, 20, 30, false),
+    ] {
+        let advertisement = RouterAdvertisement {
+            managed,
+            other,
+            mtu,
+            prefixes: vec![prefix("2001:db8:1::/64"); prefixes],
+            dns_servers: vec![V6_FAR; servers],
+            ..RouterAdvertisement::default()
+        };
+        let frame = emitted(|pool| router_advertisement(pool, ROUTER, &advertisement, 1420, final_)).unwrap();
+        let (link, ip) = read_ip(&frame);
+        assert_eq!((link.source, link.destination), (ROUTER, MacAddr([0x33, 0x33, 0, 0, 0, 1])));
+        assert_eq!((ip.source, ip.hop_limit), (ROUTER.link_local().into(), 255));
+        assert_eq!(parse::neighbor_discovery(&frame, &ip), Ok(Some(NeighborDiscovery::RouterAdvert)));
+        let message = wire::Icmpv6Packet::new_checked(&frame[54..]).unwrap();
+        let wire::NdiscRepr::RouterAdvert {
+            hop_limit,
+            flags,
+            router_lifetime,
+            reachable_time,
+            retrans_time,
+            lladdr,
+            mtu: told,
+            prefix_info,
+        } = wire::NdiscRepr::parse(&message).unwrap()
+        else {
+            panic!("another message")
+        };
+        let mut expected = wire::NdiscRouterFlags::empty();
+        expected.set(wire::NdiscRouterFlags::MANAGED, managed);
+        expected.set(wire::NdiscRouterFlags::OTHER, other);
+        assert_eq!((hop_limit, flags), (64, expected));
+        assert_eq!(router_lifetime.secs(), if final_ { 0 } else { 1800 });
+        assert_eq!((reachable_time.millis(), retrans_time.millis()), (0, 0));
+        assert_eq!(lladdr, Some(wire::EthernetAddress(ROUTER.0).into()));
+        assert_eq!(told, mtu.then_some(1420));
+        assert_eq!(prefix_info.is_some(), prefixes > 0);
+        if let Some(info) = prefix_info {
+            assert_eq!((info.prefix_len, info.prefix), (64, "2001:db8:1::".parse().unwrap()));
+            let both = wire::NdiscPrefixInfoFlags::ON_LINK | wire::NdiscPrefixInfoFlags::ADDRCONF;
+            assert_eq!(info.flags, both);
+            assert_eq!((info.valid_lifetime.secs(), info.preferred_lifetime.secs()), (2_592_000, 604_800));
+        }
+        assert_eq!(dns_servers(&frame[70..]), (vec![V6_FAR; servers], (servers > 0).then_some(1800)));
+        assert!(frame.len() <= 14 + 1280);
+    }
+}
+
+/// Servers and lifetime of the DNS option among `options` (RFC 8106 section 5.1).
+fn dns_servers(mut options: &[u8]) -> (Vec<Ipv6Addr>, Option<u32>) {
+    let (mut servers, mut lifetime) = (Vec::new(), None);
+    while let [kind, units, ..] = *options {
+        let (option, rest) = options.split_at(usize::from(units) * 8);
+        if kind == 25 {
+            lifetime = Some(u32::from_be_bytes(option[4..8].try_into().unwrap()));
+            let octets = |o: &[u8]| Ipv6Addr::from(<[u8; 16]>::try_from(o).unwrap());
+            servers.extend(option[8..].chunks(16).map(octets));
+        }
+        options = rest;
+    }
+    (servers, lifetime)
+}

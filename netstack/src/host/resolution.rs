@@ -92,7 +92,8 @@ impl Link {
                 let asker = mac.unwrap_or(station);
                 if for_us && asker.is_valid_source() {
                     let own = self.mac;
-                    let answer = emit::neighbor_answer(&mut self.pool, target, own, (asker, sender), false);
+                    let answer =
+                        emit::neighbor_answer(&mut self.pool, target, own, (asker, sender), false, true);
                     if let Some(answer) = answer {
                         self.enqueue(answer);
                     }

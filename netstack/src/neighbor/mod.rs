@@ -4,7 +4,8 @@
 //! A neighbour is a segment and an IP address of either family. [`Neighbors`] holds what is known of its MAC address, in
 //! the six states of [`NeighborState`]; [`Discovery`] says what a parsed message means, messages come in as a
 //! [`Hearing`], and what is to be sent comes out as a [`NeighborAction`], so that nothing in here reads or writes a
-//! packet. [`Parked`] holds the frames that wait.
+//! packet. [`Parked`] holds the frames that wait. Our own addresses are next door: [`Claims`] probes them, [`Defence`]
+//! answers those who claim them, [`Advertiser`] says when a router tells about itself.
 //!
 //! *Two steps.* [`Neighbors::lookup`] only looks. Whoever really sends then tells [`Neighbors::use_entry`], which starts
 //! the verification of a stale address, or [`Neighbors::resolve`], which starts asking for an unknown one. A frame that
@@ -26,12 +27,16 @@
 //! *Validity by object.* An address that comes on record gets a generation from one counter of the table. A slot with a
 //! generation names that address of that neighbour; [`Neighbors::resolved`] gives it as long as it holds.
 
+mod advertiser;
+mod claim;
 mod deadlines;
 mod discovery;
 mod parked;
 mod report;
 mod state;
 
+pub use advertiser::Advertiser;
+pub use claim::{ClaimAction, Claims, ConflictCounters, DEFEND_INTERVAL, Defence, Standing};
 pub use discovery::Discovery;
 pub use parked::{Parked, Parking};
 pub use report::{Adjacency, Heard, NeighborAction, NeighborCounters, NeighborEntry, Resolving};

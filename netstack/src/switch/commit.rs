@@ -5,7 +5,8 @@ use core::time::Duration;
 
 use super::Switch;
 use super::admit::Arrival;
-use super::slow::{Adjacent, Answer, Decided, Decision, Hearsay, Route, Scope};
+use super::protect;
+use super::slow::{Adjacent, Answer, Aside, Decided, Decision, Hearsay, Route, Scope};
 use crate::addr::{MacAddr, PortId, SegmentId};
 use crate::bridge::Learned;
 use crate::config::{Segment, Snapshot};
@@ -49,7 +50,7 @@ impl Switch {
             return;
         }
         match self.fdb.learn(now, segment, mac, port) {
-            Learned::Moved { from } => self.event(Event::MacMoved { segment, mac, from, to: port }),
+            Learned::Moved { from, restless } => self.moved(now, (segment, mac), (from, port), restless),
             Learned::Refused(_) => {
                 if is_news(now, &mut self.port_mut(port).fdb_full_told) {
                     self.event(Event::FdbFull { port });
@@ -72,10 +73,18 @@ impl Switch {
         if let Some(hearsay) = decided.hearsay {
             self.hear(snapshot, now, arrival.segment.id(), &hearsay);
         }
+        match decided.aside {
+            Some(Aside::Conflict(conflict)) => self.contest(snapshot, now, arrival, &conflict),
+            Some(Aside::RouterSolicited) => self.router_solicited(now, arrival.segment.id()),
+            None => {}
+        }
         match decided.decision {
             Decision::Drop { reason, answer } => {
                 if let Some(answer) = answer {
                     self.answer(snapshot, now, arrival, &frame, &answer);
+                }
+                if reason == DropReason::StormControl && is_news(now, &mut self.port_mut(port).storm_told) {
+                    self.event(Event::Storm { port });
                 }
                 self.drop_frame(port, frame, reason);
             }
@@ -85,6 +94,11 @@ impl Switch {
                 }
                 self.count_fate(port, Fate::Consumed);
                 self.pool.recycle(frame);
+            }
+            Decision::LoopProbe { sent_by } => {
+                self.count_fate(port, Fate::Consumed);
+                self.pool.recycle(frame);
+                self.probe_returned(now, sent_by, port);
             }
             Decision::Bridge(to) => {
                 self.count_fate(port, Fate::Forwarded);
@@ -97,20 +111,16 @@ impl Switch {
 
     fn flood(&mut self, snapshot: &Snapshot, arrival: &Arrival<'_>, scope: Scope, frame: Frame) {
         let ingress = arrival.port.id();
-        let ports = match scope {
-            Scope::All => arrival.segment.members(),
-            Scope::Foreign => arrival.segment.foreign(),
-        };
-        let mut targets = ports.iter().copied().filter(|&p| p != ingress).peekable();
+        let mut targets = protect::flood_targets(snapshot, arrival, scope).peekable();
         if targets.peek().is_none() {
-            return self.drop_frame(ingress, frame, DropReason::NoOtherPort);
+            return self.drop_frame(ingress, frame, protect::without_targets(arrival, scope));
         }
         self.count_fate(ingress, Fate::Flooded);
         self.copy_to(snapshot, arrival.segment, targets, frame, Origin::FloodCopy);
     }
 
     /// Sends a frame to each port as it is.
-    fn copy_to(
+    pub(super) fn copy_to(
         &mut self,
         snapshot: &Snapshot,
         segment: &Segment,
@@ -276,7 +286,8 @@ impl Switch {
     ) {
         let Some(segment) = snapshot.segment(segment) else { return };
         let Some(gateway) = segment.gateway() else { return };
-        let source = gateway.source_for(target).or_else(|| snapshot.router().any_own(target.is_ipv4()));
+        let source =
+            self.source_for(segment, gateway, target).or_else(|| self.any_source(snapshot, target.is_ipv4()));
         let Some(source) = source else { return };
         let question = emit::neighbor_question(&mut self.pool, gateway.mac, source, target, unicast);
         let Some(frame) = question else { return };
@@ -377,8 +388,10 @@ impl Switch {
     }
 
     fn discovery_answer(&mut self, answer: &Answer) -> Option<Frame> {
-        let Answer::Discovery { target, mac, router, asker, asker_mac } = *answer else { return None };
-        emit::neighbor_answer(&mut self.pool, target, mac, (asker_mac, asker), router)
+        let Answer::Discovery { target, mac, router, override_, asker, asker_mac } = *answer else {
+            return None;
+        };
+        emit::neighbor_answer(&mut self.pool, target, mac, (asker_mac, asker), router, override_)
     }
 
     fn originate(&mut self, snapshot: &Snapshot, arrival: &Arrival<'_>, reply: Frame) {

@@ -8,12 +8,12 @@ use core::time::Duration;
 
 use super::Switch;
 use super::admit;
-use super::slow::{Adjacent, Answer, Decision, Route, Scope};
+use super::protect;
+use super::slow::{Adjacent, Answer, Aside, Conflict, Decision, Route};
 use crate::addr::{PortId, SegmentId};
 use crate::bridge;
-use crate::config::Snapshot;
 use crate::frame::{Frame, FramePool, MAX_FRAME};
-use crate::verdict::DropReason;
+use crate::verdict::{DropReason, EgressDrop};
 
 /// A stage of the slow path, in the order in which a frame meets them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,6 +24,8 @@ pub enum Stage {
     Parse,
     /// A managed port's source addresses.
     Guard,
+    /// Loops, storm control, isolated ports.
+    Protection,
     /// ARP and neighbour discovery.
     Discovery,
     /// To the switch, bridged, or routed.
@@ -111,7 +113,10 @@ pub(super) fn explain(switch: &Switch, now: Duration, port: PortId, bytes: &[u8]
             return trace;
         }
     };
-    let decided = switch.decide(snapshot, now, &arrival, &frame, &mut trace);
+    let decided = match switch.gate(now, &arrival, &frame, &mut trace) {
+        Some(stopped) => stopped,
+        None => switch.decide(snapshot, now, &arrival, &frame, &mut trace),
+    };
     match decided.decision {
         Decision::Drop { reason, answer } => {
             trace.outcome = dropped(reason);
@@ -125,18 +130,24 @@ pub(super) fn explain(switch: &Switch, now: Duration, port: PortId, bytes: &[u8]
                 trace.outcome.push_str(&answered(&answer));
             }
         }
+        Decision::LoopProbe { sent_by } => {
+            trace.outcome = alloc::format!("consumed by the switch: {sent_by} and {port} are one loop");
+        }
         Decision::Bridge(to) => {
-            leave(&mut trace, snapshot, "bridged", &[to], arrival.segment.id(), Some(frame))
+            leave(&mut trace, switch, "bridged", &[to], arrival.segment.id(), Some(frame))
         }
         Decision::Flood(scope) => {
-            let all = match scope {
-                Scope::All => arrival.segment.members(),
-                Scope::Foreign => arrival.segment.foreign(),
-            };
-            let ports: Vec<PortId> = all.iter().copied().filter(|&p| p != port).collect();
-            leave(&mut trace, snapshot, "flooded", &ports, arrival.segment.id(), Some(frame));
+            let ports: Vec<PortId> = protect::flood_targets(snapshot, &arrival, scope).collect();
+            if ports.is_empty() {
+                trace.outcome = dropped(protect::without_targets(&arrival, scope));
+                return trace;
+            }
+            leave(&mut trace, switch, "flooded", &ports, arrival.segment.id(), Some(frame));
         }
         Decision::Route(route) => routed(switch, now, &mut trace, &route, frame),
+    }
+    if let Some(Aside::Conflict(conflict)) = &decided.aside {
+        trace.outcome.push_str(&conflicting(switch, now, arrival.segment.id(), conflict));
     }
     trace
 }
@@ -157,16 +168,16 @@ fn routed(switch: &Switch, now: Duration, trace: &mut Trace, route: &Route, mut 
         }
     };
     if route.fragment.is_some() {
-        return leave(trace, snapshot, "routed in fragments", &ports, egress.id(), None);
+        return leave(trace, switch, "routed in fragments", &ports, egress.id(), None);
     }
     route.plan.apply(&mut frame);
-    leave(trace, snapshot, "routed", &ports, egress.id(), Some(frame));
+    leave(trace, switch, "routed", &ports, egress.id(), Some(frame));
 }
 
 /// `frame` is none when it leaves in pieces.
 fn leave(
     trace: &mut Trace,
-    snapshot: &Snapshot,
+    switch: &Switch,
     verb: &str,
     ports: &[PortId],
     segment: SegmentId,
@@ -176,20 +187,42 @@ fn leave(
         trace.outcome = dropped(DropReason::NoOtherPort);
         return;
     }
+    let snapshot = switch.snapshot();
+    let (blocked, ports): (Vec<PortId>, Vec<PortId>) =
+        ports.iter().partition(|&&p| switch.blocked_until(p).is_some());
+    for port in blocked {
+        trace.step(Stage::Protection, || alloc::format!("{port} is blocked: it is part of a loop"));
+    }
+    if ports.is_empty() {
+        let reason = EgressDrop::LoopBlocked;
+        trace.outcome = alloc::format!("dropped: {} ({})", reason.name(), reason.describe().trim());
+        return;
+    }
     let names: Vec<&str> =
         ports.iter().map(|&p| snapshot.port(p).map_or("a closed port", |p| p.name())).collect();
     trace.step(Stage::Output, || alloc::format!("leaves by {}", names.join(", ")));
     trace.outcome = alloc::format!("{verb} to {}", names.join(", "));
-    trace.ports = ports.to_vec();
-    if let (&[port], Some(mut frame)) = (ports, frame) {
+    if let (&[port], Some(mut frame)) = (&ports[..], frame) {
         let tag = snapshot.port(port).and_then(|p| p.tag_for(segment)).flatten();
         let fits = tag.is_none_or(|vlan| bridge::push_tag(&mut frame, vlan));
         trace.frame = fits.then(|| frame.bytes().to_vec());
     }
+    trace.ports = ports;
 }
 
 fn dropped(reason: DropReason) -> String {
     alloc::format!("dropped: {} ({})", reason.name(), reason.describe().trim())
+}
+
+fn conflicting(switch: &Switch, now: Duration, segment: SegmentId, conflict: &Conflict) -> String {
+    let address = conflict.address;
+    match conflict.owner {
+        None => alloc::format!("; {address} is taken, so it stays unused here"),
+        Some(owner) if conflict.announce && switch.defence.is_due(now, segment, address) => {
+            alloc::format!("; answers by announcing that {address} is at {owner}")
+        }
+        Some(_) => String::new(),
+    }
 }
 
 fn answered(answer: &Answer) -> String {

@@ -1,8 +1,8 @@
 //! The switch: eats batches of frames and a time, gives back batches of frames.
 //!
 //! # Theory of operation
-//! A frame is *admitted* (port and VLAN to segment, headers parsed, sender checked), its source is *learned*, the slow
-//! path *decides* about it without changing anything, and the decision is *committed*: rewritten, queued, parked,
+//! A frame is *admitted* (port and VLAN to segment, headers parsed, sender checked), passes the *gate* (loops, storms), its
+//! source is *learned*, the slow path *decides* about it without changing anything, and the decision is *committed*: rewritten, queued, parked,
 //! answered or dropped, and counted. [`Switch::explain`] runs the same admission and decision and commits nothing.
 //!
 //! The five verbs may be called in any order and at any time:
@@ -18,11 +18,14 @@
 //! Every frame is accounted for: see [`Counters::check`].
 
 mod admit;
+mod bridging;
 mod commit;
 mod discovery;
 mod explain;
 mod output;
+mod own;
 mod port;
+mod protect;
 mod slow;
 
 pub use explain::{Stage, Step, Trace};
@@ -38,14 +41,18 @@ use lb::hash::FlowHash;
 use self::commit::Waiting;
 use self::explain::Silent;
 use self::port::PortState;
+use self::protect::Moves;
 use crate::addr::{PortId, SegmentId};
-use crate::bridge::Fdb;
-use crate::config::{Limits, Snapshot};
+use crate::bridge::{Fdb, LoopAction, LoopGuard};
+use crate::config::{Limits, Port, Snapshot};
 use crate::counters::Counters;
 use crate::event::Event;
 use crate::frame::{Frame, FrameBatch, FramePool};
 use crate::icmp::RateLimiter;
-use crate::neighbor::{NeighborAction, NeighborTimers, Neighbors, Parked};
+use crate::neighbor::{
+    Advertiser, ClaimAction, Claims, ConflictCounters, Defence, NeighborAction, NeighborTimers, Neighbors,
+    Parked,
+};
 use crate::seed::Seed;
 use crate::verdict::{DropReason, EgressDrop, Fate};
 
@@ -69,6 +76,11 @@ pub struct Switch {
     neighbors: Neighbors,
     parked: Parked<Waiting>,
     limiter: RateLimiter,
+    loops: LoopGuard,
+    moves: Moves,
+    claims: Claims,
+    defence: Defence,
+    advertiser: Advertiser,
     flow_hash: FlowHash,
     events: VecDeque<Event>,
     events_lost: u64,
@@ -79,6 +91,9 @@ pub struct Switch {
     pieces: Vec<Frame>,
     segments: Vec<Frame>,
     actions: Vec<NeighborAction>,
+    loop_actions: Vec<LoopAction>,
+    claim_actions: Vec<ClaimAction>,
+    advertise_on: Vec<SegmentId>,
 }
 
 impl Switch {
@@ -94,6 +109,11 @@ impl Switch {
             neighbors: Neighbors::new(&limits, seed, NeighborTimers::default()),
             parked: Parked::new(&limits),
             limiter: RateLimiter::new(limits.icmp_errors_per_second, seed),
+            loops: LoopGuard::new(seed),
+            moves: Moves::default(),
+            claims: Claims::new(seed),
+            defence: Defence::new(seed),
+            advertiser: Advertiser::new(seed),
             flow_hash: FlowHash::new(flow_key(seed)),
             events: VecDeque::with_capacity(limits.events as usize),
             events_lost: 0,
@@ -102,6 +122,9 @@ impl Switch {
             pieces: Vec::with_capacity(64),
             segments: Vec::with_capacity(64),
             actions: Vec::with_capacity(TIMEOUT_BUDGET),
+            loop_actions: Vec::new(),
+            claim_actions: Vec::new(),
+            advertise_on: Vec::new(),
         }
     }
 
@@ -119,8 +142,15 @@ impl Switch {
         counters.rx_bytes += frame.len() as u64;
         match admit::admit(snapshot, port, &mut frame, &mut Silent) {
             Ok(arrival) => {
-                self.learn(now, &arrival);
-                let decided = self.decide(snapshot, now, &arrival, &frame, &mut Silent);
+                let decided = match self.gate(now, &arrival, &frame, &mut Silent) {
+                    Some(stopped) => stopped,
+                    None => {
+                        self.learn(now, &arrival);
+                        let decided = self.decide(snapshot, now, &arrival, &frame, &mut Silent);
+                        self.charge(now, &arrival, &decided.decision);
+                        decided
+                    }
+                };
                 self.commit(snapshot, now, &arrival, decided, frame);
             }
             Err(reason) => self.drop_frame(port, frame, reason),
@@ -131,6 +161,8 @@ impl Switch {
     pub fn handle_timeout(&mut self, now: Duration) {
         let snapshot = Arc::clone(&self.snapshot);
         self.neighbor_timeouts(&snapshot, now);
+        self.protection_timeouts(&snapshot, now);
+        self.own_timeouts(&snapshot, now);
         if now >= self.next_sweep {
             self.next_sweep = now + SWEEP_INTERVAL;
             self.fdb.sweep(now, SWEEP_SLOTS);
@@ -177,7 +209,15 @@ impl Switch {
     /// When [`Switch::handle_timeout`] has something to do next, in the epoch of `now`; `None` when nothing is pending.
     pub fn poll_timeout(&self) -> Option<Duration> {
         let sweep = (!self.fdb.is_empty()).then_some(self.next_sweep);
-        [self.neighbors.next_timeout(), sweep].into_iter().flatten().min()
+        let pending = [
+            self.neighbors.next_timeout(),
+            sweep,
+            self.loops.next_timeout(),
+            self.moves.next_timeout(),
+            self.claims.next_timeout(),
+            self.advertiser.next_timeout(),
+        ];
+        pending.into_iter().flatten().min()
     }
 
     /// The oldest event not yet told.
@@ -198,12 +238,14 @@ impl Switch {
                 Some(kept) => {
                     self.fdb.flush_port(id);
                     if !kept.carries_like(port) {
-                        self.purge(id);
+                        self.purge(id, EgressDrop::PortClosed);
+                        self.loops.forget(id);
                     }
                 }
                 None => {
                     self.fdb.flush_port(id);
-                    self.purge(id);
+                    self.purge(id, EgressDrop::PortClosed);
+                    self.loops.forget(id);
                 }
             }
         }
@@ -218,6 +260,8 @@ impl Switch {
         for port in new.ports() {
             self.port_mut(port.id());
         }
+        self.loops.watch(new.ports().filter(|p| p.is_loop_guarded()).map(Port::id));
+        self.configure_own(&old, &new);
         self.event(Event::Installed { generation: new.generation() });
         old
     }
@@ -229,9 +273,9 @@ impl Switch {
     }
 
     /// Throws away what was queued for a port that is no more what it was.
-    fn purge(&mut self, id: PortId) {
+    fn purge(&mut self, id: PortId, reason: EgressDrop) {
         while let Some((frame, origin)) = self.port_mut(id).queue.pop() {
-            self.counters_mut(id).egress_drops[EgressDrop::PortClosed.index()][origin.index()] += 1;
+            self.counters_mut(id).egress_drops[reason.index()][origin.index()] += 1;
             self.pool.recycle(frame);
         }
     }
@@ -288,6 +332,16 @@ impl Switch {
     /// Frames waiting for neighbours.
     pub fn parked(&self) -> usize {
         self.parked.len()
+    }
+
+    /// Until when a port is blocked because it is part of a loop, if it is.
+    pub fn blocked_until(&self, port: PortId) -> Option<Duration> {
+        self.loops.blocked_until(port)
+    }
+
+    /// What became of claims to addresses in use here.
+    pub fn conflicts(&self) -> ConflictCounters {
+        self.defence.counters()
     }
 
     /// Events that nobody polled in time.

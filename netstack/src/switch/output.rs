@@ -42,8 +42,9 @@ impl Switch {
         mut frame: Frame,
         origin: Origin,
     ) {
-        let Some((port, tag)) = snapshot.port(id).and_then(|p| Some((p, p.tag_for(segment.id())?))) else {
-            return self.refuse(id, frame, EgressDrop::PortClosed, origin);
+        let (port, tag) = match self.way_out(snapshot, id, segment) {
+            Ok(way) => way,
+            Err(reason) => return self.refuse(id, frame, reason, origin),
         };
         if frame.offload.segmentation.is_some_and(|s| !port.offload().takes(s.kind)) {
             return self.send_segments(port, tag, frame, origin);
@@ -55,6 +56,20 @@ impl Switch {
             return self.refuse(id, frame, EgressDrop::OffloadInvalid, origin);
         }
         self.tag_and_queue(port, tag, frame, origin);
+    }
+
+    /// The port and the tag that frames of a segment leave by, if they may.
+    fn way_out<'s>(
+        &self,
+        snapshot: &'s Snapshot,
+        id: PortId,
+        segment: &Segment,
+    ) -> Result<(&'s Port, Option<u16>), EgressDrop> {
+        if self.loops.is_blocked(id) {
+            return Err(EgressDrop::LoopBlocked);
+        }
+        let port = snapshot.port(id).ok_or(EgressDrop::PortClosed)?;
+        Ok((port, port.tag_for(segment.id()).ok_or(EgressDrop::PortClosed)?))
     }
 
     fn send_segments(&mut self, port: &Port, tag: Option<u16>, frame: Frame, origin: Origin) {
@@ -77,8 +92,9 @@ impl Switch {
         mut frame: Frame,
         origin: Origin,
     ) {
-        let Some((port, tag)) = snapshot.port(id).and_then(|p| Some((p, p.tag_for(segment.id())?))) else {
-            return self.refuse(id, frame, EgressDrop::PortClosed, origin);
+        let (port, tag) = match self.way_out(snapshot, id, segment) {
+            Ok(way) => way,
+            Err(reason) => return self.refuse(id, frame, reason, origin),
         };
         let Some(ip) = reparse(&frame) else {
             return self.refuse(id, frame, EgressDrop::OffloadInvalid, origin);
@@ -130,7 +146,8 @@ impl Switch {
         }
     }
 
-    fn tag_and_queue(&mut self, port: &Port, tag: Option<u16>, mut frame: Frame, origin: Origin) {
+    /// Pushes the tag and queues.
+    pub(super) fn tag_and_queue(&mut self, port: &Port, tag: Option<u16>, mut frame: Frame, origin: Origin) {
         let id = port.id();
         if let Some(vlan) = tag
             && !bridge::push_tag(&mut frame, vlan)

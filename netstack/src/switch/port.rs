@@ -6,6 +6,7 @@ use core::time::Duration;
 use crate::config::Limits;
 use crate::counters::Counters;
 use crate::frame::Frame;
+use crate::rate::Bucket;
 use crate::verdict::{EgressDrop, Origin};
 
 /// What the switch keeps per port.
@@ -15,11 +16,20 @@ pub(super) struct PortState {
     pub(super) queue: OutputQueue,
     /// When it was last told that no more addresses are learned here.
     pub(super) fdb_full_told: Option<Duration>,
+    /// What storm control has let through lately, and when it was last told that there was more.
+    pub(super) storm: Bucket,
+    pub(super) storm_told: Option<Duration>,
 }
 
 impl PortState {
     pub(super) fn new(limits: &Limits) -> Self {
-        Self { counters: Counters::default(), queue: OutputQueue::new(limits), fdb_full_told: None }
+        Self {
+            counters: Counters::default(),
+            queue: OutputQueue::new(limits),
+            fdb_full_told: None,
+            storm: Bucket::default(),
+            storm_told: None,
+        }
     }
 
     /// Queues a frame; when there is no room, counts it and gives it back to be recycled.

@@ -14,7 +14,7 @@ use crate::emit::IcmpError;
 use crate::flow::Plan;
 use crate::frame::Frame;
 use crate::icmp::{self, Occasion};
-use crate::neighbor::{Adjacency, Hearing};
+use crate::neighbor::{Adjacency, Hearing, Standing};
 use crate::offload;
 use crate::parse::{self, Ip, Network, Transport, protocol};
 use crate::route;
@@ -22,11 +22,18 @@ use crate::verdict::DropReason;
 
 /// What to do with a frame.
 pub(super) enum Decision {
-    Drop { reason: DropReason, answer: Option<Answer> },
+    Drop {
+        reason: DropReason,
+        answer: Option<Answer>,
+    },
     Bridge(PortId),
     Flood(Scope),
     Route(Route),
     Consume(Option<Answer>),
+    /// Our own probe for loops, which left by this port.
+    LoopProbe {
+        sent_by: PortId,
+    },
 }
 
 /// Which ports of a segment a flood goes to.
@@ -44,6 +51,7 @@ pub(super) enum Answer {
         target: IpAddr,
         mac: MacAddr,
         router: bool,
+        override_: bool,
         asker: Option<IpAddr>,
         asker_mac: MacAddr,
     },
@@ -84,9 +92,27 @@ pub(super) struct Hearsay {
     pub(super) hearing: Hearing,
 }
 
+/// Something else that a frame said, whatever became of the frame.
+pub(super) enum Aside {
+    /// Someone claims an address of ours.
+    Conflict(Conflict),
+    /// Someone asks for a router's advertisement.
+    RouterSolicited,
+}
+
+/// A claim to an address of ours.
+pub(super) struct Conflict {
+    pub(super) address: IpAddr,
+    /// The MAC address that it belongs to; none while it is being probed.
+    pub(super) owner: Option<MacAddr>,
+    /// Whether the owner is to be announced, because nothing else answers the claim.
+    pub(super) announce: bool,
+}
+
 pub(super) struct Decided {
     pub(super) decision: Decision,
     pub(super) hearsay: Option<Hearsay>,
+    pub(super) aside: Option<Aside>,
 }
 
 impl Decision {
@@ -97,7 +123,7 @@ impl Decision {
 
 impl From<Decision> for Decided {
     fn from(decision: Decision) -> Self {
-        Self { decision, hearsay: None }
+        Self { decision, hearsay: None, aside: None }
     }
 }
 
@@ -114,9 +140,20 @@ impl Switch {
         if bridge::is_reserved(arrival.link.destination) {
             return Decision::dropped(DropReason::ReservedMulticast);
         }
-        if let Some(decided) = discovery::decide(arrival, recorder) {
-            return decided;
-        }
+        let (decided, aside) = discovery::decide(self, snapshot, arrival, recorder);
+        let decided = decided.unwrap_or_else(|| self.decide_packet(snapshot, now, arrival, frame, recorder));
+        Decided { aside, ..decided }
+    }
+
+    /// Decides about what is no discovery: routed or bridged.
+    fn decide_packet<R: Recorder>(
+        &self,
+        snapshot: &Snapshot,
+        now: core::time::Duration,
+        arrival: &Arrival<'_>,
+        frame: &Frame,
+        recorder: &mut R,
+    ) -> Decided {
         if arrival.to_gateway() {
             let Some(Network::Ip(ip)) = arrival.network else {
                 return Decision::dropped(DropReason::NotForUs);
@@ -124,41 +161,7 @@ impl Switch {
             let layer3 = Layer3 { switch: self, snapshot, now, arrival, frame, ip };
             return layer3.decide(recorder).into();
         }
-        self.bridge(now, arrival, recorder).into()
-    }
-
-    /// Layer 2: known station, learned address, or flood.
-    fn bridge<R: Recorder>(
-        &self,
-        now: core::time::Duration,
-        arrival: &Arrival<'_>,
-        recorder: &mut R,
-    ) -> Decision {
-        let (segment, destination) = (arrival.segment, arrival.link.destination);
-        let drop = |reason| Decision::Drop { reason, answer: None };
-        if !segment.bridges() {
-            // What a host says to a group, reports and discovery of others, is not the router's to pass on.
-            let to_group = destination.is_multicast();
-            return drop(if to_group { DropReason::MulticastNotRouted } else { DropReason::NotForUs });
-        }
-        if destination.is_multicast() {
-            let scope = if is_for_routers_only(destination) { Scope::Foreign } else { Scope::All };
-            recorder.step(Stage::Classify, || alloc::format!("group address, flooded to {scope:?} ports"));
-            return Decision::Flood(scope);
-        }
-        match self.port_of(now, segment, destination) {
-            Some(port) if port == arrival.port.id() => drop(DropReason::SameIngress),
-            Some(port) => {
-                recorder.step(Stage::Classify, || alloc::format!("bridged, {destination} is behind {port}"));
-                Decision::Bridge(port)
-            }
-            None => {
-                recorder.step(Stage::Classify, || {
-                    alloc::format!("{destination} is unknown, flooded to foreign ports")
-                });
-                Decision::Flood(Scope::Foreign)
-            }
-        }
+        self.bridge(snapshot, now, arrival, recorder).into()
     }
 
     /// What to tell the sender of a packet whose next hop did not answer.
@@ -172,25 +175,6 @@ impl Switch {
         let Some(Network::Ip(ip)) = arrival.network else { return None };
         Layer3 { switch: self, snapshot, now, arrival, frame, ip }.error(IcmpError::AddressUnreachable)
     }
-
-    /// The port that a station is behind: managed ones are known, others may have been learned.
-    pub(super) fn port_of(
-        &self,
-        now: core::time::Duration,
-        segment: &Segment,
-        mac: MacAddr,
-    ) -> Option<PortId> {
-        match segment.station_by_mac(mac) {
-            Some(station) => Some(station.port),
-            None => self.fdb.lookup(now, segment.id(), mac),
-        }
-    }
-}
-
-/// Groups that only routers join: all-routers and the listener report address (RFC 3376 section 4.2.14, RFC 3810
-/// section 5.2.14). Managed stations are not routers.
-fn is_for_routers_only(mac: MacAddr) -> bool {
-    matches!(mac.0, [0x33, 0x33, 0, 0, 0, 0x02 | 0x16] | [0x01, 0x00, 0x5e, 0, 0, 0x02 | 0x16])
 }
 
 /// A packet for the router, and all that deciding about it needs.
@@ -209,7 +193,8 @@ impl Layer3<'_> {
             return self.drop(DropReason::NotForUs, None);
         };
         let (source, destination) = (self.ip.source, self.ip.destination);
-        if route::martian_source(source) || (self.is_own(gateway, source) && !gateway.node_local) {
+        let is_ours = |address| self.own(gateway, address) == Some(Standing::Usable);
+        if route::martian_source(source) || (is_ours(source) && !gateway.node_local) {
             return self.drop(DropReason::MartianSource, None);
         }
         if !self.reverse_path(gateway) {
@@ -219,9 +204,14 @@ impl Layer3<'_> {
             let error = IcmpError::ParameterProblem { pointer: pointer.into() };
             return self.drop(DropReason::Ipv4Options, self.error(error));
         }
-        if self.is_own(gateway, destination) {
-            recorder.step(Stage::Classify, || alloc::format!("{destination} is the router's own address"));
-            return self.local(gateway, recorder);
+        match self.own(gateway, destination) {
+            Some(Standing::Usable) => {
+                recorder
+                    .step(Stage::Classify, || alloc::format!("{destination} is the router's own address"));
+                return self.local(gateway, recorder);
+            }
+            Some(Standing::Tentative) => return self.drop(DropReason::AddressTentative, None),
+            Some(Standing::Lost) | None => {}
         }
         if destination.is_multicast() {
             return self.drop(DropReason::MulticastNotRouted, None);
@@ -420,8 +410,8 @@ impl Layer3<'_> {
         }
     }
 
-    fn is_own(&self, gateway: &Gateway, address: IpAddr) -> bool {
-        self.snapshot.router().own(address).is_some() || gateway.has(address)
+    fn own(&self, gateway: &Gateway, address: IpAddr) -> Option<Standing> {
+        self.switch.own(self.snapshot, self.arrival.segment, gateway, address)
     }
 
     fn may_answer(&self, occasion: Occasion) -> bool {
@@ -445,11 +435,11 @@ impl Layer3<'_> {
             route::is_link_scoped(*a) == route::is_link_scoped(self.ip.source)
                 && router.delegated(*a) != Some(self.arrival.segment.id())
         };
-        let source = gateway
-            .source_for(self.ip.source)
+        let on_link = self.switch.source_for(self.arrival.segment, gateway, self.ip.source);
+        let source = on_link
             .filter(fits)
-            .or_else(|| router.any_own(self.ip.source.is_ipv4()).filter(fits))
-            .or_else(|| gateway.source_for(self.ip.source))?;
+            .or_else(|| self.switch.any_source(self.snapshot, self.ip.source.is_ipv4()).filter(fits))
+            .or(on_link)?;
         Some(Answer::Icmp { error, source })
     }
 

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use netstack::addr::{MacAddr, PortId, SegmentId};
-use netstack::config::{Config, ConfigError, RouteTarget, Snapshot, Station, VlanMode};
+use netstack::config::{
+    Config, ConfigError, RouteTarget, RouterAdvertisement, Snapshot, Station, StormControl, VlanMode,
+};
 
 use crate::world::{PODS, everybody, net, port, route, routed, segment, trunk, via, with};
 
@@ -37,6 +39,31 @@ const PORTS: &[Case] = &[
         |c| c.ports[0].vlan = VlanMode::Trunk { native: Some(SegmentId(0)), tagged: vec![] },
         &["port-0", "managed", "access"],
     ),
+];
+
+/// Changes what the pods' router tells about itself, from something that is right.
+fn tell(config: &mut Config, change: impl FnOnce(&mut RouterAdvertisement)) {
+    let mut told = RouterAdvertisement::for_prefixes([net("fd00::/64")]);
+    change(&mut told);
+    config.segments[0].gateway.as_mut().unwrap().advertise = Some(told);
+}
+
+const PROTECTION: &[Case] = &[
+    (|c| c.ports[3].storm = Some(StormControl { rate: 0, burst: 1 }), &["port-3", "storm"]),
+    (|c| c.ports[3].storm = Some(StormControl { rate: 1, burst: 0 }), &["port-3", "storm"]),
+    (|c| tell(c, |t| t.max_interval = 3), &["segment-0", "advertisement", "max_interval"]),
+    (|c| tell(c, |t| t.max_interval = 1801), &["max_interval is 4 to 1800"]),
+    (|c| tell(c, |t| t.min_interval = 2), &["min_interval"]),
+    (|c| tell(c, |t| t.min_interval = 451), &["min_interval", "three quarters"]),
+    (|c| tell(c, |t| t.router_lifetime = 599), &["router_lifetime"]),
+    (|c| tell(c, |t| t.router_lifetime = 9001), &["router_lifetime"]),
+    (|c| tell(c, |t| t.dns_servers = vec!["fd00::53".parse().unwrap(); 74]), &["1280"]),
+    (|c| tell(c, |t| t.dns_servers.push("::".parse().unwrap())), &["DNS"]),
+    (|c| tell(c, |t| t.prefixes[0].prefix = net("10.0.0.0/24")), &["IPv4"]),
+    (|c| tell(c, |t| t.prefixes[0].prefix = net("fd00::1/64")), &["bits set"]),
+    (|c| tell(c, |t| t.prefixes[0].prefix = net("fe80::/64")), &["link-local"]),
+    (|c| tell(c, |t| t.prefixes[0].prefix = net("fd00::/56")), &["64 bits"]),
+    (|c| tell(c, |t| t.prefixes[0].preferred_lifetime = u32::MAX), &["preferred"]),
 ];
 
 const STATIONS: &[Case] = &[
@@ -127,7 +154,7 @@ const ROUTES: &[Case] = &[
 #[test]
 fn every_error_is_found_alone_and_names_its_place() {
     let mut kinds = BTreeSet::new();
-    for (change, words) in [PORTS, STATIONS, SEGMENTS, ROUTES].into_iter().flatten() {
+    for (change, words) in [PORTS, PROTECTION, STATIONS, SEGMENTS, ROUTES].into_iter().flatten() {
         let found = errors(with(change));
         let [error] = &found[..] else { panic!("{words:?}: {found:?}") };
         let text = error.to_string();
@@ -137,7 +164,7 @@ fn every_error_is_found_alone_and_names_its_place() {
         kinds.insert(format!("{error:?}").split([' ', '{']).next().unwrap().to_owned());
     }
     // As many as the list of errors has: a new one needs a line above.
-    assert_eq!(kinds.len(), 17, "{kinds:?}");
+    assert_eq!(kinds.len(), 19, "{kinds:?}");
 }
 
 #[test]
@@ -164,6 +191,7 @@ fn a_good_configuration_has_none_and_is_kept() {
         station(c, 0, |mac, addresses| addresses.push(mac.link_local().into()));
     });
     assert!(Snapshot::compile(written, None).is_ok());
+    assert!(Snapshot::compile(with(|c| tell(c, |_| ())), None).is_ok());
     // Two addresses of one segment may share their prefix.
     assert!(
         Snapshot::compile(with(|c| gateway(c, 0, &["10.0.0.1/24", "10.0.0.9/24", "fd00::1/64"])), None)

@@ -257,6 +257,9 @@ fn guards_nobody_outside_claims_an_address_of_ours() {
     let mut lab = acquainted(everybody());
     for family in FAMILIES {
         for address in [POD_A.ip(family), router(family)] {
+            // The first claim is met by an announcement.
+            assert_eq!(ports(&lab.send(GUEST.port, &announce(GUEST.mac, address))), [GUEST.port, OTHER.port]);
+            lab.settle();
             for frame in [
                 announce(GUEST.mac, address),
                 ask(GUEST.mac, address, OTHER.ip(family)),

@@ -4,16 +4,19 @@
 use std::time::Duration;
 
 use netstack::addr::PortId;
-use netstack::config::{Config, Limits, ReversePath, RouteTarget, Snapshot};
+use netstack::config::{
+    Config, Limits, ReversePath, RouteTarget, RouterAdvertisement, Snapshot, StormControl,
+};
 use netstack::frame::{FrameBatch, FramePool};
 use netstack::offload::{Checksum, Offload, OffloadFeatures, SegmentKind, Segmentation};
 use netstack::seed::Seed;
 use netstack::switch::Switch;
+use netstack::verdict::DropReason;
 use proptest::prelude::*;
 
 use crate::packets::{BROADCAST, announce, ask, ethernet, tagged, tell};
 use crate::world::{
-    FAR, Family, GUEST, Host, NODE, OTHER, POD_A, POD_B, everybody, ip, reverse_path, route, trunk,
+    FAR, Family, GUEST, Host, NODE, OTHER, POD_A, POD_B, everybody, ip, reverse_path, route, trunk, via,
 };
 
 /// A switch with everything on it: managed and foreign ports, a trunk, devices with and without offload, a node-local
@@ -29,6 +32,34 @@ fn everything() -> Config {
     config.routes.push(route("10.4.0.0/16", RouteTarget::Blackhole));
     config.routes.push(route("10.5.0.0/16", RouteTarget::Unreachable));
     config.routes.push(route("fd00:6::/48", RouteTarget::Prohibit));
+    config
+}
+
+/// The same with all protection switched on.
+fn protected() -> Config {
+    let mut config = everything();
+    for port in [2, 5] {
+        config.ports[port].storm = Some(StormControl { rate: 2, burst: 3 });
+    }
+    for port in [2, 3, 5, 6] {
+        config.ports[port].loop_guard = true;
+    }
+    for port in [0, 2, 6] {
+        config.ports[port].isolated = true;
+    }
+    config.segments[0].proxy_neighbors = true;
+    for segment in [0, 1] {
+        let gateway = config.segments[segment].gateway.as_mut().unwrap();
+        gateway.probe = true;
+        let prefixes = gateway.addresses.iter().map(|a| a.trunc()).filter(|p| p.addr().is_ipv6());
+        gateway.advertise = Some(RouterAdvertisement {
+            min_interval: 3,
+            max_interval: 4,
+            router_lifetime: 60,
+            ..RouterAdvertisement::for_prefixes(prefixes)
+        });
+    }
+    config.routes.push(route("10.0.0.77/32", RouteTarget::Via(vec![via(1, FAR.v4)])));
     config
 }
 
@@ -57,6 +88,8 @@ enum Step {
     /// Time passes and nobody calls `handle_timeout`.
     Neglect(u64),
     Transmit(usize),
+    /// What leaves next comes in again by another port, as if the two were patched together.
+    Patch(u16),
     /// A configuration with this many of the ports.
     Install(usize),
     Event,
@@ -179,6 +212,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0u64..8000).prop_map(Step::Wait),
         1 => (0u64..8000).prop_map(Step::Neglect),
         3 => (1usize..4).prop_map(Step::Transmit),
+        1 => (0u16..8).prop_map(Step::Patch),
         1 => prop_oneof![3 => Just(7), 1 => 0usize..7].prop_map(Step::Install),
         1 => Just(Step::Event),
         1 => mutated().prop_map(|(port, bytes)| Step::Explain { port, bytes }),
@@ -189,6 +223,7 @@ fn step() -> impl Strategy<Value = Step> {
 type Record = Vec<String>;
 
 struct Run {
+    config: fn() -> Config,
     switch: Switch,
     pool: FramePool,
     batch: FrameBatch,
@@ -197,11 +232,12 @@ struct Run {
 }
 
 impl Run {
-    fn new(seed: u64) -> Self {
+    fn new(config: fn() -> Config, seed: u64) -> Self {
         let mut switch = Switch::new(SMALL, &Seed::from_u64(seed), FramePool::new());
-        switch.install(Snapshot::compile(everything(), None).unwrap());
+        switch.install(Snapshot::compile(config(), None).unwrap());
         let now = Duration::from_secs(1000);
-        Self { switch, pool: FramePool::new(), batch: FrameBatch::new(), now, record: Record::new() }
+        let (pool, batch) = (FramePool::new(), FrameBatch::new());
+        Self { config, switch, pool, batch, now, record: Record::new() }
     }
 
     fn step(&mut self, step: &Step) {
@@ -220,8 +256,13 @@ impl Run {
             }
             Step::Neglect(ms) => self.now += Duration::from_millis(*ms),
             Step::Transmit(times) => (0..*times).for_each(|_| self.transmit()),
+            Step::Patch(port) => {
+                if self.switch.poll_transmit(&mut self.batch).is_some() {
+                    self.switch.handle_frames(self.now, PortId(*port), &mut self.batch);
+                }
+            }
             Step::Install(count) => {
-                let mut config = everything();
+                let mut config = (self.config)();
                 config.ports.truncate(*count);
                 let next = Snapshot::compile(config, Some(self.switch.snapshot())).unwrap();
                 self.switch.install(next);
@@ -268,11 +309,14 @@ impl Run {
             self.transmit();
         }
         assert_eq!(self.switch.poll_transmit(&mut self.batch), None);
-        // Nothing waits for ever.
+        // Nothing waits for ever, and what is done by time ends.
         for _ in 0..20 {
             self.now += Duration::from_secs(1);
+            let mut calls = 0;
             while self.switch.poll_timeout().is_some_and(|at| at <= self.now) {
                 self.switch.handle_timeout(self.now);
+                calls += 1;
+                assert!(calls < 100, "a deadline that does not move");
             }
         }
         assert_eq!(self.switch.parked(), 0);
@@ -281,8 +325,8 @@ impl Run {
     }
 }
 
-fn run(seed: u64, steps: &[Step]) -> Record {
-    let mut run = Run::new(seed);
+fn run(config: fn() -> Config, seed: u64, steps: &[Step]) -> Record {
+    let mut run = Run::new(config, seed);
     steps.iter().for_each(|step| run.step(step));
     run.finish()
 }
@@ -292,19 +336,22 @@ proptest! {
 
     #[test]
     fn every_frame_is_accounted_for_whatever_comes(steps in proptest::collection::vec(step(), 1..80)) {
-        run(1, &steps);
+        run(everything, 1, &steps);
+        run(protected, 1, &steps);
     }
 
     #[test]
     fn the_same_seed_and_inputs_give_the_same_outputs(seed: u64, steps in proptest::collection::vec(step(), 1..40)) {
-        prop_assert_eq!(run(seed, &steps), run(seed, &steps));
+        for config in [everything, protected] {
+            prop_assert_eq!(run(config, seed, &steps), run(config, seed, &steps));
+        }
     }
 
     /// How often and when output is taken does not change what is put out, as long as no queue overflows.
     #[test]
     fn the_order_of_calls_does_not_matter(frames in proptest::collection::vec(mutated(), 1..6)) {
-        let mut eager = Run::new(1);
-        let mut lazy = Run::new(1);
+        let mut eager = Run::new(everything, 1);
+        let mut lazy = Run::new(everything, 1);
         for (port, bytes) in &frames {
             let step = Step::Frame { port: *port, bytes: bytes.clone(), offload: Offload::default() };
             eager.step(&step);
@@ -330,11 +377,19 @@ proptest! {
 fn the_generator_reaches_every_fate() {
     use proptest::strategy::ValueTree;
     let mut runner = proptest::test_runner::TestRunner::deterministic();
-    let mut run = Run::new(1);
+    let mut run = Run::new(everything, 1);
+    let mut guarded = Run::new(protected, 1);
     for _ in 0..24_000 {
         let step = step().new_tree(&mut runner).unwrap().current();
-        run.step(&step);
-        run.step(&Step::Transmit(1));
+        for run in [&mut run, &mut guarded] {
+            run.step(&step);
+            run.step(&Step::Transmit(1));
+            run.record.clear();
+        }
+    }
+    let counters = guarded.switch.counters();
+    for reason in [DropReason::StormControl, DropReason::LoopBlocked, DropReason::PortIsolated] {
+        assert!(counters.dropped(reason) > 0, "{reason}");
     }
     let counters = run.switch.counters();
     for &fate in netstack::verdict::Fate::ALL {

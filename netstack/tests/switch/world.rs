@@ -8,7 +8,6 @@ use netstack::config::{
     Config, GatewayConfig, NextHop, PortConfig, ReversePath, RouteConfig, RouteTarget, SegmentConfig,
     Station, VlanMode,
 };
-use netstack::offload::OffloadFeatures;
 
 use crate::lab::Lab;
 use crate::packets::{self, Packet};
@@ -93,13 +92,7 @@ pub(crate) fn net(text: &str) -> IpNet {
 }
 
 pub(crate) fn port(id: u16, segment: u16) -> PortConfig {
-    PortConfig {
-        id: PortId(id),
-        name: format!("port-{id}"),
-        offload: OffloadFeatures::NONE,
-        vlan: VlanMode::Access(SegmentId(segment)),
-        station: Station::Foreign,
-    }
+    PortConfig::new(PortId(id), format!("port-{id}"), VlanMode::Access(SegmentId(segment)))
 }
 
 pub(crate) fn managed(host: &Host, segment: u16) -> PortConfig {
@@ -113,16 +106,11 @@ pub(crate) fn trunk(id: u16, native: Option<u16>, tagged: &[(u16, u16)]) -> Port
 }
 
 pub(crate) fn segment(id: u16, mtu: u16) -> SegmentConfig {
-    SegmentConfig { id: SegmentId(id), name: format!("segment-{id}"), mtu, gateway: None, bridge: true }
+    SegmentConfig { mtu, ..SegmentConfig::new(SegmentId(id), format!("segment-{id}")) }
 }
 
 pub(crate) fn gateway(mac: MacAddr, addresses: &[&str]) -> GatewayConfig {
-    GatewayConfig {
-        mac,
-        addresses: addresses.iter().map(|a| net(a)).collect(),
-        reverse_path: ReversePath::Off,
-        node_local: false,
-    }
+    GatewayConfig::new(mac, addresses.iter().map(|a| net(a)).collect())
 }
 
 pub(crate) fn routed(id: u16, mtu: u16, gateway: GatewayConfig) -> SegmentConfig {

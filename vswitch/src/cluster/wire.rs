@@ -11,8 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netstack::addr::{IpNet, MacAddr, PortId, SegmentId};
 use netstack::config::{
-    Config, GatewayConfig, NextHop, PortConfig, ReversePath, RouteConfig, RouteTarget, SegmentConfig,
-    Station, VlanMode,
+    Config, GatewayConfig, NextHop, PortConfig, RouteConfig, RouteTarget, SegmentConfig, Station, VlanMode,
 };
 use netstack::offload::OffloadFeatures;
 
@@ -170,15 +169,15 @@ fn segment_id(cluster: &Cluster, name: &str) -> SegmentId {
 }
 
 fn foreign_port(id: PortId, name: &str, segment: SegmentId, offload: OffloadFeatures) -> PortConfig {
-    PortConfig { id, name: name.into(), offload, vlan: VlanMode::Access(segment), station: Station::Foreign }
+    PortConfig { offload, ..PortConfig::new(id, name, VlanMode::Access(segment)) }
 }
 
 fn gateway(mac: MacAddr, addresses: &[IpNet]) -> GatewayConfig {
-    GatewayConfig { mac, addresses: addresses.to_vec(), reverse_path: ReversePath::Off, node_local: false }
+    GatewayConfig::new(mac, addresses.to_vec())
 }
 
 fn segment(id: SegmentId, name: &str, mtu: u16, gateway: GatewayConfig, bridge: bool) -> SegmentConfig {
-    SegmentConfig { id, name: name.into(), mtu, gateway: Some(gateway), bridge }
+    SegmentConfig { mtu, gateway: Some(gateway), bridge, ..SegmentConfig::new(id, name) }
 }
 
 fn via(prefix: IpNet, segment: SegmentId, gateway: IpAddr) -> RouteConfig {
@@ -224,12 +223,8 @@ fn node_switch(
         })
         .collect();
     let mac = |what: &str| cluster.mac(&format!("node {} {what}", node.name));
-    let local = GatewayConfig {
-        mac: mac("local gateway"),
-        addresses: vec![IpNet::from(IpAddr::V4(LOCAL_GATEWAY))],
-        reverse_path: ReversePath::Off,
-        node_local: true,
-    };
+    let addresses = vec![IpNet::from(IpAddr::V4(LOCAL_GATEWAY))];
+    let local = GatewayConfig { node_local: true, ..GatewayConfig::new(mac("local gateway"), addresses) };
     let mut config = Config {
         ports: vec![foreign_port(uplink, "uplink", UPLINK, OffloadFeatures::ALL)],
         segments: vec![
@@ -343,13 +338,8 @@ fn managed_port(
     mac: MacAddr,
     addresses: &[IpAddr],
 ) -> PortConfig {
-    PortConfig {
-        id,
-        name: place.to_string(),
-        offload: OffloadFeatures::NONE,
-        vlan: VlanMode::Access(segment),
-        station: Station::Managed { mac, addresses: addresses.to_vec() },
-    }
+    let station = Station::Managed { mac, addresses: addresses.to_vec() };
+    PortConfig { station, ..PortConfig::new(id, place.to_string(), VlanMode::Access(segment)) }
 }
 
 #[cfg(test)]

@@ -293,6 +293,22 @@ fn event_text(event: &Event, snapshot: &Snapshot) -> Option<String> {
     let name = |&port: &PortId| port_name(snapshot, port);
     Some(match event {
         Event::MacMoved { mac, from, to, .. } => format!("{mac} moved from {} to {}", name(from), name(to)),
+        Event::MacMovesUntold { count } => format!("{count} more MAC addresses moved"),
+        Event::Storm { port } => {
+            format!("storm control drops what comes in too fast by {}", name(port))
+        }
+        Event::LoopDetected { port, other, blocked_for, .. } => {
+            let (port, other, seconds) = (name(port), name(other), blocked_for.as_secs());
+            format!("{port} and {other} are one loop: {port} is blocked for {seconds} s")
+        }
+        Event::LoopCleared { port } => format!("{} is open again", name(port)),
+        Event::AddressConflict { address, mac, port, .. } => {
+            format!("{mac} behind {} claims {address}, which is in use here", name(port))
+        }
+        Event::DuplicateAddress { address, mac, port, .. } => {
+            format!("{address} is taken by {mac} behind {}: it stays unused here", name(port))
+        }
+        Event::AddressReady { address, .. } => format!("{address} is free and in use from here on"),
         Event::FdbFull { port } => {
             format!("the MAC table has no room for more addresses behind {}", name(port))
         }
