@@ -127,7 +127,7 @@ fn hostile(world: &mut World, rng: &mut Rng) {
         2 => {
             let address = victim.address(chance(rng, 50));
             let asker = (target.mac, Some(target.address(address.is_ipv6())));
-            emit::neighbor_answer(&mut pool, address, mac, asker, chance(rng, 50))
+            emit::neighbor_answer(&mut pool, address, mac, asker, chance(rng, 50), chance(rng, 50))
                 .unwrap_or_else(|| noise(&mut pool, rng))
         }
         3 => {

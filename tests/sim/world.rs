@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use netstack::addr::{IpNet, MacAddr, PortId, SegmentId};
 use netstack::config::{
-    Config, GatewayConfig, Limits, NextHop, PortConfig, ReversePath, RouteConfig, RouteTarget, SegmentConfig,
-    Snapshot, Station, VlanMode,
+    Config, GatewayConfig, Limits, NextHop, PortConfig, RouteConfig, RouteTarget, SegmentConfig, Snapshot,
+    Station, VlanMode,
 };
 use netstack::host::{HostConfig, HostLimits};
 use netstack::offload::OffloadFeatures;
@@ -120,7 +120,7 @@ impl Plan {
     fn port(&mut self, switch: usize, vlan: VlanMode, offload: OffloadFeatures, station: Station) -> PortId {
         let ports = &mut self.configs[switch].ports;
         let id = PortId(u16::try_from(ports.len()).unwrap());
-        ports.push(PortConfig { id, name: format!("port-{}", id.0), offload, vlan, station });
+        ports.push(PortConfig { offload, station, ..PortConfig::new(id, format!("port-{}", id.0), vlan) });
         id
     }
 
@@ -136,13 +136,8 @@ impl Plan {
 }
 
 fn segment(id: u16, mtu: u16, bridge: bool, gateway: Option<(u64, [IpNet; 2])>) -> SegmentConfig {
-    let gateway = gateway.map(|(mac, addresses)| GatewayConfig {
-        mac: MacAddr::local(mac),
-        addresses: addresses.to_vec(),
-        reverse_path: ReversePath::Off,
-        node_local: false,
-    });
-    SegmentConfig { id: SegmentId(id), name: format!("segment-{id}"), mtu, gateway, bridge }
+    let gateway = gateway.map(|(mac, addresses)| GatewayConfig::new(MacAddr::local(mac), addresses.to_vec()));
+    SegmentConfig { mtu, gateway, bridge, ..SegmentConfig::new(SegmentId(id), format!("segment-{id}")) }
 }
 
 fn via(prefix: &str, segment: u16, gateway: IpAddr) -> RouteConfig {

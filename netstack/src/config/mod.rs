@@ -178,6 +178,10 @@ pub struct GatewayConfig {
     /// What it tells stations about itself by itself; none for silence.
     #[cfg_attr(feature = "serde", serde(default))]
     pub advertise: Option<RouterAdvertisement>,
+    /// Destinations that stations of this link have no route to, whatever the routes say: what a router of the outside
+    /// knows nothing of.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub no_route_to: Vec<IpNet>,
 }
 
 impl GatewayConfig {
@@ -190,6 +194,7 @@ impl GatewayConfig {
             node_local: false,
             probe: false,
             advertise: None,
+            no_route_to: Vec::new(),
         }
     }
 }

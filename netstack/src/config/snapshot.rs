@@ -21,6 +21,7 @@ use super::{
 use crate::addr::{IpNet, MacAddr, PortId, SegmentId};
 use crate::frame::OffloadFeatures;
 use crate::rate::Pace;
+use crate::route::PrefixSet;
 
 /// Keys come from the configuration, not from outside bytes, so a fixed fast hash serves.
 pub(super) type Map<K, V> = HashMap<K, V, FixedState>;
@@ -74,6 +75,8 @@ pub struct Gateway {
     pub probe: bool,
     /// What it tells stations about itself.
     pub advertise: Option<RouterAdvertisement>,
+    /// Destinations that stations of this link have no route to.
+    pub no_route_to: PrefixSet,
 }
 
 /// A managed station.
@@ -304,6 +307,7 @@ impl Segment {
                 node_local: g.node_local,
                 probe: g.probe,
                 advertise: g.advertise.clone(),
+                no_route_to: PrefixSet::new(&g.no_route_to),
             }),
         };
         for port in ports {

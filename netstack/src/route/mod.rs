@@ -14,6 +14,7 @@ pub mod multipath;
 mod poptrie;
 #[cfg(feature = "std")]
 mod rib;
+mod set;
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -24,6 +25,7 @@ pub use crate::addr::scope::{is_group, is_link_scoped, martian_destination, mart
 pub use multipath::select_next_hop;
 #[cfg(feature = "std")]
 pub use rib::Rib;
+pub use set::PrefixSet;
 
 use poptrie::Poptrie;
 

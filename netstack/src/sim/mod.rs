@@ -72,8 +72,8 @@ use self::node::{Engine, Node};
 use self::run::Event;
 use self::trace::{Incident, Log, Summary};
 use crate::addr::{PortId, SegmentId};
-use crate::config::{Config, Limits, PortConfig, SegmentConfig, Snapshot, Station, VlanMode};
-use crate::frame::{Frame, FrameBatch, FramePool, OffloadFeatures};
+use crate::config::{Config, Limits, PortConfig, SegmentConfig, Snapshot, VlanMode};
+use crate::frame::{Frame, FrameBatch, FramePool};
 use crate::host::{Host, HostConfig, HostConfigError};
 use crate::seed::Seed;
 use crate::switch::Switch;
@@ -175,15 +175,8 @@ impl Lab {
 
     /// Adds a plain switch: `ports` ports, numbered from 0, on one segment with an MTU of 1500, and no router.
     pub fn add_bridge(&mut self, name: &str, ports: u16) -> SwitchId {
-        let port = |id| PortConfig {
-            id: PortId(id),
-            name: format!("port-{id}"),
-            offload: OffloadFeatures::NONE,
-            vlan: VlanMode::Access(SegmentId(0)),
-            station: Station::Foreign,
-        };
-        let lan =
-            SegmentConfig { id: SegmentId(0), name: "lan".into(), mtu: 1500, gateway: None, bridge: true };
+        let port = |id| PortConfig::new(PortId(id), format!("port-{id}"), VlanMode::Access(SegmentId(0)));
+        let lan = SegmentConfig::new(SegmentId(0), "lan");
         let config =
             Config { ports: (0..ports).map(port).collect(), segments: alloc::vec![lan], routes: Vec::new() };
         // Ports on a bridged segment alone leave nothing to get wrong but their number, and that one carries nothing.

@@ -279,6 +279,10 @@ impl Layer3<'_> {
 
     fn route<R: Recorder>(&self, gateway: &Gateway, recorder: &mut R) -> Decision {
         let destination = self.ip.destination;
+        if gateway.no_route_to.contains(destination) {
+            recorder.step(Stage::Route, || alloc::format!("no route to {destination} from this segment"));
+            return self.drop(DropReason::NoRoute, self.error(IcmpError::NoRoute));
+        }
         let target = self.snapshot.router().lookup(destination);
         recorder.step(Stage::Route, || match self.snapshot.router().lookup_prefix(destination) {
             Some((prefix, target)) => {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::LazyLock;
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde::de::DeserializeOwned;
@@ -105,6 +105,11 @@ impl Object {
             Self::Deployment(object) => &object.metadata,
         }
     }
+}
+
+/// A pod's specification as JSON. Here, and not where it is asked for, because the types take long to compile.
+pub fn pod_spec_json(spec: &PodSpec) -> Json {
+    serde_json::to_value(spec).unwrap_or_default()
 }
 
 /// A kind: how it is written and read.

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 pub use cluster::{API_VERSION, Cluster, ClusterSpec, HostSpec, SegmentSpec};
 pub use effect::EFFECTS;
-pub use kind::{Key, Object};
+pub use kind::{Key, Object, pod_spec_json};
 pub use tree::{MAX_DEPTH, MAX_NODES, MAX_TEXT, Mark};
 
 use self::kind::{Kind, Known};

@@ -163,7 +163,16 @@ pub(super) fn describe(client: &Client, what: &Describe) -> Result<ExitCode, Fai
             Box::new(move |row| text(row, "/port") == full || text(row, "/text").contains(&full))
         }
         Table::Nodes => Box::new(move |row| text(row, "/switch") == name),
-        _ => return Ok(ExitCode::SUCCESS),
+        Table::Namespaces
+        | Table::Deployments
+        | Table::Clusters
+        | Table::Places
+        | Table::Ports
+        | Table::Fdb
+        | Table::Neighbors
+        | Table::Routes
+        | Table::Drops
+        | Table::Events => return Ok(ExitCode::SUCCESS),
     };
     for (title, table) in [("Ports", Table::Ports), ("Drops", Table::Drops), ("Events", Table::Events)] {
         section(client, title, table, &*concerns, &mut out)?;

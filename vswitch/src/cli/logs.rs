@@ -39,7 +39,10 @@ pub(super) fn logs(client: &Client, what: &Logs) -> Result<ExitCode, Failure> {
     }
     let Some(mut file) = open(&log.path)? else { return Ok(ExitCode::SUCCESS) };
     io::copy(&mut file, &mut out)?;
-    while what.follow {
+    if !what.follow {
+        return Ok(ExitCode::SUCCESS);
+    }
+    loop {
         out.flush()?;
         std::thread::sleep(FOLLOW_INTERVAL);
         io::copy(&mut file, &mut out)?;
@@ -51,7 +54,6 @@ pub(super) fn logs(client: &Client, what: &Logs) -> Result<ExitCode, Failure> {
             file.seek(SeekFrom::Start(0))?;
         }
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 /// The log, if anything was written yet.

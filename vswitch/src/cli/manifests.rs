@@ -5,7 +5,8 @@ use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::{Failure, Manifests, tell_warnings};
+use super::{Check, Failure, Manifests, tell_warnings};
+use crate::cluster::simulate;
 use crate::control::api::{ApplyRequest, ApplyView, SourceText};
 use crate::control::client::Client;
 use crate::objects::{Allocations, Store, compile};
@@ -76,7 +77,8 @@ pub(super) fn apply(client: &Client, what: &Manifests, path: &str) -> Result<Exi
     Ok(if view.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-pub(super) fn check(what: &Manifests) -> Result<ExitCode, Failure> {
+pub(super) fn check(check: &Check) -> Result<ExitCode, Failure> {
+    let what = &check.manifests;
     let strictness = if what.lenient { Strictness::Lenient } else { Strictness::Strict };
     let manifests = load(&read(&what.files)?, strictness)?;
     tell_warnings(&manifests.warnings)?;
@@ -89,5 +91,18 @@ pub(super) fn check(what: &Manifests) -> Result<ExitCode, Failure> {
         [(cluster.nodes.len(), "nodes"), (cluster.pods.len(), "pods"), (cluster.hosts.len(), "hosts")];
     let counts: Vec<String> = counts.iter().map(|(count, what)| format!("{count} {what}")).collect();
     writeln!(io::stdout(), "{objects} objects are sound: {}", counts.join(", "))?;
-    Ok(ExitCode::SUCCESS)
+    if !check.simulate {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let found = simulate(&cluster, check.seed)?;
+    for wrong in &found.wrong {
+        writeln!(io::stdout(), "{wrong}")?;
+    }
+    if found.wrong.is_empty() {
+        writeln!(io::stdout(), "simulated: {} pings, everyone reaches whom they should", found.asked)?;
+        Ok(ExitCode::SUCCESS)
+    } else {
+        writeln!(io::stdout(), "simulated: {} of {} pings went wrong", found.wrong.len(), found.asked)?;
+        Ok(ExitCode::FAILURE)
+    }
 }

@@ -45,7 +45,8 @@ enum Verb {
     /// Remove objects from the running cluster, by their names in manifests
     Delete(Manifests),
     /// Say what is wrong with manifests, without a cluster
-    Check(Manifests),
+    #[command(after_help = "Example: vswitch check --simulate -f examples/lab")]
+    Check(Check),
     /// Stop the running cluster; also clears up after one that was killed
     Down,
     /// Run a command in a pod's namespace (also node/NAME, host/NAME)
@@ -110,6 +111,18 @@ struct Manifests {
     /// Warn of fields that do not exist instead of refusing them
     #[arg(long)]
     lenient: bool,
+}
+
+#[derive(Debug, Args)]
+struct Check {
+    #[command(flatten)]
+    manifests: Manifests,
+    /// Also build the cluster in a simulation, without a kernel, and let everyone ping everyone they should reach
+    #[arg(long)]
+    simulate: bool,
+    /// What decides everything random in the simulation
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
 }
 
 #[derive(Debug, Args)]

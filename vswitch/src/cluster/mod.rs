@@ -1,9 +1,11 @@
 //! The cluster as a model: nodes, pods, plain hosts and the segments that join them. Nothing here touches the system.
 
 mod numbers;
+mod simulate;
 mod wire;
 
 pub use numbers::PortNumbers;
+pub use simulate::{Reachability, simulate};
 pub use wire::{Attachment, Endpoint, SwitchPlan, UNDERLAY, Wiring, wire};
 
 use std::collections::BTreeMap;

@@ -151,15 +151,23 @@ impl<'a> Homes<'a> {
 }
 
 impl Moved<'_> {
-    /// The route to it on the underlay, or on `other`, a node of the same rack. A node of another rack has its router.
+    /// The route to it on the underlay, or on `other`, another node: directly where both are on one rack, else by the
+    /// rack's router, which only its home needs to be told of.
     fn route(&self, cluster: &Cluster, other: Option<&Node>) -> Option<RouteConfig> {
-        let segment = match other {
-            Some(other) if other.segment != self.node.segment => return None,
-            Some(_) => UPLINK,
-            None => segment_id(cluster, &self.node.segment),
+        let of_family = |a: &IpAddr| a.is_ipv4() == self.address.is_ipv4();
+        let (segment, hop) = match other {
+            Some(other) if other.segment != self.node.segment => {
+                let home = other.gateways.iter().any(|gateway| gateway.contains(&self.address));
+                let rack = cluster.segments.iter().find(|s| home && s.name == other.segment)?;
+                (UPLINK, rack.gateways.iter().map(IpNet::addr).find(of_family)?)
+            }
+            Some(_) => (UPLINK, *self.node.addresses.iter().find(|a| of_family(a))?),
+            None => {
+                let hop = *self.node.addresses.iter().find(|a| of_family(a))?;
+                (segment_id(cluster, &self.node.segment), hop)
+            }
         };
-        let hop = self.node.addresses.iter().find(|a| a.is_ipv4() == self.address.is_ipv4())?;
-        Some(via(IpNet::from(self.address), segment, *hop))
+        Some(via(IpNet::from(self.address), segment, hop))
     }
 }
 
@@ -187,10 +195,15 @@ fn via(prefix: IpNet, segment: SegmentId, gateway: IpAddr) -> RouteConfig {
 /// The underlay: a segment per rack, the router's address in each, and a route to each node's pods.
 fn underlay(cluster: &Cluster) -> SwitchPlan {
     let mut config = Config::default();
+    let pods: Vec<IpNet> = cluster.nodes.iter().flat_map(|n| n.gateways.iter().map(IpNet::trunc)).collect();
     for (at, s) in cluster.segments.iter().enumerate() {
         let id = SegmentId(u16::try_from(at).unwrap_or(u16::MAX));
         let mac = cluster.mac(&format!("router {}", s.name));
-        config.segments.push(segment(id, &s.name, cluster.mtu, gateway(mac, &s.gateways), true));
+        let mut router = gateway(mac, &s.gateways);
+        if s.external {
+            router.no_route_to = pods.clone();
+        }
+        config.segments.push(segment(id, &s.name, cluster.mtu, router, true));
     }
     for node in &cluster.nodes {
         config.routes.extend(pod_routes(node, segment_id(cluster, &node.segment)));
@@ -230,7 +243,17 @@ fn node_switch(
         segments: vec![
             segment(UPLINK, "uplink", cluster.mtu, gateway(mac("uplink"), &uplink_addresses), false),
             segment(LOCAL, "local", cluster.mtu, local, false),
-            segment(PODS, "pods", cluster.mtu, gateway(cluster.mac("pod gateway"), &node.gateways), true),
+            SegmentConfig {
+                // For neighbours of pods that have moved away, and for pods that have moved here.
+                proxy_neighbors: true,
+                ..segment(
+                    PODS,
+                    "pods",
+                    cluster.mtu,
+                    gateway(cluster.mac("pod gateway"), &node.gateways),
+                    true,
+                )
+            },
         ],
         routes: Vec::new(),
     };

@@ -82,7 +82,7 @@ fn pod_object(
     statuses: &BTreeMap<String, PodStatus>,
 ) -> Json {
     let mut object = wanted(desired, "Pod", &pod.namespace, &pod.name).unwrap_or_else(|| {
-        let spec = serde_json::to_value(&*pod.spec).unwrap_or_default();
+        let spec = manifest::pod_spec_json(&pod.spec);
         json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"labels": pod.labels}, "spec": spec})
     });
     set(&mut object, "metadata", json!({"name": pod.name, "namespace": pod.namespace}));

@@ -48,11 +48,14 @@ impl<'a> Compiler<'a> {
     pub(super) fn pods(&mut self) {
         let mut drafts = Vec::new();
         let objects: Vec<&'a Located> = self.store.iter().collect();
-        for at in objects {
-            match &at.object {
-                Object::Pod(pod) => drafts.push(self.pod_draft(at, pod)),
-                Object::Deployment(deployment) => self.replicas(at, deployment, &mut drafts),
-                Object::Cluster(_) | Object::Namespace(_) | Object::Node(_) => {}
+        for at in &objects {
+            if let Object::Pod(pod) = &at.object {
+                drafts.push(self.pod_draft(at, pod));
+            }
+        }
+        for at in &objects {
+            if let Object::Deployment(deployment) = &at.object {
+                self.replicas(at, deployment, &mut drafts);
             }
         }
         self.no_two_of_a_name(&drafts);

@@ -1,0 +1,192 @@
+//! A cluster without a kernel: its switches and stations in a laboratory, everyone asking everyone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use netstack::config::{Limits, Snapshot};
+use netstack::host::{HostConfig, HostEvent};
+use netstack::seed::Seed;
+use netstack::sim::{HostId, Lab, LinkProfile};
+
+use super::{Cluster, Endpoint, Place, PortNumbers, wire};
+
+/// Up to so many end stations everyone asks everyone; beyond, each asks so many others.
+const EVERYONE: usize = 64;
+const SOME: usize = 16;
+/// Virtual time in which an answer comes, neighbours' resolution included.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// What a link takes.
+const DELAY: Duration = Duration::from_micros(50);
+
+/// What was found.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Reachability {
+    /// Questions asked.
+    pub asked: usize,
+    /// What is not as it should be, in sentences.
+    pub wrong: Vec<String>,
+}
+
+/// Builds the cluster on memory links and virtual time, and lets its end stations ping each other: pods, nodes and hosts
+/// must reach each other by every address, but for pods and hosts of external segments, who have no routes to each other.
+///
+/// # Errors
+/// In a sentence, when the laboratory cannot be built or an invariant of the switches does not hold.
+pub fn simulate(cluster: &Cluster, seed: u64) -> Result<Reachability, String> {
+    let mut trial = Trial::build(cluster, seed)?;
+    let mut found = Reachability::default();
+    let count = trial.endpoints.len();
+    for from in 0..count {
+        let targets: Vec<usize> = if count <= EVERYONE {
+            (0..count).filter(|to| *to != from).collect()
+        } else {
+            // Near and far, and for everyone others.
+            (0..SOME)
+                .map(|step| (from + 1 + step * step * count / (SOME * SOME)) % count)
+                .filter(|to| *to != from)
+                .collect()
+        };
+        trial.ask(cluster, from, &targets, &mut found)?;
+    }
+    Ok(found)
+}
+
+struct Trial {
+    lab: Lab,
+    endpoints: Vec<(Endpoint, HostId)>,
+}
+
+impl Trial {
+    fn build(cluster: &Cluster, seed: u64) -> Result<Self, String> {
+        let wiring = wire(cluster, &mut PortNumbers::default());
+        let mut lab = Lab::new(Seed::from_u64(seed));
+        let cable = LinkProfile::delayed(DELAY);
+        let mut switches = BTreeMap::new();
+        for plan in &wiring.switches {
+            let snapshot =
+                Snapshot::compile(plan.config.clone(), None).map_err(|e| format!("{}: {e}", plan.name))?;
+            switches.insert(plan.name.as_str(), lab.add_switch(&plan.name, snapshot, Limits::default()));
+        }
+        for plan in &wiring.switches {
+            for (own, other, theirs) in &plan.links {
+                let ends = ((switches[plan.name.as_str()], *own), (switches[other.as_str()], *theirs));
+                lab.connect(ends.0, ends.1, cable).map_err(|e| e.to_string())?;
+            }
+        }
+        let mut endpoints = Vec::new();
+        for endpoint in &wiring.endpoints {
+            let mut config = HostConfig::new(endpoint.mac, endpoint.addresses.clone());
+            config.gateway_v4 = endpoint.gateway_v4;
+            config.gateway_v6 = endpoint.gateway_v6;
+            config.mtu = usize::from(endpoint.mtu);
+            let name = endpoint.place.to_string();
+            let host = lab.add_host(&name, config).map_err(|e| format!("{name}: {e}"))?;
+            let port = (switches[endpoint.attachment.switch.as_str()], endpoint.attachment.port);
+            lab.connect(host, port, cable).map_err(|e| e.to_string())?;
+            endpoints.push((endpoint.clone(), host));
+        }
+        Ok(Self { lab, endpoints })
+    }
+
+    /// Lets one station ask all addresses of others, and notes whom it should have reached and did not, or the other way
+    /// round.
+    fn ask(
+        &mut self,
+        cluster: &Cluster,
+        from: usize,
+        targets: &[usize],
+        found: &mut Reachability,
+    ) -> Result<(), String> {
+        let (asker, host) = &self.endpoints[from];
+        let mut expected = BTreeSet::new();
+        let mut unexpected = BTreeMap::new();
+        let begin = self.lab.now();
+        for (sequence, (endpoint, address)) in (0..).zip(
+            targets
+                .iter()
+                .map(|to| &self.endpoints[*to].0)
+                .flat_map(|e| e.addresses.iter().map(move |a| (e, a.addr())))
+                .filter(|(_, address)| {
+                    asker.addresses.iter().any(|own| own.addr().is_ipv4() == address.is_ipv4())
+                }),
+        ) {
+            found.asked += 1;
+            if should_reach(cluster, &asker.place, &endpoint.place) {
+                expected.insert(address);
+            } else {
+                unexpected.insert(address, &endpoint.place);
+            }
+            // Who has no way to send does not reach anybody.
+            let _ = self.lab.host_mut(*host).ping(begin, address, 1, sequence, b"are you there");
+        }
+        let mut answered: BTreeSet<IpAddr> = BTreeSet::new();
+        let all = |answered: &BTreeSet<IpAddr>| expected.is_subset(answered) && unexpected.is_empty();
+        self.lab
+            .run_until(begin + PATIENCE, |lab| {
+                while let Some(event) = lab.host_mut(*host).poll_event() {
+                    if let HostEvent::EchoReply { from, .. } = event {
+                        answered.insert(from);
+                    }
+                }
+                all(&answered)
+            })
+            .map_err(|error| error.to_string())?;
+        for address in expected.difference(&answered) {
+            let whose = self.endpoints.iter().find(|(e, _)| e.addresses.iter().any(|a| a.addr() == *address));
+            let whose = whose.map_or_else(String::new, |(e, _)| e.place.to_string());
+            found.wrong.push(format!("{} does not reach {whose} by {address}", asker.place));
+        }
+        for (address, place) in unexpected.iter().filter(|(address, _)| answered.contains(address)) {
+            found.wrong.push(format!("{} reaches {place} by {address}, and should not", asker.place));
+        }
+        Ok(())
+    }
+}
+
+/// Whether two stations have routes to each other.
+fn should_reach(cluster: &Cluster, one: &Place, other: &Place) -> bool {
+    let external = |place: &Place| match place {
+        Place::Host(name) => {
+            let host = cluster.hosts.iter().find(|host| host.name == *name);
+            let segment = host.and_then(|host| cluster.segments.iter().find(|s| s.name == host.segment));
+            segment.is_some_and(|segment| segment.external)
+        }
+        Place::Pod { .. } | Place::Node(_) => false,
+    };
+    let pod = |place: &Place| matches!(place, Place::Pod { .. });
+    !(external(one) && pod(other) || external(other) && pod(one))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::objects::builtin;
+
+    #[test]
+    fn everyone_of_the_builtin_cluster_reaches_everyone() {
+        let found = simulate(&builtin("lab"), 1).unwrap();
+        assert_eq!((found.asked, found.wrong), (6 * 5 * 2, Vec::new()));
+    }
+
+    #[test]
+    fn external_segments_and_pods_do_not_reach_each_other_and_moved_pods_are_found() {
+        let mut cluster = builtin("lab");
+        cluster.segments[1].external = true;
+        cluster.pods[1].node = "node-2".into();
+        assert_eq!(simulate(&cluster, 2).unwrap().wrong, [""; 0]);
+    }
+
+    #[test]
+    fn a_missing_way_is_told() {
+        let mut cluster = builtin("lab");
+        // Nobody else is told that this node's prefix is longer than it is.
+        cluster.pods[2].addresses.truncate(1);
+        cluster.pods[2].addresses[0] = "10.244.7.7".parse().unwrap();
+        let wrong = simulate(&cluster, 3).unwrap().wrong;
+        assert!(
+            wrong.contains(&"default/alpha does not reach default/gamma by 10.244.7.7".to_owned()),
+            "{wrong:?}"
+        );
+    }
+}
