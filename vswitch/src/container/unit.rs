@@ -209,9 +209,9 @@ impl Unit {
     }
 
     /// When [`Self::step`] has something to do next.
-    pub(super) fn wake(&self) -> Option<Duration> {
+    pub(super) fn wake(&self, may_start: bool) -> Option<Duration> {
         match &self.state {
-            State::BackOff { until, .. } => Some(*until),
+            State::BackOff { until, .. } => may_start.then_some(*until),
             State::Running { stop: Some(stop), .. } => stop.kill_at,
             State::Running { stop: None, .. } => self.probers.iter().flatten().filter_map(Prober::due).min(),
             State::Waiting | State::Unrunnable(_) | State::Starting | State::Ended(_) => None,
