@@ -6,7 +6,8 @@
     clippy::unwrap_used,
     clippy::print_stderr,
     clippy::print_stdout,
-    reason = "all of this file is tests"
+    clippy::disallowed_methods,
+    reason = "all of this file is tests, some of which measure how long something takes"
 )]
 
 mod lab;
