@@ -6,7 +6,8 @@
     clippy::unwrap_used,
     clippy::print_stderr,
     clippy::print_stdout,
-    reason = "all of this file is tests"
+    clippy::disallowed_methods,
+    reason = "all of this file is tests, some of which measure how long something takes"
 )]
 
 mod lab;
@@ -586,9 +587,7 @@ fn uses_a_foreign_namespace(
     assert_eq!(created.namespace.warnings.is_empty(), lo_is_up, "{:?}", created.namespace.warnings);
 
     let mut containers = containers(lab);
-    let text = "hostname; echo /sys/class/net/*; echo $$; (exec 3<>/dev/tcp/10.244.0.13/1) 2>&1; :";
-    let mut inside = script(lab, "inside", text);
-    inside.argv[0] = "/bin/bash".to_owned();
+    let inside = script(lab, "inside", "hostname; echo /sys/class/net/*");
     let (code, seen) = run(&mut containers, &created.namespace, &inside);
     assert!(code == 0 && seen.starts_with("guest\n") && seen.contains("/sys/class/net/guest0"), "{seen}");
     // The same name twice is the kernel's to refuse, and nothing is left of the second.

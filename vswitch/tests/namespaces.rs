@@ -26,6 +26,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::geteuid;
+use vswitch::helper::exec::Enter;
 use vswitch::helper::{FailureKind, Helper, HelperError, Namespace, Offload, PodFile};
 
 /// Waits until a frame can be read and reads it.

@@ -76,7 +76,7 @@ impl Pod {
 
     /// Whether every init container has done its work.
     fn is_initialised(&self) -> bool {
-        self.init.iter().all(Unit::is_ready)
+        self.turn().is_none()
     }
 
     /// Begins to remove the pod. Once more, it only moves the deadline forward.
@@ -92,15 +92,24 @@ impl Pod {
     }
 
     pub(super) fn wake(&self) -> Option<Duration> {
-        self.units().filter_map(Unit::wake).chain(self.ending).min()
+        let ending = self.ending.is_some();
+        let turn = self.turn();
+        let init = self.init.iter().enumerate().map(|(at, unit)| (unit, turn == Some(at)));
+        let main = self.main.iter().map(|unit| (unit, turn.is_none()));
+        let wakes = init.chain(main).filter_map(|(unit, has_turn)| unit.wake(has_turn && !ending));
+        wakes.chain(self.ending).min()
+    }
+
+    /// The init container that has its turn: the first that has not done its work. `None` if it is the others' turn.
+    fn turn(&self) -> Option<usize> {
+        self.init.iter().position(|unit| !unit.is_ready())
     }
 
     /// Does what is due.
     pub(super) fn step(&mut self, now: Duration, actions: &mut Vec<Action>) {
         let ending = self.ending.is_some();
         let grace = self.spec.termination_grace;
-        // One init container at a time, the first that has not done its work.
-        let turn = self.init.iter().position(|unit| !unit.is_ready());
+        let turn = self.turn();
         let init = self.init.iter_mut().enumerate().map(|(at, unit)| (unit, turn == Some(at)));
         let main = self.main.iter_mut().map(|unit| (unit, turn.is_none()));
         let mut steps = Vec::new();

@@ -9,6 +9,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::net::unix::pipe;
+use tokio::sync::watch;
 
 use super::spec::{Check, Container};
 use super::supervisor::Finding;
@@ -58,12 +59,15 @@ pub(super) fn command(
     command
 }
 
-/// Runs the process; well if its status is 0. At the limit it is killed with its process group.
-pub(super) async fn ask(command: Command, limit: Duration) -> Finding {
-    run(command, limit).await.unwrap_or_else(|error| Err(format!("the probe cannot be run: {error}")))
+/// Runs the process; well if its status is 0. At the limit, and when the other end of `closing` is dropped, it is killed
+/// with its process group.
+pub(super) async fn ask(command: Command, limit: Duration, closing: watch::Receiver<()>) -> Finding {
+    run(command, limit, closing)
+        .await
+        .unwrap_or_else(|error| Err(format!("the probe cannot be run: {error}")))
 }
 
-async fn run(mut command: Command, limit: Duration) -> io::Result<Finding> {
+async fn run(mut command: Command, limit: Duration, mut closing: watch::Receiver<()>) -> io::Result<Finding> {
     let (words, sink) = io::pipe()?;
     let mut words = Words { pipe: pipe::Receiver::from_owned_fd(words.into())?, kept: Vec::new() };
     command.stdin(Stdio::null()).stdout(sink.try_clone()?).stderr(sink);
@@ -78,6 +82,10 @@ async fn run(mut command: Command, limit: Duration) -> io::Result<Finding> {
         tokio::select! {
             status = child.wait() => break status?,
             more = words.read(), if open => open = more,
+            _ = closing.changed() => {
+                end(&mut child).await;
+                return Ok(Err("nobody waits for the answer any more".to_owned()));
+            }
             () = &mut deadline => {
                 end(&mut child).await;
                 return Ok(Err(format!("no answer within {} s", limit.as_secs_f32())));

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use tokio::net::unix::pipe;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::probing;
@@ -75,7 +75,7 @@ impl Runner {
     pub fn start(options: &HelperOptions) -> Result<Self, HelperError> {
         let start = |what| move |source| HelperError::Start { what, source };
         let mut helper = Containers::connect(&options.state)?.ok_or(HelperError::Gone)?;
-        let watch = helper.watch()?;
+        let pipe = helper.watch()?;
         let shared = Arc::new(Shared::default());
         let (commands, orders) = mpsc::unbounded_channel();
         let mut work = Work {
@@ -86,6 +86,7 @@ impl Runner {
             targets: BTreeMap::new(),
             probes: JoinSet::new(),
             room: Arc::new(Semaphore::new(MAX_PROBES)),
+            closing: Some(watch::channel(()).0),
             shared: Arc::clone(&shared),
             start: clock::now(),
             epoch: clock::since_epoch(),
@@ -97,7 +98,12 @@ impl Runner {
         let thread = std::thread::Builder::new()
             .name("containers".to_owned())
             .spawn(move || {
-                let ended = runtime.block_on(work.serve(orders, watch));
+                let ended = runtime.block_on(async {
+                    let ended = work.serve(orders, pipe).await;
+                    work.closing = None;
+                    while work.probes.join_next().await.is_some() {}
+                    ended
+                });
                 let why = ended.map_or_else(|error| error.to_string(), |()| "it was stopped".to_owned());
                 work.shared.seen.lock().ended = Some(why);
                 work.shared.changed.notify_all();
@@ -177,6 +183,8 @@ struct Work {
     targets: BTreeMap<String, NamespaceRef>,
     probes: JoinSet<(ProbeId, Finding)>,
     room: Arc<Semaphore>,
+    /// Dropped to end the probes.
+    closing: Option<watch::Sender<()>>,
     shared: Arc<Shared>,
     start: Instant,
     /// The time since the Unix epoch at `start`.
@@ -305,9 +313,10 @@ impl Work {
         let command = probing::command(target, &probe.check, address, of, self.executable.as_ref());
         let timeout = probe.timeout.max(Duration::from_secs(1));
         let room = Arc::clone(&self.room);
+        let Some(closing) = self.closing.as_ref().map(watch::Sender::subscribe) else { return };
         self.probes.spawn(async move {
             let permit = room.acquire_owned().await;
-            let found = probing::ask(command, timeout).await;
+            let found = probing::ask(command, timeout, closing).await;
             drop(permit);
             (id, found)
         });

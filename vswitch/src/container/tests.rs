@@ -492,7 +492,7 @@ fn what_runs_is_taken_over_as_it_is() {
     second.add(spec);
     assert_eq!(
         second.log(),
-        ["103 signal stranger 9", "103 start new", "103 probe up readiness 1"],
+        ["103 signal stranger 9", "103 probe up readiness 1", "103 start new"],
         "what runs is left alone, and what has ended waits for its time"
     );
     let status = second.status();

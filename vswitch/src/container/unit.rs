@@ -209,9 +209,9 @@ impl Unit {
     }
 
     /// When [`Self::step`] has something to do next.
-    pub(super) fn wake(&self) -> Option<Duration> {
+    pub(super) fn wake(&self, may_start: bool) -> Option<Duration> {
         match &self.state {
-            State::BackOff { until, .. } => Some(*until),
+            State::BackOff { until, .. } => may_start.then_some(*until),
             State::Running { stop: Some(stop), .. } => stop.kill_at,
             State::Running { stop: None, .. } => self.probers.iter().flatten().filter_map(Prober::due).min(),
             State::Waiting | State::Unrunnable(_) | State::Starting | State::Ended(_) => None,
@@ -374,7 +374,7 @@ impl Unit {
             }
             State::Ended(ended) => ContainerState::Terminated(ended.clone()),
         };
-        let complaints = self.probers.iter().flatten().filter_map(Prober::complaint);
+        let complaint = self.probers.iter().rev().flatten().find_map(Prober::complaint);
         ContainerStatus {
             name: self.container.name.clone(),
             image: self.container.image.clone(),
@@ -383,7 +383,7 @@ impl Unit {
             ready: self.is_ready(),
             started: self.has_started(),
             restarts: self.starts.saturating_sub(1),
-            complaint: complaints.last().filter(|_| self.runs()).map(str::to_owned),
+            complaint: complaint.filter(|_| self.runs()).map(str::to_owned),
         }
     }
 }

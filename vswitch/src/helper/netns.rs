@@ -20,6 +20,9 @@ pub(super) const NONE: Option<&str> = None;
 /// Ends a message about what the machine may simply not allow.
 pub(crate) const DOCTOR_KNOWS: &str = "; `vswitch doctor` says what the machine allows";
 
+/// Ends a message about a namespace of somebody else.
+pub(super) const ROOT_ONLY: &str = "; only root can use one that vswitch did not make";
+
 /// Takes the calling process, which must have a single thread, into a network namespace of its own. As root its
 /// mount namespace stays the host's, so that the host sees the names it makes; otherwise it enters a user and a
 /// mount namespace too. Returns whether it did.
@@ -137,6 +140,9 @@ pub(super) fn open_existing(existing: &Existing) -> Result<OwnedFd, Failure> {
         let mut failure = Failure::system(format!("cannot open {existing}: {}", path.display()), &error);
         if error.kind() == io::ErrorKind::NotFound {
             failure.kind = FailureKind::NotFound;
+        }
+        if error.kind() == io::ErrorKind::PermissionDenied {
+            failure.message.push_str(ROOT_ONLY);
         }
         failure
     })?;

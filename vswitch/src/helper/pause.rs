@@ -21,7 +21,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
-use super::netns::{NONE, keep_mounts_to_ourselves};
+use super::netns::{NONE, ROOT_ONLY, keep_mounts_to_ourselves};
 use super::protocol::{Channel, Failure, FailureKind, PauseReply, PauseSpec};
 
 /// Runs the role until the helper ends it.
@@ -112,7 +112,7 @@ fn set_up(spec: &PauseSpec, existing: Option<OwnedFd>) -> Result<Vec<String>, Fa
 fn cannot_join(errno: Errno) -> Failure {
     let mut failure = Failure::system("cannot join the existing network namespace", &errno.into());
     if errno == Errno::EPERM {
-        failure.message.push_str("; only root can join one that vswitch did not make");
+        failure.message.push_str(ROOT_ONLY);
     }
     if errno == Errno::EINVAL {
         failure.message.push_str("; it is a namespace of another kind");

@@ -153,17 +153,18 @@ fn complain(what: &str) -> ExitCode {
 /// A socket bound to `port` for IPv4 and IPv6, or for IPv4 only where the machine has no IPv6. Non-blocking.
 fn bind(kind: SockType, port: u16) -> io::Result<OwnedFd> {
     let v6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
-    let bound = bind_to(kind, v6).or_else(|errno| match errno {
-        Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL => {
+    let bound = match bind_to(kind, v6) {
+        Err(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL) => {
             bind_to(kind, SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))
         }
-        _ => Err(errno),
-    });
+        bound => bound,
+    };
     bound.map_err(|errno| {
         let error = io::Error::from(errno);
-        let why = match errno {
-            Errno::EADDRINUSE => "address already in use (another container of this pod has it)".to_owned(),
-            _ => error.to_string(),
+        let why = if errno == Errno::EADDRINUSE {
+            "address already in use (another container of this pod has it)".to_owned()
+        } else {
+            error.to_string()
         };
         io::Error::new(error.kind(), format!("cannot listen on port {port}: {why}"))
     })
