@@ -18,7 +18,7 @@ use k8s_openapi::api::core::v1 as k8s;
 use netstack::addr::{IpNet, MacAddr};
 
 use crate::container::{Images, PodSpec};
-use crate::helper::MIN_IPV6_MTU;
+use crate::helper::{Existing, MIN_IPV6_MTU};
 
 /// A whole cluster.
 #[derive(Clone, Debug, PartialEq, Default)]
@@ -80,6 +80,8 @@ pub struct Pod {
     pub labels: Labels,
     /// What the manifest says of it.
     pub spec: Arc<k8s::PodSpec>,
+    /// The network namespace that it is, if that exists already.
+    pub netns: Option<Existing>,
     /// What runs in it.
     pub workload: Arc<PodSpec>,
 }

@@ -16,6 +16,7 @@ use netstack::config::{
 use netstack::offload::OffloadFeatures;
 
 use super::{Cluster, Node, Place, Pod, PortNumbers, UnderlaySegment};
+use crate::helper::Existing;
 
 /// The name of the switch between the nodes.
 pub const UNDERLAY: &str = "underlay";
@@ -54,6 +55,8 @@ pub struct Endpoint {
     pub place: Place,
     /// What it calls itself.
     pub hostname: String,
+    /// The network namespace that it is, if that exists already.
+    pub existing: Option<Existing>,
     /// Where it is plugged in.
     pub attachment: Attachment,
     /// Its MAC address.
@@ -292,6 +295,7 @@ fn node_local(cluster: &Cluster, node: &Node, numbers: &mut PortNumbers, plan: &
     plan.config.ports.push(managed_port(attachment.port, &place, LOCAL, mac, &node.addresses));
     Endpoint {
         hostname: node.name.clone(),
+        existing: None,
         place,
         attachment,
         mac,
@@ -318,6 +322,7 @@ fn pod_endpoint(
     if let Some(hostname) = &pod.spec.hostname {
         endpoint.hostname.clone_from(hostname);
     }
+    endpoint.existing.clone_from(&pod.netns);
     plan.config.ports.push(managed_port(port, &endpoint.place, PODS, endpoint.mac, &pod.addresses));
     endpoint
 }
@@ -334,6 +339,7 @@ fn endpoint(
     Endpoint {
         mac: cluster.mac(&place.to_string()),
         hostname: place.name().to_owned(),
+        existing: None,
         place,
         attachment,
         addresses: addresses

@@ -327,6 +327,17 @@ impl Helper {
         }
     }
 
+    /// Has a namespace ask anew for all its neighbours.
+    ///
+    /// # Errors
+    /// [`HelperError::Failed`] with kind `NotFound` if there is none of that name.
+    pub fn forget_neighbors(&mut self, name: &str) -> Result<(), HelperError> {
+        match self.connection.ask(Request::ForgetNeighbors { name: name.to_owned() }) {
+            Ok((Reply::Ended { .. }, _)) => Ok(()),
+            other => Err(unexpected(other)),
+        }
+    }
+
     /// Ends every namespace and the helper, waits for it, and returns what could not be undone, in sentences.
     ///
     /// # Errors

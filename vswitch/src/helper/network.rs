@@ -11,10 +11,12 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
+use futures_util::TryStreamExt as _;
 use netstack::addr::MacAddr;
 use nix::sched::{CloneFlags, setns};
 use rtnetlink::packet_route::address::AddressHeaderFlags;
 use rtnetlink::packet_route::link::LinkMessage;
+use rtnetlink::packet_route::neighbour::{NeighbourMessage, NeighbourState};
 use rtnetlink::packet_route::route::{RouteMessage, RouteScope};
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
 
@@ -87,6 +89,26 @@ pub(super) fn remove(netns: &OwnedFd, index: u32) -> Result<(), Failure> {
                 other.map_err(|error| failure("cannot remove the interface of the pod".to_owned(), error))
             }
         }
+    })
+}
+
+/// Removes what an interface of the namespace has learned of its neighbours.
+pub(super) fn forget_neighbors(netns: &OwnedFd, interface: &str) -> Result<(), Failure> {
+    in_a_thread(async || {
+        enter(netns)?;
+        let index = index_of(interface)?;
+        let handle = connect()?;
+        let what = |error| failure(format!("cannot read the neighbours of {interface}"), error);
+        let known: Vec<NeighbourMessage> =
+            handle.neighbours().get().execute().try_collect().await.map_err(what)?;
+        for neighbor in known {
+            let learned = !matches!(neighbor.header.state, NeighbourState::Permanent | NeighbourState::Noarp);
+            if neighbor.header.ifindex == index && learned {
+                // It may have gone by itself meanwhile.
+                let _ = handle.neighbours().del(neighbor).execute().await;
+            }
+        }
+        Ok(())
     })
 }
 

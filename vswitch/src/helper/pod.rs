@@ -55,6 +55,13 @@ pub(super) struct Pod {
 }
 
 impl Pod {
+    /// Has the pod ask anew for all its neighbours: it has moved, and they are not where they were.
+    pub(super) fn forget_neighbors(&self) -> Result<(), Failure> {
+        let path = format!("/proc/{}/ns/net", self.namespace.pause_pid);
+        let netns = File::open(&path).map_err(|error| Failure::system(path, &error))?;
+        network::forget_neighbors(&netns.into(), &self.namespace.interface)
+    }
+
     /// Makes a pod, or undoes what was made of it.
     pub(super) fn create(context: &Context, spec: &NamespaceSpec) -> Result<Self, Failure> {
         spec.validate().map_err(|why| Failure::new(FailureKind::Invalid, why))?;

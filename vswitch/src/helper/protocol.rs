@@ -44,6 +44,8 @@ pub(crate) enum Request {
     List { after: Option<String> },
     /// One namespace.
     Look { name: String },
+    /// Has a namespace ask anew for all its neighbours.
+    ForgetNeighbors { name: String },
     /// Starts a container.
     Run { namespace: String, container: Box<ContainerSpec> },
     /// Signals a container.

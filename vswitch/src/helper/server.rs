@@ -318,6 +318,13 @@ impl Server {
                 Some(pod) => with_tap(Reply::Tap, pod),
                 None => not_found(&name),
             },
+            Request::ForgetNeighbors { name } => match self.pods.get(&name) {
+                Some(pod) => match pod.forget_neighbors() {
+                    Ok(()) => Reply::Ended { problems: Vec::new() }.into(),
+                    Err(failure) => failure.into(),
+                },
+                None => not_found(&name),
+            },
             Request::List { after } => self.list(after.as_deref()).into(),
             Request::Look { name } => match self.pods.get(&name) {
                 Some(pod) => Reply::Namespace(Box::new(pod.namespace.clone())).into(),

@@ -51,7 +51,7 @@ pub enum Existing {
 }
 
 impl Existing {
-    fn validate(&self) -> Result<(), String> {
+    pub(crate) fn validate(&self) -> Result<(), String> {
         match self {
             Self::Path(path) if !path.is_absolute() => {
                 Err(format!("existing namespace {}: must be an absolute path", path.display()))

@@ -12,12 +12,15 @@ use super::allocations::Allocation;
 use super::compile::{Compiler, LABEL, is_label};
 use super::containers::workload;
 use crate::cluster::{Labels, Place, Pod};
+use crate::helper::Existing;
 use manifest::{Located, Object};
 
 /// Annotation that moves a pod: the node it is to be on, whatever `spec.nodeName` says.
 pub(super) const NODE_ANNOTATION: &str = "vswitch/node";
+/// Annotation that makes a pod of a network namespace that exists: `/PATH`, `pid:NUMBER` or a name as `ip netns` has it.
+const NETNS_ANNOTATION: &str = "vswitch/netns";
 /// Annotations that are understood; others with this prefix are faults.
-const ANNOTATIONS: [&str; 2] = [NODE_ANNOTATION, "vswitch/netns"];
+const ANNOTATIONS: [&str; 2] = [NODE_ANNOTATION, NETNS_ANNOTATION];
 /// Pods of one Deployment.
 const MAX_REPLICAS: i32 = 10_000;
 /// Longest name of a network namespace.
@@ -354,7 +357,12 @@ impl<'a> Compiler<'a> {
         for (path, message) in faults {
             self.fault(draft.at, &format!("{}{path}", draft.base), message);
         }
+        let netns = draft.annotations.get(NETNS_ANNOTATION).map(|text| existing(text));
+        if let Some(Err(message)) = &netns {
+            self.fault(draft.at, &format!("{}metadata.annotations", draft.base), message.clone());
+        }
         self.cluster.pods.push(Pod {
+            netns: netns.and_then(Result::ok),
             workload: Arc::new(workload),
             namespace: draft.namespace,
             name: draft.name,
@@ -375,4 +383,20 @@ impl<'a> Compiler<'a> {
 /// Whether a pod may be on a node with these labels.
 fn selects(spec: &PodSpec, labels: &Labels) -> bool {
     spec.node_selector.iter().flatten().all(|(name, value)| labels.get(name) == Some(value))
+}
+
+/// Reads the annotation [`NETNS_ANNOTATION`].
+fn existing(text: &str) -> Result<Existing, String> {
+    let wrong = || {
+        format!(
+            "{NETNS_ANNOTATION}: {text:?} is neither /PATH nor pid:NUMBER nor a name as `ip netns` has it"
+        )
+    };
+    let existing = match text.strip_prefix("pid:") {
+        Some(pid) => Existing::Pid(pid.parse().map_err(|_| wrong())?),
+        None if text.starts_with('/') => Existing::Path(text.into()),
+        None => Existing::Name(text.to_owned()),
+    };
+    existing.validate().map_err(|_| wrong())?;
+    Ok(existing)
 }

@@ -165,6 +165,7 @@ impl Runtime {
         applied.moved = difference.moved.iter().map(|e| e.place.clone()).collect();
         let (switches, places) = self.rewire(&now, snapshots, links, &difference, made, &mut applied)?;
         self.take_out(&now, &difference.gone, &mut applied)?;
+        self.wake_moved(&difference.moved, &places, &mut applied);
         {
             let mut log = self.log.lock();
             for place in &applied.made {
@@ -283,6 +284,17 @@ impl Runtime {
             places.remove(&placed.endpoint.place);
         }
         Ok((switches, places))
+    }
+
+    /// End stations that moved find none of their neighbours where they were.
+    fn wake_moved(&self, moved: &[Endpoint], places: &BTreeMap<Place, Arc<Placed>>, applied: &mut Applied) {
+        let mut helper = self.helper.lock();
+        for placed in moved.iter().filter_map(|endpoint| places.get(&endpoint.place)) {
+            let (Some(helper), Some(namespace)) = (helper.as_mut(), &placed.namespace) else { continue };
+            if let Err(error) = helper.forget_neighbors(&namespace.name) {
+                applied.problems.push(format!("{}: {error}", placed.endpoint.place));
+            }
+        }
     }
 
     /// Takes end stations out: their device first, then their namespace.
@@ -453,5 +465,6 @@ fn spec(cluster: &Cluster, endpoint: &Endpoint, offload: bool) -> NamespaceSpec 
     spec.gateway_v6 = endpoint.gateway_v6;
     spec.mtu = endpoint.mtu;
     spec.offload = if offload { Offload::Auto } else { Offload::Off };
+    spec.existing.clone_from(&endpoint.existing);
     spec
 }
