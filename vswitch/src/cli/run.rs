@@ -13,7 +13,7 @@ use crate::control::api::Status;
 use crate::control::client::{Client, ClientError};
 use crate::control::plane::{Desired, Frame, Plane};
 use crate::control::server;
-use crate::helper::Helper;
+use crate::helper::{Helper, HelperOptions};
 use crate::objects::{Store, builtin_source};
 use crate::runtime::Options;
 use crate::state::{StateDir, StatePaths};
@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(super) fn up(up: &Up, state: &StatePaths) -> Result<ExitCode, Failure> {
     let directory = StateDir::open(state.root())?;
     let mut out = io::stdout();
-    report_reclaimed(directory.paths(), &mut out)?;
+    clear_up(directory.paths(), &mut out)?;
     let desired = desired(up, directory.paths(), &mut out)?;
     let options = Options {
         mode: mode(up.require),
@@ -119,6 +119,19 @@ fn remove_control_socket(state: &StatePaths) -> io::Result<()> {
     match std::fs::remove_file(state.control_socket()) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Makes room for a cluster: a helper that is left is to be taken over, without one what is left is removed.
+fn clear_up(state: &StatePaths, out: &mut impl io::Write) -> Result<(), Failure> {
+    match Helper::adopt(&HelperOptions::new(state.clone())) {
+        Ok(Some(helper)) => {
+            let pid = helper.info().pid;
+            writeln!(out, "taking over from an earlier vswitch what its helper {pid} has kept")?;
+            Ok(remove_control_socket(state)?)
+        }
+        // One of another version cannot be taken over.
+        Ok(None) | Err(_) => report_reclaimed(state, out),
     }
 }
 

@@ -74,6 +74,7 @@ impl Pod {
                 mtu: spec.mtu,
                 vnet_hdr: false,
                 alive: false,
+                tag: spec.tag.clone(),
                 warnings: Vec::new(),
             },
             tap: None,

@@ -315,6 +315,7 @@ mod tests {
             mtu: u16::MAX,
             vnet_hdr: false,
             alive: false,
+            tag: "x".repeat(64),
             warnings: Vec::new(),
         };
         let page = vec![namespace; LIST_PAGE];

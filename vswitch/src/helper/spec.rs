@@ -113,6 +113,8 @@ pub struct NamespaceSpec {
     /// it gets no further name, and no process in it is touched. The pod's own processes have their PID, mount and
     /// host-name namespaces as usual.
     pub existing: Option<Existing>,
+    /// What the owner wants to know again when it finds the namespace later: at most 64 octets.
+    pub tag: String,
 }
 
 impl NamespaceSpec {
@@ -131,6 +133,7 @@ impl NamespaceSpec {
             tx_queue_length: DEFAULT_TX_QUEUE_LENGTH,
             files: Vec::new(),
             existing: None,
+            tag: String::new(),
         }
     }
 
@@ -159,6 +162,9 @@ impl NamespaceSpec {
                 "interface {:?} is not a possible name of a network interface",
                 self.interface
             ));
+        }
+        if self.tag.len() > 64 {
+            return Err("tag: 64 octets are the most".to_owned());
         }
         if !self.mac.is_valid_source() {
             return Err(format!("mac {}: must be a unicast address", self.mac));
@@ -257,6 +263,9 @@ pub struct Namespace {
     /// Whether the holding process lives. If not, nothing can be started in the namespace any more and every
     /// process in it is gone.
     pub alive: bool,
+    /// What its owner gave it to be known by.
+    #[serde(default)]
+    pub tag: String,
     /// What is not quite as asked although the namespace works, in sentences.
     pub warnings: Vec<String>,
 }

@@ -21,11 +21,12 @@ use netstack::device::tap::{self, Tap};
 use netstack::driver::{Driver, EngineId};
 use netstack::frame::{FramePool, OffloadFeatures};
 use netstack::switch::Switch;
+use sha2::{Digest as _, Sha256};
 
 use super::station::Station;
 use super::{LINK_BATCHES, Placed, Runtime, RuntimeError};
 use crate::cluster::{Cluster, Endpoint, Place, PortNumbers, SwitchPlan, Wiring, wire};
-use crate::helper::{Helper, Namespace, NamespaceSpec, Offload};
+use crate::helper::{Created, Helper, Namespace, NamespaceSpec, Offload};
 
 /// A cluster that stands.
 #[derive(Clone, Debug)]
@@ -212,7 +213,17 @@ impl Runtime {
         endpoint: &Endpoint,
     ) -> Result<Made, RuntimeError> {
         let offload = self.offload && !self.plain.contains(&endpoint.place);
-        let created = helper.create(&spec(cluster, endpoint, offload))?;
+        let spec = spec(cluster, endpoint, offload);
+        let created = match self.found.lock().remove(&spec.name) {
+            Some(namespace) if namespace.alive && namespace.tag == spec.tag => {
+                Created { tap: helper.tap(&spec.name)?, namespace }
+            }
+            Some(_) => {
+                helper.delete(&spec.name)?;
+                helper.create(&spec)?
+            }
+            None => helper.create(&spec)?,
+        };
         let mode = if created.namespace.vnet_hdr { tap::Mode::Offload } else { tap::Mode::Plain };
         let tap = Tap::from_fd(created.tap, mode, usize::from(endpoint.mtu))
             .map_err(|source| RuntimeError::Tap { place: endpoint.place.clone(), source })?;
@@ -466,5 +477,8 @@ fn spec(cluster: &Cluster, endpoint: &Endpoint, offload: bool) -> NamespaceSpec 
     spec.mtu = endpoint.mtu;
     spec.offload = if offload { Offload::Auto } else { Offload::Off };
     spec.existing.clone_from(&endpoint.existing);
+    // By what it was made of a namespace is known again.
+    let made_of = serde_json::to_vec(&spec).unwrap_or_default();
+    spec.tag = Sha256::digest(made_of).iter().take(16).map(|octet| format!("{octet:02x}")).collect();
     spec
 }

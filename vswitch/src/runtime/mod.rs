@@ -152,6 +152,8 @@ pub struct Runtime {
     offload: bool,
     plain: Vec<Place>,
     helper: Mutex<Option<Helper>>,
+    /// Namespaces that an earlier process left behind, as long as nobody has taken them over.
+    found: Mutex<BTreeMap<String, Namespace>>,
     state: StatePaths,
     /// Why memory links are used although TAPs were wanted.
     fallback: Option<String>,
@@ -171,13 +173,21 @@ impl Runtime {
     ///
     /// # Errors
     /// What failed; everything made until then has been removed again.
+    ///
+    /// A helper that an earlier process left behind is taken over with all of its namespaces that are still as they are
+    /// wanted; what is in them does not notice.
     pub fn start(cluster: Cluster, options: &Options) -> Result<Self, RuntimeError> {
         if options.mode == Mode::Memory {
             return Self::start_as(cluster, options, None);
         }
         let mut start = HelperOptions::new(options.state.clone());
         start.grace = options.grace;
-        let started = Helper::start(&start)
+        let helper = match Helper::adopt(&start) {
+            Ok(Some(helper)) => Ok(helper),
+            Ok(None) => Helper::start(&start),
+            Err(error) => Err(error),
+        };
+        let started = helper
             .map_err(RuntimeError::from)
             .and_then(|helper| Self::start_as(cluster.clone(), options, Some(helper)));
         match started {
@@ -191,7 +201,12 @@ impl Runtime {
         }
     }
 
-    fn start_as(cluster: Cluster, options: &Options, helper: Option<Helper>) -> Result<Self, RuntimeError> {
+    fn start_as(
+        cluster: Cluster,
+        options: &Options,
+        mut helper: Option<Helper>,
+    ) -> Result<Self, RuntimeError> {
+        let found = helper.as_mut().map(Helper::list).transpose()?.unwrap_or_default();
         let clock = Clock::start();
         let (handle, thread) = Driver::spawn(clock, "data path", |_| Ok(()))?;
         let runtime = Self {
@@ -206,12 +221,19 @@ impl Runtime {
             offload: options.offload,
             plain: options.plain.clone(),
             helper: Mutex::new(helper),
+            found: Mutex::new(
+                found.into_iter().map(|namespace| (namespace.name.clone(), namespace)).collect(),
+            ),
             state: options.state.clone(),
             fallback: None,
             log: Mutex::default(),
             taps: Mutex::default(),
         };
-        match runtime.apply(cluster, |_| {}) {
+        let applied = runtime.apply(cluster, |_| {}).map(|mut applied| {
+            applied.problems.extend(runtime.remove_found());
+            applied
+        });
+        match applied {
             Ok(applied) if applied.problems.is_empty() => Ok(runtime),
             Ok(applied) => {
                 drop(runtime.stop());
@@ -223,6 +245,15 @@ impl Runtime {
                 Err(error)
             }
         }
+    }
+
+    /// Removes what an earlier process left behind and nobody has taken over; returns what could not be removed.
+    fn remove_found(&self) -> Vec<String> {
+        let found = std::mem::take(&mut *self.found.lock());
+        let mut helper = self.helper.lock();
+        let Some(helper) = helper.as_mut() else { return Vec::new() };
+        let removed = found.keys().map(|name| helper.delete(name));
+        removed.flat_map(|ended| ended.unwrap_or_else(|error| vec![error.to_string()])).collect()
     }
 
     /// The model of what stands.

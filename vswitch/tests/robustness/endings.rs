@@ -146,9 +146,15 @@ fn what_a_killed_vswitch_left_is_reclaimed_by_up_by_down_and_by_time() {
     }
     let cluster = Cluster::up("killed", &[]);
     let name = cluster.name.clone();
+    let inodes = |cluster: &Cluster| -> Vec<(String, u64)> {
+        let places = cluster.get("places").into_iter();
+        places.map(|p| (p["place"].to_string(), p["netns_inode"].as_u64().unwrap())).collect()
+    };
+    let before = inodes(&cluster);
     let killed = cluster.kill();
     assert!(!left_of(&name).is_empty(), "pods outlive vswitch, to be adopted or reclaimed");
     let cluster = Cluster::up_as(&name, &[]);
+    assert_eq!(inodes(&cluster), before, "they are taken over as they are");
     cluster.must("alpha", &["ping", "-c", "1", "-W", "10", "10.244.1.2"]);
     drop(cluster);
     drop(killed);
