@@ -159,6 +159,7 @@ pub(super) fn down(client: &Client, state: &StatePaths) -> Result<ExitCode, Fail
         Err(ClientError::NotRunning(_)) => {
             let directory = StateDir::open(state.root())?;
             report_reclaimed(directory.paths(), &mut io::stdout())?;
+            Desired::remove(directory.paths())?;
             writeln!(io::stdout(), "nothing runs here")?;
         }
         Err(error) => return Err(error.into()),

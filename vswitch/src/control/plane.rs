@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -75,6 +76,19 @@ impl Desired {
         Ok(Self { store: Store::from_manifest(text)?, allocations: file.allocations })
     }
 
+    /// Removes all that is kept of a cluster in the state directory, the logs of its containers included.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn remove(state: &StatePaths) -> io::Result<()> {
+        let unless_missing = |result: io::Result<()>| match result {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        };
+        unless_missing(std::fs::remove_file(state.desired()))?;
+        unless_missing(std::fs::remove_dir_all(state.logs()))
+    }
+
     fn write(&self, state: &StatePaths) -> io::Result<()> {
         let list = self.store.to_manifest()?;
         let file = File { list, allocations: self.allocations.clone() };
@@ -116,6 +130,8 @@ pub struct Plane {
     runner: Option<Runner>,
     /// What it was told to run, by network namespace.
     told: Mutex<BTreeMap<String, Arc<PodSpec>>>,
+    /// Whether nothing is to be remembered at the end.
+    forgets: AtomicBool,
 }
 
 impl Plane {
@@ -139,7 +155,7 @@ impl Plane {
         let warnings = warnings.iter().map(ToString::to_string).collect();
         let state = options.state.clone();
         let (desired, told) = (Mutex::new(desired), Mutex::default());
-        let plane = Self { runtime, state, frame, desired, runner, told };
+        let plane = Self { runtime, state, frame, desired, runner, told, forgets: AtomicBool::new(false) };
         plane.run_containers();
         Ok((plane, warnings))
     }
@@ -264,14 +280,24 @@ impl Plane {
         }
     }
 
-    /// Ends the cluster; returns what could not be removed, in sentences. What was given out is remembered, objects are
-    /// not: whoever starts a cluster again says which.
+    /// Has [`Self::stop`] leave nothing behind.
+    pub fn forget(&self) {
+        self.forgets.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends the cluster; returns what could not be removed, in sentences. What was given out is remembered, unless it is to
+    /// be forgotten; objects are not: whoever starts a cluster again says which.
     pub fn stop(&self) -> Vec<String> {
         self.end_containers();
         let mut problems = self.runtime.stop();
-        let mut desired = self.desired.lock();
-        desired.store = Store::default();
-        if let Err(error) = desired.write(&self.state) {
+        let kept = if self.forgets.load(Ordering::Relaxed) {
+            Desired::remove(&self.state)
+        } else {
+            let mut desired = self.desired.lock();
+            desired.store = Store::default();
+            desired.write(&self.state)
+        };
+        if let Err(error) = kept {
             problems.push(format!("{}: {error}", self.state.desired().display()));
         }
         problems

@@ -275,6 +275,7 @@ impl io::Write for Chunks {
 }
 
 async fn down(State(shared): State<Shared>) -> Json<serde_json::Value> {
+    shared.plane.forget();
     shared.down.notify_one();
     Json(serde_json::json!({"down": true}))
 }

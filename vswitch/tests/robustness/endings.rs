@@ -119,7 +119,7 @@ fn down_and_signals_leave_nothing_and_a_second_up_is_told_who_holds_the_director
         let cluster = Cluster::up("signal", &[]);
         let _program = cluster.spawn("alpha", &["sleep", "1000"]);
         kill(cluster.pid(), signal).unwrap();
-        assert_nothing_left(&cluster.name, &cluster.state);
+        assert_only_allocations_left(&cluster.name, &cluster.state);
         // Dropping it looks at the status of `up`.
     }
     // In the middle of being made.
@@ -133,9 +133,16 @@ fn down_and_signals_leave_nothing_and_a_second_up_is_told_who_holds_the_director
         // Not SIGINT, which programs in a shell's background ignore until they say otherwise.
         kill(up.pid(), Signal::SIGTERM).unwrap();
         up.status();
-        assert_nothing_left(&name, &state);
+        assert_only_allocations_left(&name, &state);
         let _ = fs::remove_dir_all(&state);
     }
+}
+
+/// A vswitch that is stopped and not brought down remembers who had which addresses.
+fn assert_only_allocations_left(name: &str, state: &Path) {
+    until("the process has ended", || left_of(name).is_empty() && !state.join("control.sock").exists());
+    let _ = fs::remove_file(state.join("desired.json"));
+    assert_nothing_left(name, state);
 }
 
 #[test]
@@ -168,8 +175,10 @@ fn what_a_killed_vswitch_left_is_reclaimed_by_up_by_down_and_by_time() {
 
     let killed = Cluster::up("grace", &["--grace-ms", "500"]).kill();
     until("all processes and namespaces are gone", || left_of(&killed.name).is_empty());
-    // The socket of a dead process and nothing else.
-    fs::remove_file(killed.state.join("control.sock")).unwrap();
+    // What was wanted is still known, should it be started again; `down` says that it will not.
+    assert!(killed.state.join("desired.json").exists());
+    let mut down = Command::new(executable());
+    success("down", &down.args(["down", "--state-dir"]).arg(&killed.state).output().unwrap());
     assert_nothing_left(&killed.name, &killed.state);
 }
 

@@ -129,7 +129,7 @@ fn an_ordinary_user_has_pods_of_its_own() {
     assert_eq!(user.run(&["exec", "alpha", "--", "no-such-program"]).status.code(), Some(127));
     // A pod that vanishes is noticed here as well.
     let places: serde_json::Value =
-        serde_json::from_str(&success("get", &user.run(&["get", "pods", "-o", "json"]))).unwrap();
+        serde_json::from_str(&success("get", &user.run(&["get", "places", "-o", "json"]))).unwrap();
     let gamma = places.as_array().unwrap().iter().find(|p| p["place"] == "default/gamma").unwrap();
     kill(Pid::from_raw(gamma["pause_pid"].as_i64().unwrap().try_into().unwrap()), Signal::SIGKILL).unwrap();
     until("it is told", || both(&user.run(&["get", "events"])).contains("default/gamma has ended"));
