@@ -51,3 +51,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     Err("no answer".into())
 }
+
+#[test]
+fn it_runs() {
+    main().unwrap_or_else(|error| panic!("{error}"));
+}

@@ -29,3 +29,8 @@ fn switch() {
 fn parse() {
     replay("parse", fuzz::parse);
 }
+
+#[test]
+fn manifest() {
+    replay("manifest", fuzz::manifest);
+}

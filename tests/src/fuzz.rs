@@ -191,6 +191,30 @@ pub fn parse(data: &[u8]) {
     let _ = parse::neighbor_discovery(data, &ip);
 }
 
+/// The reader of manifests: an answer, whatever is read; and each fault at a place that exists.
+pub fn manifest(data: &[u8]) {
+    use manifest::{Source, Strictness, load};
+    let Ok(text) = core::str::from_utf8(data) else { return };
+    let lines = text.lines().count() + 1;
+    for strictness in [Strictness::Strict, Strictness::Lenient] {
+        let source = Source { name: "fuzz".into(), text: text.to_owned() };
+        match load(&[source], strictness) {
+            Ok(read) => {
+                for located in &read.objects {
+                    assert!(!located.place().is_empty());
+                }
+            }
+            Err(invalid) => {
+                assert!(!invalid.problems.is_empty());
+                for problem in &invalid.problems {
+                    assert!((1..=lines).contains(&problem.mark.line), "{problem}");
+                    assert!(!problem.to_string().is_empty());
+                }
+            }
+        }
+    }
+}
+
 struct Input<'a>(&'a [u8]);
 
 impl Input<'_> {
