@@ -195,7 +195,8 @@ pub fn parse(data: &[u8]) {
 pub fn manifest(data: &[u8]) {
     use manifest::{Source, Strictness, load};
     let Ok(text) = core::str::from_utf8(data) else { return };
-    let lines = text.lines().count() + 1;
+    // YAML ends lines at a carriage return as well (YAML 1.2.2 section 5.4).
+    let lines = text.chars().filter(|c| matches!(c, '\n' | '\r')).count() + 2;
     for strictness in [Strictness::Strict, Strictness::Lenient] {
         let source = Source { name: "fuzz".into(), text: text.to_owned() };
         match load(&[source], strictness) {
