@@ -109,11 +109,13 @@ async fn connection(stream: UnixStream, router: Router, arrived: Arc<AtomicBool>
         let (router, arrived, large) = (router.clone(), Arc::clone(&arrived), Arc::clone(&large));
         async move {
             let read = tokio::time::timeout(REQUEST_TIME, read(request, &large)).await;
-            let late =
-                || problem(StatusCode::REQUEST_TIMEOUT, "the request did not arrive in time".to_owned());
-            let request = match read.unwrap_or_else(|_| Err(late())) {
-                Ok(request) => request,
-                Err(refused) => return Ok::<Response, Infallible>(refused),
+            let request = match read {
+                Ok(Ok(request)) => request,
+                Ok(Err(refused)) => return Ok::<Response, Infallible>(refused),
+                Err(_) => {
+                    let text = format!("the request did not arrive within {REQUEST_TIME:?}");
+                    return Ok(problem(StatusCode::REQUEST_TIMEOUT, text));
+                }
             };
             arrived.store(true, Ordering::Relaxed);
             router.call(request).await
