@@ -25,10 +25,11 @@ use crate::state::StatePaths;
 const EXIT_STATUS: &str = "\
 Exit status:
   0  what was asked is done
-  1  it could not be done, or the answer is no: nothing runs, a manifest is wrong, a traced packet does not arrive,
-     something is left behind; standard error says what and why
+  1  it could not be done, or the answer is no; standard error says why
   2  the command line is wrong
-`vswitch exec` ends with the status of its command.";
+
+The answer is no when a manifest is wrong (check), a traced packet does not arrive (trace), the machine lacks something
+(doctor), or something is left behind (up). `vswitch exec` ends with the status of its command.";
 
 /// A virtual switch: pods in network namespaces of their own, and everything a node does with their packets, without
 /// root, iptables or a kernel bridge.

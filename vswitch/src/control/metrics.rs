@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::exemplar::Exemplar;
 use prometheus_client::registry::{Registry, Unit};
@@ -106,8 +106,9 @@ impl Collector for Scrape {
         let to = &mut encoder;
         to.encode_descriptor("vswitch_build", "What serves.", None, MetricType::Info)?
             .encode_info(&[("version", env!("CARGO_PKG_VERSION"))])?;
-        let uptime = [(Labels::new(), self.uptime)];
-        gauge(to, "vswitch_uptime", "Time since the data path started.", Some(&Unit::Seconds), uptime)?;
+        let help = "Time since the data path started.";
+        to.encode_descriptor("vswitch_uptime", help, Some(&Unit::Seconds), MetricType::Gauge)?
+            .encode_gauge(&self.uptime)?;
         for (name, unit, help, value) in &PORT_COUNTERS {
             let rows = self.ports.iter().map(|port| {
                 (vec![("switch", port.switch.clone()), ("port", port.port.clone())], value(port))
@@ -123,11 +124,10 @@ impl Collector for Scrape {
             let rows = counts.iter().map(|(key, count)| (vec![(label, key.clone())], *count));
             rows.collect::<Vec<(Labels, u64)>>()
         };
-        let fdb = by("switch", &self.fdb);
-        gauge(to, "vswitch_fdb_entries", "MAC addresses that a switch knows.", None, fdb)?;
+        gauge(to, "vswitch_fdb_entries", "MAC addresses that a switch knows.", by("switch", &self.fdb))?;
         let neighbors = by("switch", &self.neighbors);
-        gauge(to, "vswitch_neighbor_entries", "Neighbours that a switch knows.", None, neighbors)?;
-        gauge(to, "vswitch_pods", "Pods by phase.", None, by("phase", &self.phases))?;
+        gauge(to, "vswitch_neighbor_entries", "Neighbours that a switch knows.", neighbors)?;
+        gauge(to, "vswitch_pods", "Pods by phase.", by("phase", &self.phases))?;
         let help = "How often a container has been started again.";
         counter(to, "vswitch_container_restarts", help, None, self.restarts.iter().cloned())
     }
@@ -146,13 +146,53 @@ fn counter(
     })
 }
 
-fn gauge<V: EncodeGaugeValue>(
-    to: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    unit: Option<&Unit>,
-    rows: impl IntoIterator<Item = (Labels, V)>,
-) -> fmt::Result {
-    let mut family = to.encode_descriptor(name, help, unit, MetricType::Gauge)?;
+fn gauge(to: &mut DescriptorEncoder<'_>, name: &str, help: &str, rows: Vec<(Labels, u64)>) -> fmt::Result {
+    let mut family = to.encode_descriptor(name, help, None, MetricType::Gauge)?;
     rows.into_iter().try_for_each(|(labels, value)| family.encode_family(&labels)?.encode_gauge(&value))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn each_number_stands_under_its_own_name() {
+        let port = serde_json::from_value(json!({
+            "switch": "s", "port": "p", "id": 1, "segments": [], "station": "foreign", "mac": null, "addresses": [],
+            "offload": [], "state": "up", "rx_frames": 1, "rx_bytes": 2, "tx_frames": 3, "tx_bytes": 4, "drops": 5,
+        }));
+        let restarts =
+            vec![("namespace", "n".to_owned()), ("pod", "p".to_owned()), ("container", "c".to_owned())];
+        let scrape = Scrape {
+            uptime: 1.5,
+            ports: vec![port.unwrap()],
+            drops: BTreeMap::from([(("s".into(), "p".into(), "storm".into()), 5)]),
+            fdb: BTreeMap::from([("s".into(), 6)]),
+            neighbors: BTreeMap::from([("s".into(), 7)]),
+            phases: BTreeMap::from([("Running".into(), 8)]),
+            restarts: vec![(restarts, 9)],
+        };
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(scrape));
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        let samples: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).skip(1).collect();
+        assert_eq!(
+            samples,
+            [
+                "vswitch_uptime_seconds 1.5",
+                r#"vswitch_port_receive_frames_total{switch="s",port="p"} 1"#,
+                r#"vswitch_port_receive_bytes_total{switch="s",port="p"} 2"#,
+                r#"vswitch_port_transmit_frames_total{switch="s",port="p"} 3"#,
+                r#"vswitch_port_transmit_bytes_total{switch="s",port="p"} 4"#,
+                r#"vswitch_port_drops_total{switch="s",port="p",reason="storm"} 5"#,
+                r#"vswitch_fdb_entries{switch="s"} 6"#,
+                r#"vswitch_neighbor_entries{switch="s"} 7"#,
+                r#"vswitch_pods{phase="Running"} 8"#,
+                r#"vswitch_container_restarts_total{namespace="n",pod="p",container="c"} 9"#,
+            ]
+        );
+    }
 }
