@@ -43,6 +43,32 @@ pub(crate) fn open_tap(name: &str, vnet_hdr: bool) -> io::Result<OwnedFd> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(file.into()) }
 }
 
+/// Takes over a descriptor that this process was started with, and keeps it from the processes that it starts.
+///
+/// # Errors
+/// When it is one of the standard ones, not open, or not one that the process was started with.
+pub(crate) fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    if number <= libc::STDERR_FILENO {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "0, 1 and 2 have their own uses"));
+    }
+    // SAFETY: F_GETFD reads the flags of a number, whatever it is; no memory is passed.
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+    if flags < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if flags & libc::FD_CLOEXEC != 0 {
+        let text = "it is open, but this process was not started with it";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    // SAFETY: as above; F_SETFD takes an integer.
+    if unsafe { libc::fcntl(number, libc::F_SETFD, flags | libc::FD_CLOEXEC) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is open. Everything that this process opens itself, or has taken over here, is
+    // close-on-exec; this one was not, so it came with the process and no value in it owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
 /// What [`receive`] got.
 pub(crate) struct Received {
     /// Octets of the message; zero at the end of the stream.

@@ -5,6 +5,8 @@ mod columns;
 mod get;
 mod logs;
 mod manifests;
+mod manual;
+mod ready;
 mod run;
 
 use std::io::{self, IsTerminal as _, Write as _};
@@ -19,10 +21,20 @@ use crate::probe;
 use crate::runtime::Mode;
 use crate::state::StatePaths;
 
+/// What scripts may rely on.
+const EXIT_STATUS: &str = "\
+Exit status:
+  0  what was asked is done
+  1  it could not be done, or the answer is no; standard error says why
+  2  the command line is wrong
+
+The answer is no when a manifest is wrong (check), a traced packet does not arrive (trace), the machine lacks something
+(doctor), or something is left behind (up). `vswitch exec` ends with the status of its command.";
+
 /// A virtual switch: pods in network namespaces of their own, and everything a node does with their packets, without
 /// root, iptables or a kernel bridge.
 #[derive(Debug, Parser)]
-#[command(name = "vswitch", version, arg_required_else_help = true)]
+#[command(name = "vswitch", version, arg_required_else_help = true, after_help = EXIT_STATUS)]
 struct Arguments {
     /// Where the running vswitch keeps its sockets and its lock [default: /run/vswitch as root, else
     /// $XDG_RUNTIME_DIR/vswitch]
@@ -73,6 +85,20 @@ enum Verb {
     Capture(Capture),
     /// Say what this machine allows, with the remedy for what it does not
     Doctor(Output),
+    /// Write a script that completes this command line, to standard output
+    #[command(
+        after_help = "Example: vswitch completions bash > ~/.local/share/bash-completion/completions/vswitch"
+    )]
+    Completions {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual page to standard output, or a page for each verb into a directory
+    #[command(after_help = "Example: vswitch man ~/.local/share/man/man1")]
+    Man {
+        /// The directory
+        directory: Option<PathBuf>,
+    },
     #[command(name = "__probe", hide = true)]
     Probe {
         #[command(subcommand)]
@@ -145,6 +171,9 @@ struct Up {
     /// The cluster's name, which begins the names of its namespaces, unless a Cluster object has one
     #[arg(long, default_value = "lab")]
     name: String,
+    /// Write a line to this descriptor and close it when the cluster can be asked
+    #[arg(long, value_name = "DESCRIPTOR", value_parser = clap::value_parser!(i32).range(3..))]
+    ready_fd: Option<i32>,
     /// Finish frames in software at this place alone: POD, NAMESPACE/POD, node/NAME or host/NAME; may be repeated
     #[arg(long, value_name = "PLACE", hide = true)]
     no_offload_for: Vec<crate::cluster::Place>,
@@ -348,6 +377,8 @@ fn dispatch(verb: Verb, state: StatePaths) -> Result<ExitCode, Failure> {
         Verb::Trace(trace) => ask::trace(&client(), &trace),
         Verb::Capture(capture) => ask::capture(&client(), &capture),
         Verb::Doctor(output) => doctor(&output),
+        Verb::Completions { shell } => manual::completions(shell),
+        Verb::Man { directory } => manual::man(directory.as_deref()),
         Verb::Probe { probe } => run_probe(&probe),
     }
 }

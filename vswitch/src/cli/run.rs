@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
+use super::ready::{self, Ready};
 use super::{Failure, Up, manifests, mode, tell_warnings};
 use crate::control::api::Status;
 use crate::control::client::{Client, ClientError};
@@ -23,6 +24,9 @@ use manifest::{Strictness, load};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) fn up(up: &Up, state: &StatePaths) -> Result<ExitCode, Failure> {
+    // First of all: nothing that this process opens can be taken for it.
+    let ready = Ready::take(up.ready_fd)?;
+    ready::status("starting");
     let directory = StateDir::open(state.root())?;
     let mut out = io::stdout();
     clear_up(directory.paths(), &mut out)?;
@@ -46,7 +50,8 @@ pub(super) fn up(up: &Up, state: &StatePaths) -> Result<ExitCode, Failure> {
         writeln!(out, "pods are in-process on memory links, because TAPs cannot be used: {reason}")?;
         writeln!(out, "`vswitch doctor` says what to do")?;
     }
-    let served = executor.block_on(serve(&plane, directory.paths(), stop));
+    let served = executor.block_on(serve(&plane, directory.paths(), stop, ready));
+    ready::stopping();
     // Whoever waits for the socket or the lock to go may take it that everything else is gone.
     let problems = plane.stop();
     drop(executor);
@@ -96,22 +101,28 @@ fn desired(up: &Up, state: &StatePaths, out: &mut impl io::Write) -> Result<Desi
     Ok(desired)
 }
 
-async fn serve(plane: &Arc<Plane>, state: &StatePaths, stop: Arc<Notify>) -> Result<(), Failure> {
+async fn serve(
+    plane: &Arc<Plane>,
+    state: &StatePaths,
+    stop: Arc<Notify>,
+    ready: Ready,
+) -> Result<(), Failure> {
     let runtime = plane.runtime();
     let listener = server::listen(&state.control_socket())?;
-    writeln!(
-        io::stdout(),
-        "cluster {} is up: {} places on {} switches ({}); Ctrl-C or `vswitch down` ends it",
+    let status = format!(
+        "cluster {} is up: {} places on {} switches ({})",
         runtime.cluster().name,
         runtime.places().len(),
         runtime.cluster().nodes.len() + 1,
         runtime.mode()
-    )?;
+    );
+    writeln!(io::stdout(), "{status}; Ctrl-C or `vswitch down` ends it")?;
+    ready.tell(&status);
     server::serve(Arc::clone(plane), listener, stop, |event| {
         // Whether anybody reads the log does not matter to the cluster.
         let _ = writeln!(io::stderr(), "{:9.3} {}: {}", event.at_seconds, event.switch, event.text);
     })
-    .await?;
+    .await;
     Ok(())
 }
 

@@ -2,10 +2,11 @@
 
 use std::net::IpAddr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Who serves and how.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
     /// Version of the serving `vswitch`.
     pub version: String,
@@ -20,7 +21,7 @@ pub struct Status {
 }
 
 /// One port of one switch.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PortView {
     /// The switch.
     pub switch: String,
@@ -53,7 +54,7 @@ pub struct PortView {
 }
 
 /// One MAC address that a switch knows.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FdbView {
     /// The switch.
     pub switch: String,
@@ -70,7 +71,7 @@ pub struct FdbView {
 }
 
 /// One neighbour that a switch knows.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct NeighborView {
     /// The switch.
     pub switch: String,
@@ -85,7 +86,7 @@ pub struct NeighborView {
 }
 
 /// One route.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RouteView {
     /// The switch.
     pub switch: String,
@@ -98,7 +99,7 @@ pub struct RouteView {
 }
 
 /// One reason for drops on one port.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DropView {
     /// The switch.
     pub switch: String,
@@ -113,7 +114,7 @@ pub struct DropView {
 }
 
 /// One place and how to enter it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PlaceView {
     /// As commands name it.
     pub place: String,
@@ -130,7 +131,7 @@ pub struct PlaceView {
 }
 
 /// What to explain.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TraceRequest {
     /// Whose packet it is.
     pub from: String,
@@ -139,7 +140,7 @@ pub struct TraceRequest {
 }
 
 /// The way of an imagined packet.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TraceView {
     /// Switch by switch.
     pub hops: Vec<TraceHop>,
@@ -150,7 +151,7 @@ pub struct TraceView {
 }
 
 /// One switch on the way.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TraceHop {
     /// The switch.
     pub switch: String,
@@ -163,7 +164,7 @@ pub struct TraceHop {
 }
 
 /// Something that happened.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EventView {
     /// Seconds since the data path started.
     pub at_seconds: f64,
@@ -174,7 +175,7 @@ pub struct EventView {
 }
 
 /// Manifests to apply or to delete.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ApplyRequest {
     /// Texts with the names that messages call them by.
     pub sources: Vec<SourceText>,
@@ -184,7 +185,7 @@ pub struct ApplyRequest {
 }
 
 /// A manifest's text.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SourceText {
     /// The file's name.
     pub name: String,
@@ -193,7 +194,7 @@ pub struct SourceText {
 }
 
 /// What applying or deleting did.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ApplyView {
     /// Each object, in the order of the manifests.
     pub changes: Vec<ChangeView>,
@@ -204,7 +205,7 @@ pub struct ApplyView {
 }
 
 /// What became of one object.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ChangeView {
     /// Kind, namespace and name.
     pub object: String,
@@ -212,8 +213,15 @@ pub struct ChangeView {
     pub change: crate::objects::Change,
 }
 
+/// That the end has begun.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct DownView {
+    /// Always so.
+    pub down: bool,
+}
+
 /// The log of one container.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LogView {
     /// The container.
     pub container: String,
@@ -222,7 +230,7 @@ pub struct LogView {
 }
 
 /// An answer that is an error.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ErrorBody {
     /// What is wrong and what to do.
     pub error: String,

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use axum::http::{Method, Request, StatusCode};
 use bytes::Bytes;
@@ -13,6 +14,10 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::api::ErrorBody;
+
+/// How often, and how far apart, it is tried to connect while the socket has too many waiting.
+const ATTEMPTS: u32 = 500;
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -93,8 +98,25 @@ impl Client {
     }
 
     fn ask(&self, method: Method, path: &str, body: Bytes, out: &mut impl Write) -> Result<(), ClientError> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(broken)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(broken)?;
         runtime.block_on(self.ask_async(method, path, body, out))
+    }
+
+    async fn connect(&self) -> Result<UnixStream, ClientError> {
+        for _ in 0..ATTEMPTS {
+            match UnixStream::connect(&self.socket).await {
+                Ok(stream) => return Ok(stream),
+                // More clients wait than the socket lets wait (EAGAIN, connect(2)).
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Err(source) if source.kind() == io::ErrorKind::PermissionDenied => {
+                    return Err(ClientError::Forbidden { path: self.socket.clone(), source });
+                }
+                Err(_) => return Err(ClientError::NotRunning(self.socket.clone())),
+            }
+        }
+        Err(ClientError::Connection(format!("nobody accepts connections at {}", self.socket.display())))
     }
 
     async fn ask_async(
@@ -104,13 +126,7 @@ impl Client {
         body: Bytes,
         out: &mut impl Write,
     ) -> Result<(), ClientError> {
-        let stream = UnixStream::connect(&self.socket).await.map_err(|source| {
-            if source.kind() == io::ErrorKind::PermissionDenied {
-                ClientError::Forbidden { path: self.socket.clone(), source }
-            } else {
-                ClientError::NotRunning(self.socket.clone())
-            }
-        })?;
+        let stream = self.connect().await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
         let request = Request::builder()
             .method(method)

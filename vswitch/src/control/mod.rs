@@ -2,7 +2,11 @@
 
 pub mod api;
 pub mod client;
+mod connections;
+mod metrics;
 pub mod objects;
+mod openapi;
 pub mod plane;
+mod routes;
 pub mod server;
 pub mod table;

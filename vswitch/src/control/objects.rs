@@ -26,16 +26,18 @@ pub enum Listed {
 }
 
 impl Listed {
+    /// The names in `/v1/objects/NAME`.
+    pub const NAMES: [(&'static str, Self); 5] = [
+        ("pods", Self::Pods),
+        ("nodes", Self::Nodes),
+        ("namespaces", Self::Namespaces),
+        ("deployments", Self::Deployments),
+        ("clusters", Self::Clusters),
+    ];
+
     /// By the name in `/v1/objects/NAME`.
     pub fn by_name(name: &str) -> Option<Self> {
-        Some(match name {
-            "pods" => Self::Pods,
-            "nodes" => Self::Nodes,
-            "namespaces" => Self::Namespaces,
-            "deployments" => Self::Deployments,
-            "clusters" => Self::Clusters,
-            _ => return None,
-        })
+        Self::NAMES.iter().find(|(known, _)| *known == name).map(|&(_, kind)| kind)
     }
 }
 

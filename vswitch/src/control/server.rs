@@ -9,38 +9,41 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Json;
 use axum::body::{Body, Bytes};
-use axum::extract::{DefaultBodyLimit, Path as UrlPath, Query, State};
+use axum::extract::{Path as UrlPath, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::routing::post;
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 
-use super::api::{ApplyRequest, ApplyView, ErrorBody, Status, TraceRequest};
+use super::api::{ApplyRequest, ApplyView, DownView, ErrorBody, Status, TraceRequest};
+use super::connections::Connections;
 use super::objects::{Listed, list};
 use super::plane::{Plane, PlaneError};
+use super::routes;
 use crate::cluster::Place;
 use crate::runtime::{Capture, PacketSpec, Runtime, RuntimeError};
 use manifest::{Source, Strictness};
 
-/// Octets of a request's body.
-const MAX_BODY: usize = 1 << 20;
-/// The same of a request with manifests.
-const MAX_MANIFESTS: usize = 64 << 20;
 /// How often the data path is asked for events.
 const EVENT_INTERVAL: Duration = Duration::from_millis(500);
 /// Chunks of a capture that wait for its reader.
 const CHUNKS: usize = 64;
+/// Captures at once; each of them slows the data path.
+const MAX_CAPTURES: usize = 16;
+/// How long answers that are on their way have to leave when the cluster ends.
+const LAST_MOMENT: Duration = Duration::from_millis(200);
 
 /// What handlers share.
 #[derive(Clone, Debug)]
-struct Shared {
+pub(super) struct Shared {
     plane: Arc<Plane>,
     runtime: Arc<Runtime>,
     down: Arc<Notify>,
+    captures: Arc<Semaphore>,
 }
 
 /// Opens the control socket: from here on clients can connect and wait. Called in the context of an executor.
@@ -59,27 +62,23 @@ pub fn listen(socket: &Path) -> io::Result<UnixListener> {
 }
 
 /// Serves until `stop` is notified or a client asks to come down; calls `told` with every event of the data path.
-///
-/// # Errors
-/// When the socket fails.
 pub async fn serve(
     plane: Arc<Plane>,
     listener: UnixListener,
     stop: Arc<Notify>,
     told: impl FnMut(&super::api::EventView),
-) -> io::Result<()> {
+) {
     let runtime = Arc::clone(plane.runtime());
-    let shared = Shared { plane, runtime: Arc::clone(&runtime), down: Arc::clone(&stop) };
-    let server = axum::serve(listener, router(shared)).into_future();
-    let mut server = std::pin::pin!(server);
-    let mut watch = std::pin::pin!(watch(runtime, told));
+    let captures = Arc::new(Semaphore::new(MAX_CAPTURES));
+    let shared = Shared { plane, runtime: Arc::clone(&runtime), down: Arc::clone(&stop), captures };
+    let mut connections = Connections::new(routes::router(shared));
     tokio::select! {
-        ended = &mut server => return ended,
+        () = connections.serve(&listener) => {}
         () = stop.notified() => {}
-        () = &mut watch => {}
+        () = watch(runtime, told) => {}
     }
-    // The answer to `down` is on its way; a moment lets it leave.
-    tokio::time::timeout(Duration::from_millis(200), &mut server).await.unwrap_or(Ok(()))
+    // The answer to `down` is on its way.
+    connections.finish(LAST_MOMENT).await;
 }
 
 /// Collects what the data path has to tell, for ever.
@@ -94,35 +93,10 @@ async fn watch(runtime: Arc<Runtime>, mut told: impl FnMut(&super::api::EventVie
     }
 }
 
-fn router(shared: Shared) -> Router {
-    Router::new()
-        .route("/v1/status", get(status))
-        .route("/v1/places", get(|State(s): State<Shared>| ask(s, |r| Ok(r.places()))))
-        .route("/v1/ports", get(|State(s): State<Shared>| ask(s, Runtime::ports)))
-        .route("/v1/fdb", get(|State(s): State<Shared>| ask(s, Runtime::fdb)))
-        .route("/v1/neighbors", get(|State(s): State<Shared>| ask(s, Runtime::neighbors)))
-        .route("/v1/routes", get(|State(s): State<Shared>| ask(s, Runtime::routes)))
-        .route("/v1/drops", get(|State(s): State<Shared>| ask(s, Runtime::drops)))
-        .route("/v1/check", get(|State(s): State<Shared>| ask(s, Runtime::check)))
-        .route("/v1/events", get(|State(s): State<Shared>| ask(s, |r| Ok(r.events()))))
-        .route("/v1/trace", post(trace))
-        .route("/v1/capture", get(capture))
-        .route("/v1/objects/{kind}", get(objects))
-        .route("/v1/logs", get(logs))
-        .route("/v1/down", post(down))
-        .route("/v1/apply", manifests(Plane::apply))
-        .route("/v1/delete", manifests(Plane::delete))
-        .fallback(|| async {
-            problem(StatusCode::NOT_FOUND, "no such resource; the API is at /v1/".to_owned())
-        })
-        .layer(DefaultBodyLimit::max(MAX_BODY))
-        .with_state(shared)
-}
-
 /// A verb of the control plane that takes manifests.
-type Verb = fn(&Plane, &[Source], Strictness) -> Result<ApplyView, PlaneError>;
+pub(super) type Verb = fn(&Plane, &[Source], Strictness) -> Result<ApplyView, PlaneError>;
 
-fn manifests(verb: Verb) -> axum::routing::MethodRouter<Shared> {
+pub(super) fn manifests(verb: Verb) -> axum::routing::MethodRouter<Shared> {
     let handle = move |State(shared): State<Shared>, Json(request): Json<ApplyRequest>| async move {
         let strictness = if request.lenient { Strictness::Lenient } else { Strictness::Strict };
         let sources: Vec<Source> =
@@ -139,11 +113,11 @@ fn manifests(verb: Verb) -> axum::routing::MethodRouter<Shared> {
             Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
         }
     };
-    post(handle).layer(DefaultBodyLimit::max(MAX_MANIFESTS))
+    post(handle)
 }
 
 /// Asks the runtime on a thread that may wait.
-async fn ask<T: Serialize + Send + 'static>(
+pub(super) async fn ask<T: Serialize + Send + 'static>(
     shared: Shared,
     question: impl FnOnce(&Runtime) -> Result<T, RuntimeError> + Send + 'static,
 ) -> Response {
@@ -170,11 +144,11 @@ fn status_of(error: &RuntimeError) -> StatusCode {
     }
 }
 
-fn problem(status: StatusCode, error: String) -> Response {
+pub(super) fn problem(status: StatusCode, error: String) -> Response {
     (status, Json(ErrorBody { error })).into_response()
 }
 
-async fn objects(State(shared): State<Shared>, UrlPath(kind): UrlPath<String>) -> Response {
+pub(super) async fn objects(State(shared): State<Shared>, UrlPath(kind): UrlPath<String>) -> Response {
     let Some(kind) = Listed::by_name(&kind) else {
         return problem(StatusCode::NOT_FOUND, format!("there are no objects of the kind {kind:?}"));
     };
@@ -185,12 +159,12 @@ async fn objects(State(shared): State<Shared>, UrlPath(kind): UrlPath<String>) -
 }
 
 #[derive(Deserialize)]
-struct LogsQuery {
+pub(super) struct LogsQuery {
     pod: String,
 }
 
 /// Where the logs of a pod's containers are: only this user can read them anyway.
-async fn logs(State(shared): State<Shared>, Query(query): Query<LogsQuery>) -> Response {
+pub(super) async fn logs(State(shared): State<Shared>, Query(query): Query<LogsQuery>) -> Response {
     let place = match query.pod.parse::<Place>() {
         Ok(place) => place,
         Err(error) => return problem(StatusCode::BAD_REQUEST, error.to_string()),
@@ -201,7 +175,7 @@ async fn logs(State(shared): State<Shared>, Query(query): Query<LogsQuery>) -> R
     }
 }
 
-async fn status(State(shared): State<Shared>) -> Json<Status> {
+pub(super) async fn status(State(shared): State<Shared>) -> Json<Status> {
     let runtime = &shared.runtime;
     Json(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -212,7 +186,7 @@ async fn status(State(shared): State<Shared>) -> Json<Status> {
     })
 }
 
-async fn trace(State(shared): State<Shared>, Json(request): Json<TraceRequest>) -> Response {
+pub(super) async fn trace(State(shared): State<Shared>, Json(request): Json<TraceRequest>) -> Response {
     let from = match request.from.parse::<Place>() {
         Ok(place) => place,
         Err(error) => return problem(StatusCode::BAD_REQUEST, error.to_string()),
@@ -225,13 +199,17 @@ async fn trace(State(shared): State<Shared>, Json(request): Json<TraceRequest>) 
 }
 
 #[derive(Deserialize)]
-struct CaptureQuery {
+pub(super) struct CaptureQuery {
     port: String,
     count: Option<u64>,
 }
 
 /// Streams pcapng until the client leaves or has what it wanted.
-async fn capture(State(shared): State<Shared>, Query(query): Query<CaptureQuery>) -> Response {
+pub(super) async fn capture(State(shared): State<Shared>, Query(query): Query<CaptureQuery>) -> Response {
+    let Ok(place) = Arc::clone(&shared.captures).try_acquire_owned() else {
+        let text = format!("{MAX_CAPTURES} captures run already, and that many may; end one of them");
+        return problem(StatusCode::SERVICE_UNAVAILABLE, text);
+    };
     let runtime = Arc::clone(&shared.runtime);
     let started = tokio::task::spawn_blocking(move || Capture::start(runtime, &query.port)).await;
     let capture = match started {
@@ -242,6 +220,7 @@ async fn capture(State(shared): State<Shared>, Query(query): Query<CaptureQuery>
     let (sender, receiver) = mpsc::channel::<Result<Bytes, io::Error>>(CHUNKS);
     let most = query.count.unwrap_or(u64::MAX);
     tokio::task::spawn_blocking(move || {
+        let _place = place;
         let closed = sender.clone();
         let out = io::BufWriter::with_capacity(64 * 1024, Chunks(sender));
         // A reader that left is the usual end of a capture.
@@ -274,8 +253,16 @@ impl io::Write for Chunks {
     }
 }
 
-async fn down(State(shared): State<Shared>) -> Json<serde_json::Value> {
+pub(super) async fn down(State(shared): State<Shared>) -> Json<DownView> {
     shared.plane.forget();
     shared.down.notify_one();
-    Json(serde_json::json!({"down": true}))
+    Json(DownView { down: true })
+}
+
+pub(super) async fn metrics(State(shared): State<Shared>) -> Response {
+    match tokio::task::spawn_blocking(move || super::metrics::text(&shared.plane)).await {
+        Ok(Ok(text)) => ([(header::CONTENT_TYPE, super::metrics::MEDIA_TYPE)], text).into_response(),
+        Ok(Err(error)) => problem(status_of(&error), error.to_string()),
+        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
 }

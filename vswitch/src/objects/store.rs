@@ -11,7 +11,7 @@ use manifest::{Invalid, Key, Located, Manifests, Object, Source, Strictness, loa
 const FILE: &str = "the state directory";
 
 /// What became of one object.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Change {
     /// It is new.

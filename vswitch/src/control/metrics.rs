@@ -1,0 +1,198 @@
+//! What Prometheus reads, made at the time it asks from the same views that `get` shows.
+//!
+//! The text is OpenMetrics 1.0, which Prometheus reads as well as its own older format. Names follow its conventions: a
+//! counter ends in `_total`, a unit stands in the name.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::exemplar::Exemplar;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::api::PortView;
+use super::plane::Plane;
+use crate::container::Phase;
+use crate::runtime::RuntimeError;
+
+/// Of the text.
+pub(super) const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// All phases, so that one without pods is told as 0.
+const PHASES: &[Phase] = &[Phase::Pending, Phase::Running, Phase::Succeeded, Phase::Failed];
+
+type Labels = Vec<(&'static str, String)>;
+/// What is counted of a port: name, unit, meaning, and where it stands.
+type PortCounter = (&'static str, Option<Unit>, &'static str, fn(&PortView) -> u64);
+
+const PORT_COUNTERS: [PortCounter; 4] = [
+    ("vswitch_port_receive_frames", None, "Frames that a port received from its device.", |p| p.rx_frames),
+    ("vswitch_port_receive", Some(Unit::Bytes), "Octets that a port received from its device.", |p| {
+        p.rx_bytes
+    }),
+    ("vswitch_port_transmit_frames", None, "Frames that a port gave to its device.", |p| p.tx_frames),
+    ("vswitch_port_transmit", Some(Unit::Bytes), "Octets that a port gave to its device.", |p| p.tx_bytes),
+];
+
+/// One moment of a cluster.
+#[derive(Debug, Default)]
+struct Scrape {
+    uptime: f64,
+    ports: Vec<PortView>,
+    drops: BTreeMap<(String, String, String), u64>,
+    fdb: BTreeMap<String, u64>,
+    neighbors: BTreeMap<String, u64>,
+    phases: BTreeMap<String, u64>,
+    restarts: Vec<(Labels, u64)>,
+}
+
+/// The text for a cluster as it is now.
+///
+/// # Errors
+/// When the data path has stopped.
+pub(super) fn text(plane: &Plane) -> Result<String, RuntimeError> {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Scrape::take(plane)?));
+    let mut text = String::new();
+    // Writing into a text does not fail.
+    let _ = encode(&mut text, &registry);
+    Ok(text)
+}
+
+fn count(keys: impl Iterator<Item = String>, into: &mut BTreeMap<String, u64>) {
+    keys.for_each(|key| *into.entry(key).or_default() += 1);
+}
+
+impl Scrape {
+    fn take(plane: &Plane) -> Result<Self, RuntimeError> {
+        let runtime = plane.runtime();
+        let (cluster, statuses) = (runtime.cluster(), plane.statuses());
+        let mut scrape =
+            Self { uptime: runtime.now().as_secs_f64(), ports: runtime.ports()?, ..Self::default() };
+        for drop in runtime.drops()? {
+            *scrape.drops.entry((drop.switch, drop.port, drop.reason)).or_default() += drop.count;
+        }
+        // A switch that knows nobody is told as 0, and so is a phase that no pod is in.
+        for port in &scrape.ports {
+            scrape.fdb.entry(port.switch.clone()).or_default();
+            scrape.neighbors.entry(port.switch.clone()).or_default();
+        }
+        count(runtime.fdb()?.into_iter().map(|entry| entry.switch), &mut scrape.fdb);
+        count(runtime.neighbors()?.into_iter().map(|entry| entry.switch), &mut scrape.neighbors);
+        scrape.phases = PHASES.iter().map(|phase| (phase.to_string(), 0)).collect();
+        for pod in &cluster.pods {
+            let status = statuses.get(&pod.place().netns(&cluster.name));
+            let phase = status.map_or(Phase::Pending, |status| status.phase);
+            *scrape.phases.entry(phase.to_string()).or_default() += 1;
+            let containers = status.into_iter().flat_map(|s| s.init_containers.iter().chain(&s.containers));
+            scrape.restarts.extend(containers.map(|container| {
+                let labels = vec![
+                    ("namespace", pod.namespace.clone()),
+                    ("pod", pod.name.clone()),
+                    ("container", container.name.clone()),
+                ];
+                (labels, u64::from(container.restarts))
+            }));
+        }
+        Ok(scrape)
+    }
+}
+
+impl Collector for Scrape {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let to = &mut encoder;
+        to.encode_descriptor("vswitch_build", "What serves.", None, MetricType::Info)?
+            .encode_info(&[("version", env!("CARGO_PKG_VERSION"))])?;
+        let help = "Time since the data path started.";
+        to.encode_descriptor("vswitch_uptime", help, Some(&Unit::Seconds), MetricType::Gauge)?
+            .encode_gauge(&self.uptime)?;
+        for (name, unit, help, value) in &PORT_COUNTERS {
+            let rows = self.ports.iter().map(|port| {
+                (vec![("switch", port.switch.clone()), ("port", port.port.clone())], value(port))
+            });
+            counter(to, name, help, unit.as_ref(), rows)?;
+        }
+        let drops = self.drops.iter().map(|((switch, port, reason), count)| {
+            let labels = vec![("switch", switch.clone()), ("port", port.clone()), ("reason", reason.clone())];
+            (labels, *count)
+        });
+        counter(to, "vswitch_port_drops", "Frames that were dropped at a port.", None, drops)?;
+        let by = |label: &'static str, counts: &BTreeMap<String, u64>| {
+            let rows = counts.iter().map(|(key, count)| (vec![(label, key.clone())], *count));
+            rows.collect::<Vec<(Labels, u64)>>()
+        };
+        gauge(to, "vswitch_fdb_entries", "MAC addresses that a switch knows.", by("switch", &self.fdb))?;
+        let neighbors = by("switch", &self.neighbors);
+        gauge(to, "vswitch_neighbor_entries", "Neighbours that a switch knows.", neighbors)?;
+        gauge(to, "vswitch_pods", "Pods by phase.", by("phase", &self.phases))?;
+        let help = "How often a container has been started again.";
+        counter(to, "vswitch_container_restarts", help, None, self.restarts.iter().cloned())
+    }
+}
+
+fn counter(
+    to: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    unit: Option<&Unit>,
+    rows: impl IntoIterator<Item = (Labels, u64)>,
+) -> fmt::Result {
+    let mut family = to.encode_descriptor(name, help, unit, MetricType::Counter)?;
+    rows.into_iter().try_for_each(|(labels, value)| {
+        family.encode_family(&labels)?.encode_counter(&value, None::<&Exemplar<Labels, u64>>)
+    })
+}
+
+fn gauge(to: &mut DescriptorEncoder<'_>, name: &str, help: &str, rows: Vec<(Labels, u64)>) -> fmt::Result {
+    let mut family = to.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    rows.into_iter().try_for_each(|(labels, value)| family.encode_family(&labels)?.encode_gauge(&value))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn each_number_stands_under_its_own_name() {
+        let port = serde_json::from_value(json!({
+            "switch": "s", "port": "p", "id": 1, "segments": [], "station": "foreign", "mac": null, "addresses": [],
+            "offload": [], "state": "up", "rx_frames": 1, "rx_bytes": 2, "tx_frames": 3, "tx_bytes": 4, "drops": 5,
+        }));
+        let restarts =
+            vec![("namespace", "n".to_owned()), ("pod", "p".to_owned()), ("container", "c".to_owned())];
+        let scrape = Scrape {
+            uptime: 1.5,
+            ports: vec![port.unwrap()],
+            drops: BTreeMap::from([(("s".into(), "p".into(), "storm".into()), 5)]),
+            fdb: BTreeMap::from([("s".into(), 6)]),
+            neighbors: BTreeMap::from([("s".into(), 7)]),
+            phases: BTreeMap::from([("Running".into(), 8)]),
+            restarts: vec![(restarts, 9)],
+        };
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(scrape));
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        let samples: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).skip(1).collect();
+        assert_eq!(
+            samples,
+            [
+                "vswitch_uptime_seconds 1.5",
+                r#"vswitch_port_receive_frames_total{switch="s",port="p"} 1"#,
+                r#"vswitch_port_receive_bytes_total{switch="s",port="p"} 2"#,
+                r#"vswitch_port_transmit_frames_total{switch="s",port="p"} 3"#,
+                r#"vswitch_port_transmit_bytes_total{switch="s",port="p"} 4"#,
+                r#"vswitch_port_drops_total{switch="s",port="p",reason="storm"} 5"#,
+                r#"vswitch_fdb_entries{switch="s"} 6"#,
+                r#"vswitch_neighbor_entries{switch="s"} 7"#,
+                r#"vswitch_pods{phase="Running"} 8"#,
+                r#"vswitch_container_restarts_total{namespace="n",pod="p",container="c"} 9"#,
+            ]
+        );
+    }
+}
