@@ -52,32 +52,27 @@ fn matches(pattern: &str, line: &str) -> bool {
     rest.ends_with(last)
 }
 
+/// States of a neighbour, which change with time.
+const STATES: [&str; 4] = ["reachable", "stale", "delay", "probe"];
+
 /// What differs from run to run, as `…`.
 fn mask(line: &str) -> String {
-    let mut words: Vec<String> = Vec::new();
-    for word in line.split(' ') {
-        let number =
-            |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_digit() || "./".contains(c));
-        words.push(
-            if let Some(time) = word.strip_prefix("time=").filter(|t| number(t.trim_end_matches("ms"))) {
-                let unit = if time.ends_with("ms") { "ms" } else { "" };
-                format!("time=…{unit}")
-            } else if ["reachable", "stale", "delay", "probe"].contains(&word) {
-                "…".to_owned()
-            } else if word.contains('.') && word.parse::<f64>().is_ok()
-                || (number(word) && word.matches('/').count() == 3)
-            {
-                "…".to_owned()
-            } else {
-                word.to_owned()
-            },
-        );
-    }
+    let words: Vec<String> = line.split(' ').map(mask_word).collect();
     let line = words.join(" ");
     match line.split_once("peer address ") {
         Some((before, peer)) => format!("{before}peer address {}:…", peer.rsplit_once(':').unwrap().0),
         None => line,
     }
+}
+
+fn mask_word(word: &str) -> String {
+    let number = |text: &str| text.chars().all(|c| c.is_ascii_digit() || "./".contains(c));
+    if let Some(time) = word.strip_prefix("time=").filter(|time| number(time.trim_end_matches("ms"))) {
+        return format!("time=…{}", if time.ends_with("ms") { "ms" } else { "" });
+    }
+    let decimal = word.contains('.') && word.parse::<f64>().is_ok();
+    let summary = number(word) && word.matches('/').count() == 3;
+    if decimal || summary || STATES.contains(&word) { "…" } else { word }.to_owned()
 }
 
 #[test]
