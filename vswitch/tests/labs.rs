@@ -139,3 +139,92 @@ fn docker0_is_as_its_readme_says() {
 fn the_lab_is_as_its_readme_says() {
     walk("lab", &["ping", "curl", "traceroute", "ip"]);
 }
+
+/// The lab under a name of its own, all pods ready.
+fn lab_named(name: &str) -> Cluster {
+    let read = |file: &str| fs::read_to_string(top().join("examples/lab").join(file)).unwrap();
+    let manifest = format!("{}---\n{}", read("cluster.yaml"), read("pods.yaml"));
+    let own = format!("{{name: {name}{}}}", std::process::id());
+    let cluster = Cluster::of(name, &manifest.replace("{name: lab}", &own), &[]);
+    common::until("the pods are ready", || {
+        cluster.get("pods").iter().all(|pod| pod["status"]["conditions"][0]["status"] == "True")
+    });
+    cluster
+}
+
+/// Name, addresses, and where it is: the node of a pod, the rack of what is plugged into one.
+struct Someone {
+    place: String,
+    addresses: Vec<String>,
+    node: String,
+    rack: char,
+}
+
+fn everybody(cluster: &Cluster) -> Vec<Someone> {
+    let view = |place: &serde_json::Value| {
+        let text = |field: &str| place[field].as_str().unwrap().to_owned();
+        let addresses = place["addresses"].as_array().unwrap().iter();
+        let node = text("switch");
+        Someone {
+            place: text("place"),
+            addresses: addresses.map(|a| a.as_str().unwrap().to_owned()).collect(),
+            rack: if matches!(node.as_str(), "node-1" | "node-2") { 'a' } else { 'b' },
+            node,
+        }
+    };
+    cluster.get("places").iter().map(view).collect()
+}
+
+/// Routers between two of them, and the last hop, which answers for itself.
+fn hops(one: &Someone, other: &Someone) -> usize {
+    let pod = |someone: &Someone| someone.place.starts_with("default/");
+    if one.node == other.node {
+        // Between pods of one node there is the bridge alone, and a node is no hop to its own pods.
+        return 1;
+    }
+    // Nodes know each other's pods; the machine outside knows its rack's router alone.
+    let outside = one.place.starts_with("host/") && pod(other);
+    let router = one.rack != other.rack || outside;
+    usize::from(pod(one)) + usize::from(router) + usize::from(pod(other)) + 1
+}
+
+#[test]
+fn everyone_in_the_lab_reaches_everyone_over_the_hops_there_are() {
+    if !ready(&["ping", "curl", "traceroute"]) {
+        return;
+    }
+    let cluster = lab_named("matrix");
+    let everybody = everybody(&cluster);
+    assert_eq!(everybody.len(), 10);
+    for from in &everybody {
+        for to in everybody.iter().filter(|to| to.place != from.place) {
+            for address in &to.addresses {
+                let what = format!("{} to {} ({address})", from.place, to.place);
+                let text = cluster.must(&from.place, &["ping", "-n", "-c", "1", "-W", "5", address]);
+                assert!(text.contains(" 0% packet loss"), "{what}: {text}");
+                if to.place.starts_with("default/") {
+                    let host = if address.contains(':') { format!("[{address}]") } else { address.clone() };
+                    let url = format!("http://{host}/");
+                    let text =
+                        cluster.must(&from.place, &["curl", "-sS", "--noproxy", "*", "-m", "10", &url]);
+                    let expected = format!("host {}\n", to.place.trim_start_matches("default/"));
+                    assert!(text.starts_with(&expected), "{what}: {text}");
+                }
+                let trace = ["traceroute", "-n", "-q", "1", "-w", "5", "-m", "8", address];
+                let mut text = cluster.must(&from.place, &trace);
+                for _ in 0..20 {
+                    // Routers send few errors to one destination in a short time (RFC 1812 section 4.3.2.8).
+                    if !text.contains('*') {
+                        break;
+                    }
+                    std::thread::sleep(std::time::Duration::from_millis(250));
+                    text = cluster.must(&from.place, &trace);
+                }
+                let ways: Vec<&str> = text.lines().skip(1).collect();
+                let arrived = ways.last().is_some_and(|last| last.split_whitespace().nth(1) == Some(address));
+                assert!(arrived && !text.contains('*'), "{what}: {text}");
+                assert_eq!(ways.len(), hops(from, to), "{what}: {text}");
+            }
+        }
+    }
+}

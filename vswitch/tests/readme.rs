@@ -40,6 +40,7 @@ fn every_console_line_of_the_readme_works() {
     let run = |command: &str| {
         let output = Command::new("sh")
             .args(["-c", command])
+            .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
             .env("PATH", &path)
             .env("VSWITCH_STATE_DIR", &state)
             .output()
