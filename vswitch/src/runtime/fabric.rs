@@ -135,7 +135,8 @@ impl Runtime {
     /// `farewell` is called with the end stations that are about to go, while they are all still there.
     ///
     /// # Errors
-    /// What was refused; nothing has changed then.
+    /// What was refused; nothing has changed then, but for end stations that were to be made anew: they may be gone
+    /// already, because the new ones have their names. The next change makes them.
     pub fn apply(&self, cluster: Cluster, farewell: impl Fn(&[Place])) -> Result<Applied, RuntimeError> {
         let _one_at_a_time = self.changing.lock();
         let now = self.fabric.read().clone();
