@@ -44,8 +44,11 @@ const MARKER: &[u8] = b"marker-in-a-datagram";
 fn mixed_traffic(cluster: &Cluster) {
     for address in ["10.244.1.2", "fd00:10:244:1::2", "10.20.30.12", "192.168.10.200"] {
         cluster.must("alpha", &["ping", "-n", "-c", "2", "-i", "0.01", address]);
-        let shell = format!("echo {} > /dev/udp/{address}/9", String::from_utf8_lossy(MARKER));
-        cluster.must("alpha", &["bash", "-c", &shell]);
+        // The second port is one that tshark knows a protocol for.
+        for port in ["9", "47000"] {
+            let shell = format!("echo {} > /dev/udp/{address}/{port}", String::from_utf8_lossy(MARKER));
+            cluster.must("alpha", &["bash", "-c", &shell]);
+        }
         let _ =
             cluster.exec("alpha", &["traceroute", "-n", "-q", "1", "-N", "1", "-w", "1", "-m", "4", address]);
     }

@@ -374,10 +374,14 @@ impl Drop for Capture {
     }
 }
 
-/// What tshark, verifying every checksum, prints of the frames in `file` that match `filter`.
+/// What tshark, verifying every checksum, prints of the frames in `file` that match `filter`. What is inside TCP and UDP is
+/// data to it: by its port it would take a datagram for one of some application's, and find that malformed.
 #[track_caller]
 pub(crate) fn tshark(file: &str, filter: &str) -> String {
     let mut command = Command::new("tshark");
+    for protocol in ["tcp", "udp"] {
+        command.args(["-d", &format!("{protocol}.port==1-65535,data")]);
+    }
     for protocol in ["ip", "tcp", "udp"] {
         command.args(["-o", &format!("{protocol}.check_checksum:TRUE")]);
     }
