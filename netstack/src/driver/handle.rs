@@ -1,5 +1,6 @@
 //! Reaching a driver from other threads.
 
+use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -25,12 +26,25 @@ pub struct Stopped;
 pub struct DriverHandle {
     commands: Sender<Command>,
     wake: Arc<EventFd>,
+    /// Nothing is ever sent on it: it ends with the driver.
+    ended: Receiver<Infallible>,
+}
+
+/// The driver's end of its handles.
+#[derive(Debug)]
+pub(super) struct Inbox {
+    /// What it was asked to do.
+    pub(super) commands: Receiver<Command>,
+    /// Held for as long as commands are taken out. A queued command outlives the receiver of the queue, and so does
+    /// the channel for its answer: by that alone nobody would learn that no answer comes.
+    _alive: Sender<Infallible>,
 }
 
 impl DriverHandle {
-    pub(super) fn new(wake: Arc<EventFd>) -> (Self, Receiver<Command>) {
-        let (commands, receiver) = channel::bounded(COMMANDS);
-        (Self { commands, wake }, receiver)
+    pub(super) fn new(wake: Arc<EventFd>) -> (Self, Inbox) {
+        let (sender, commands) = channel::bounded(COMMANDS);
+        let (alive, ended) = channel::bounded(0);
+        (Self { commands: sender, wake, ended }, Inbox { commands, _alive: alive })
     }
 
     /// Runs `command` on the driver's thread, between two batches, and returns what it returns. Must not be called on
@@ -44,8 +58,11 @@ impl DriverHandle {
         let command = move |driver: &mut Driver| drop(answer.send(command(driver)));
         self.commands.send(Box::new(command)).map_err(|_| Stopped)?;
         self.wake.notify();
-        // A driver that ends drops what is queued, and with it the other end of this channel.
-        answered.recv().map_err(|_| Stopped)
+        channel::select! {
+            recv(answered) -> answer => answer.map_err(|_| Stopped),
+            // The answer may have been the last thing the driver gave.
+            recv(self.ended) -> _ => answered.try_recv().map_err(|_| Stopped),
+        }
     }
 
     /// Makes the driver turn once, for example after a snapshot was published that it follows. Never waits.

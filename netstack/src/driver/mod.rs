@@ -41,13 +41,12 @@ pub use engine::{DeviceCounters, DriverEvent, Engine, EngineId};
 pub use handle::{DriverHandle, Stopped};
 
 use self::attachment::{Attachment, Slot};
-use self::handle::Command;
+use self::handle::Inbox;
 use crate::addr::PortId;
 use crate::device::Device;
 use crate::device::sys::{Epoll, EventFd};
 use crate::frame::FrameBatch;
 use crate::publish::Subscriber;
-use crate::sync::channel::Receiver;
 use crate::sync::{self, Notify};
 
 /// Batches that one device may move per turn.
@@ -88,7 +87,7 @@ pub struct Driver {
     epoll: Epoll,
     wake: std::sync::Arc<EventFd>,
     handle: DriverHandle,
-    commands: Receiver<Command>,
+    inbox: Inbox,
     engines: Vec<Option<Slot>>,
     attachments: Vec<Option<Attachment>>,
     /// Where the next round begins.
@@ -108,13 +107,13 @@ impl Driver {
     pub fn new(clock: Clock) -> io::Result<Self> {
         let (epoll, wake) = (Epoll::new(READY)?, std::sync::Arc::new(EventFd::new()?));
         epoll.add(wake.as_raw_fd(), WAKE)?;
-        let (handle, commands) = DriverHandle::new(wake.clone());
+        let (handle, inbox) = DriverHandle::new(wake.clone());
         Ok(Self {
             clock,
             epoll,
             wake,
             handle,
-            commands,
+            inbox,
             engines: Vec::new(),
             attachments: Vec::new(),
             first: 0,
@@ -317,7 +316,7 @@ impl Driver {
 
     /// How long the wait before this turn may be. Where it is not zero, every memory device knows of it.
     fn sleep_for(&mut self, max_wait: Option<Duration>) -> Option<Duration> {
-        if self.more || !self.commands.is_empty() {
+        if self.more || !self.inbox.commands.is_empty() {
             return Some(Duration::ZERO);
         }
         let deadline = self.engines.iter().flatten().filter_map(|slot| slot.engine.poll_timeout()).min();
@@ -339,7 +338,7 @@ impl Driver {
     fn run_commands(&mut self) -> usize {
         let mut count = 0;
         while count < COMMANDS_PER_TURN
-            && let Ok(command) = self.commands.try_recv()
+            && let Ok(command) = self.inbox.commands.try_recv()
         {
             command(self);
             count += 1;

@@ -427,3 +427,26 @@ fn frames_that_a_device_holds_back_leave_in_time_and_nobody_spins_for_them() {
     assert!(clock.now() - begin >= 100 * MS, "ten windows, each there and back");
     assert!(driver.turns() < 400, "{} turns", driver.turns());
 }
+
+/// Whatever was queued when the driver ended, and whatever comes afterwards, is answered by that.
+#[test]
+fn whoever_waits_for_a_driver_that_ends_is_told() {
+    let driver = Driver::new(Clock::start()).unwrap();
+    let callers: Vec<_> = (0..80)
+        .map(|_| {
+            let handle = driver.handle();
+            thread::spawn(move || handle.call(|driver| driver.turns()))
+        })
+        .collect();
+    // Some are queued, and those beyond what the queue holds wait for a place in it.
+    while !driver.inbox.commands.is_full() {
+        thread::yield_now();
+    }
+    let late = driver.handle();
+    drop(driver);
+    for caller in callers {
+        assert_eq!(caller.join().unwrap(), Err(Stopped));
+    }
+    assert_eq!(late.call(|driver| driver.turns()), Err(Stopped));
+    late.stop();
+}
