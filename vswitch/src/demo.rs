@@ -68,7 +68,7 @@ pub fn run(options: &Options, out: &mut impl Write) -> Result<ExitCode, Box<dyn 
         // Nobody will ever adopt these pods.
         grace: Duration::ZERO,
     };
-    let runtime = Arc::new(Runtime::start(cluster, &start)?);
+    let runtime = Arc::new(Runtime::start(cluster, &start, None)?);
     interrupt.ends(&runtime);
     let told = Demo { runtime: &runtime, options, servers: Vec::new() }.tell(out);
     interrupt.wait_if_interrupted();

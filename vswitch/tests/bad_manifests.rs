@@ -70,7 +70,7 @@ fn none_changes_what_runs() {
     let source = Source { name: "running".into(), text: running.into() };
     desired.store.apply(load(&[source], Strictness::Strict).unwrap());
     let frame = Frame { name: "lab".into(), mtu: None };
-    let (plane, _) = Plane::start(desired, frame, &options).unwrap();
+    let (plane, _) = Plane::start(desired, frame, &options, None).unwrap();
     let (cluster, file) = (plane.runtime().cluster(), fs::read(options.state.desired()).unwrap());
     for (path, source, _) in corpus() {
         assert!(plane.apply(&[source], Strictness::Strict).is_err(), "{}", path.display());

@@ -12,7 +12,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use common::{both, executable, success, until};
+use common::{both, executable, happens, success, until};
 use serde_json::Value;
 
 /// A `vswitch up` on memory links, which every user can start.
@@ -592,4 +592,50 @@ fn captures_are_bounded_and_their_places_come_back() {
     assert_eq!(start().1, "HTTP/1.1 503 Service Unavailable\r\n");
     drop(running);
     until("a capture has a place again", || start().1 == "HTTP/1.1 200 OK\r\n");
+}
+
+#[test]
+fn whoever_does_not_read_its_answer_is_cut_off_and_counted() {
+    // More than the socket holds: an answer that cannot leave at once.
+    let pod = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: large, annotations: {{large: {}}}}}\nspec: {{containers: [{{name: c}}]}}\n",
+        "x".repeat(4 << 20)
+    );
+    let file = common::ManifestFile::new("stall", &pod);
+    let lab = Lab::start("stall", &["-f", file.path()], |_| {});
+    until("the cluster answers", || UnixStream::connect(lab.socket()).is_ok());
+    let stalled = || {
+        let text = lab.ask("GET", "/metrics", "").body;
+        let value = text.lines().find_map(|line| line.strip_prefix("vswitch_control_stalled_total "));
+        value.unwrap_or_else(|| panic!("{text}")).parse::<u32>().unwrap()
+    };
+    let descriptors = || fs::read_dir(format!("/proc/{}/fd", lab.process.id())).unwrap().count();
+    let request = b"GET /v1/objects/pods HTTP/1.1\r\nHost: v\r\n\r\n";
+    let ask = || {
+        let mut stream = lab.connect();
+        stream.write_all(request).unwrap();
+        stream
+    };
+    assert_eq!(stalled(), 0);
+    // When the question has been put away.
+    let settled = |_| {
+        std::thread::sleep(Duration::from_millis(20));
+        descriptors()
+    };
+    let before = (0..10).map(settled).min().unwrap();
+    let mut unread: Vec<UnixStream> = (0..10).map(|_| ask()).collect();
+    until("they are served", || descriptors() >= before + 10);
+    // Somebody who reads is answered meanwhile, however large the answer is.
+    let answered = answer(ask());
+    assert!(answered.status == 200 && answered.body.len() > 4 << 20);
+    until("their time has not come", || descriptors() <= before + 10);
+    assert_eq!(stalled(), 0);
+    // Half a minute.
+    let give_up = 4;
+    assert!((0..give_up).any(|_| happens(|| stalled() == 10)), "{} of 10", stalled());
+    until("their connections are closed", || descriptors() <= before);
+    // They get what was in the socket, and then the end.
+    let mut rest = Vec::new();
+    let _ = unread.remove(0).read_to_end(&mut rest);
+    assert!(rest.len() < 4 << 20, "{}", rest.len());
 }

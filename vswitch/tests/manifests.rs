@@ -3,9 +3,13 @@
 
 mod common;
 
+use std::fs;
 use std::process::{Command, Output};
+use std::time::Duration;
 
-use common::{Cluster, ManifestFile, both, executable, ready, success};
+use common::{Cluster, ManifestFile, both, executable, ready, success, until};
+use netstack::driver::Clock;
+use serde_json::Value;
 
 const PODS: &str = "\
 apiVersion: v1
@@ -85,6 +89,125 @@ fn what_is_refused_changes_nothing() {
         assert!(!output.status.success() && both(&output).contains(reason), "{}", both(&output));
         assert_eq!((cluster.get("places"), cluster.get("ports").len()), before, "{manifest}");
     }
+}
+
+fn with_address(pod: &str, address: &str) -> String {
+    format!("{pod}status: {{podIP: {address}}}\n")
+}
+
+/// What must be the same of a pod that nobody touched.
+fn identity(cluster: &Cluster, place: &str) -> (Value, Value, Value) {
+    let mut places = cluster.get("places").into_iter();
+    let place = places.find(|p| p["place"] == place).unwrap();
+    (place["netns"].clone(), place["netns_inode"].clone(), place["pause_pid"].clone())
+}
+
+#[test]
+fn a_change_that_fails_half_way_leaves_what_it_would_have_replaced() {
+    if !ready(&["ping"]) {
+        return;
+    }
+    let cluster = Cluster::of("halfway", PODS, &[]);
+    let through = cluster.probe_server("one", 7007);
+    let before = identity(&cluster, "default/one");
+    let everything = (cluster.get("places"), cluster.get("ports").len());
+    // Another address makes a pod anew; the kernel alone can say that another cannot be made.
+    let moved = with_address(&pod("one", "a"), "10.244.0.77");
+    let impossible =
+        pod("zero", "a").replace("{name: zero}", "{name: zero, annotations: {vswitch/netns: /no/such}}");
+    for manifest in [format!("{moved}---\n{impossible}"), format!("{impossible}---\n{moved}")] {
+        let refused = with_file(&cluster, "apply", &manifest);
+        assert_eq!(refused.status.code(), Some(1), "{}", both(&refused));
+        assert!(both(&refused).contains("/no/such"), "{}", both(&refused));
+        assert_eq!((cluster.get("places"), cluster.get("ports").len()), everything);
+        assert_eq!(identity(&cluster, "default/one"), before);
+        ping(&cluster, "two", "10.244.0.2");
+        cluster.must("two", &[executable(), "__probe", "tcp", "10.244.0.2:7007", "100000"]);
+    }
+    // Alone it is done: another namespace of the same name.
+    success("apply", &with_file(&cluster, "apply", &moved));
+    let after = identity(&cluster, "default/one");
+    assert!(after.0 == before.0 && after.1 != before.1, "{before:?} {after:?}");
+    ping(&cluster, "two", "10.244.0.77");
+    ping(&cluster, "one", "10.244.0.3");
+    let names = fs::read_dir("/run/netns").unwrap().flatten().map(|entry| entry.file_name());
+    let names: Vec<_> = names.filter_map(|name| name.into_string().ok()).collect();
+    let ours = names.iter().filter(|name| name.starts_with(&format!("{}.", cluster.name))).count();
+    assert_eq!(ours, cluster.get("places").len(), "{names:?}");
+    drop(through);
+}
+
+/// A network namespace that somebody else made.
+struct Foreign(String);
+
+impl Foreign {
+    fn new() -> Self {
+        let foreign = Self(format!("vst-foreign-{}", std::process::id()));
+        success("ip", &Command::new("ip").args(["netns", "add", &foreign.0]).output().unwrap());
+        foreign
+    }
+}
+
+impl Drop for Foreign {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "del", &self.0]).status();
+    }
+}
+
+#[test]
+fn a_pod_in_a_namespace_of_somebody_else_gets_another_address_there() {
+    if !ready(&["ip", "ping"]) {
+        return;
+    }
+    let foreign = Foreign::new();
+    let cluster = Cluster::of("foreign", PODS, &[]);
+    let annotations = format!("{{name: guest, annotations: {{vswitch/netns: {}}}}}", foreign.0);
+    let guest = pod("guest", "a").replace("{name: guest}", &annotations);
+    for address in ["10.244.0.50", "10.244.0.51"] {
+        let applied = with_file(&cluster, "apply", &with_address(&guest, address));
+        success("apply", &applied);
+        ping(&cluster, "two", address);
+    }
+    success("delete", &with_file(&cluster, "delete", &guest));
+}
+
+#[test]
+fn what_is_there_can_be_asked_while_a_pod_takes_its_time_to_end() {
+    if !ready(&[]) {
+        return;
+    }
+    const GRACE: u64 = 8;
+    let deaf = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: deaf}}\nspec:\n  terminationGracePeriodSeconds: {GRACE}\n\
+         \x20 containers:\n  - {{name: c, command: [sh, -c, \"trap '' TERM; echo ready; while :; do sleep 1; done\"]}}\n"
+    );
+    let cluster = Cluster::of("deaf", &format!("{PODS}---\n{deaf}"), &[]);
+    until("the trap is set", || both(&cluster.verb(&["logs", "deaf"])).contains("ready"));
+    let file = ManifestFile::new("deaf", &deaf);
+    let clock = Clock::start();
+    let begin = clock.now();
+    let mut delete = cluster.command(&["delete", "-f", file.path()]).spawn().unwrap();
+    let deaf = || {
+        let text = success("get", &cluster.verb(&["get", "pods"]));
+        text.lines().find(|line| line.contains(" deaf ")).map(str::to_owned)
+    };
+    until("it is shown to go", || deaf().is_some_and(|line| line.contains("Terminating")));
+    success("describe", &cluster.verb(&["describe", "pod", "two"]));
+    let asked = clock.now() - begin;
+    assert!(delete.try_wait().unwrap().is_none(), "it has ended already, after {asked:?}");
+    assert!(asked < Duration::from_secs(GRACE) / 2, "it took {asked:?} to ask");
+    assert!(delete.wait().unwrap().success());
+    let took = clock.now() - begin;
+    assert!(took >= Duration::from_secs(GRACE), "{took:?}");
+    assert_eq!(deaf(), None);
+    // Nobody waits for a second one when the cluster is to end.
+    success("apply", &cluster.verb(&["apply", "-f", file.path()]));
+    until("the trap is set", || both(&cluster.verb(&["logs", "deaf"])).contains("ready"));
+    let mut delete = cluster.command(&["delete", "-f", file.path()]).spawn().unwrap();
+    until("it is shown to go", || deaf().is_some_and(|line| line.contains("Terminating")));
+    success("down", &cluster.verb(&["down"]));
+    assert!(!delete.wait().unwrap().success(), "it was not told that the cluster went");
+    assert!(!cluster.state.join("desired.json").exists(), "what was wanted came back");
 }
 
 #[test]

@@ -352,38 +352,30 @@ fn role_parent() {
 
 #[test]
 fn root_pods_are_as_asked() {
-    let _alone = alone();
-    if root() {
-        let links = success(&Command::new("ip").args(["-o", "link"]).output().unwrap()).contains("uplink0");
-        pods_are_as_asked(&Lab::new("asked"));
+    as_root("asked", |lab| {
+        let links =
+            || success(&Command::new("ip").args(["-o", "link"]).output().unwrap()).contains("uplink0");
+        let before = links();
+        pods_are_as_asked(lab);
         a_node_local_port_reaches_its_gateway_by_a_host_route(&Lab::new("node"));
-        let after = success(&Command::new("ip").args(["-o", "link"]).output().unwrap()).contains("uplink0");
-        assert_eq!(links, after, "no interface of a pod is ever the host's");
-    }
+        assert_eq!(before, links(), "no interface of a pod is ever the host's");
+    });
 }
 
 #[test]
 fn root_a_failure_at_the_last_step_undoes_all_steps() {
-    let _alone = alone();
-    if root() {
-        a_failure_at_the_last_step_undoes_all_steps(&Lab::new("undo"));
-    }
+    as_root("undo", |lab| a_failure_at_the_last_step_undoes_all_steps(lab));
 }
 
 #[test]
 fn root_programs_run_in_pods_and_end_with_them() {
-    let _alone = alone();
-    if root() {
-        programs_run_in_pods_and_end_with_them(&Lab::new("exec"));
-    }
+    as_root("exec", |lab| programs_run_in_pods_and_end_with_them(lab));
 }
 
 #[test]
 fn root_a_helper_of_a_parent_that_was_killed() {
-    let _alone = alone();
-    if root() {
-        a_helper_of_a_parent_that_was_killed(&mut Lab::new("orphan"), &std::env::current_exe().unwrap());
-    }
+    let test = std::env::current_exe().unwrap();
+    as_root("orphan", |lab| a_helper_of_a_parent_that_was_killed(lab, &test));
 }
 
 #[test]
@@ -492,32 +484,25 @@ fn root_a_hundred_pods_come_and_go() {
 
 #[test]
 fn an_ordinary_user_has_the_same_in_a_user_namespace() {
-    let _alone = alone();
-    if !geteuid().is_root() {
-        if fs::OpenOptions::new().read(true).write(true).open("/dev/net/tun").is_err() {
-            return skip("/dev/net/tun cannot be opened");
-        }
-        return all_as_user(&std::env::current_exe().unwrap());
-    }
-    let before = success(&Command::new("ip").args(["netns", "list"]).output().unwrap()).contains("vst-");
-    let user = OrdinaryUser::new("user");
-    let usual = user.run(&[]);
-    // Where nobody has ever used `ip netns`, an ordinary user cannot make the directory for the names.
-    let script = "mount -t tmpfs none /run && mkdir /run/kept && ln -s kept /run/link && exec \"$@\"";
-    let bare = user.run(&["sh", "-c", script, "sh"]);
-    drop(user);
-    assert!(success(&usual).contains("1 passed"));
-    assert!(success(&bare).contains("1 passed"));
-    let after = success(&Command::new("ip").args(["netns", "list"]).output().unwrap()).contains("vst-");
-    assert_eq!(before, after, "the host never sees the names of an ordinary user");
+    as_user(all_as_user, || {
+        let before = success(&Command::new("ip").args(["netns", "list"]).output().unwrap()).contains("vst-");
+        let user = OrdinaryUser::new("user");
+        let usual = user.run(&[]);
+        // Where nobody has ever used `ip netns`, an ordinary user cannot make the directory for the names.
+        let script = "mount -t tmpfs none /run && mkdir /run/kept && ln -s kept /run/link && exec \"$@\"";
+        let bare = user.run(&["sh", "-c", script, "sh"]);
+        drop(user);
+        assert!(success(&usual).contains("1 passed"));
+        assert!(success(&bare).contains("1 passed"));
+        let after = success(&Command::new("ip").args(["netns", "list"]).output().unwrap()).contains("vst-");
+        assert_eq!(before, after, "the host never sees the names of an ordinary user");
+    });
 }
 
 #[test]
 #[ignore = "a role that other tests start"]
 fn role_user() {
-    if let Some(test) = std::env::var_os("VSWITCH_TEST_USER") {
-        all_as_user(Path::new(&test));
-    }
+    in_role_of_user(all_as_user);
 }
 
 fn all_as_user(test: &Path) {

@@ -137,6 +137,13 @@ pub enum Strictness {
     Lenient,
 }
 
+impl Strictness {
+    /// Lenient for whoever asks for it.
+    pub const fn lenient_if(lenient: bool) -> Self {
+        if lenient { Self::Lenient } else { Self::Strict }
+    }
+}
+
 /// Reads all objects of all texts.
 ///
 /// # Errors

@@ -5,12 +5,13 @@ use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use manifest::{MAX_TEXT, Source, Strictness};
+
 use super::{Check, Failure, Manifests, tell_warnings};
 use crate::cluster::simulate;
 use crate::control::api::{ApplyRequest, ApplyView, SourceText};
 use crate::control::client::Client;
 use crate::objects::{Allocations, Store, compile};
-use manifest::{MAX_TEXT, Source, Strictness, load};
 
 /// Names of files in a directory that are manifests.
 const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
@@ -79,11 +80,9 @@ pub(super) fn apply(client: &Client, what: &Manifests, path: &str) -> Result<Exi
 
 pub(super) fn check(check: &Check) -> Result<ExitCode, Failure> {
     let what = &check.manifests;
-    let strictness = if what.lenient { Strictness::Lenient } else { Strictness::Strict };
-    let manifests = load(&read(&what.files)?, strictness)?;
-    tell_warnings(&manifests.warnings)?;
-    let mut store = Store::default();
-    let objects = store.apply(manifests).len();
+    let (store, warnings) = Store::read(&read(&what.files)?, Strictness::lenient_if(what.lenient))?;
+    tell_warnings(&warnings)?;
+    let objects = store.iter().count();
     let compiled = compile(&store, &Allocations::default(), "lab")?;
     tell_warnings(&compiled.warnings)?;
     let cluster = compiled.cluster;

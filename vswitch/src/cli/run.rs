@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use manifest::Strictness;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
@@ -18,7 +19,6 @@ use crate::helper::{Helper, HelperOptions};
 use crate::objects::{Store, builtin_source};
 use crate::runtime::Options;
 use crate::state::{StateDir, StatePaths};
-use manifest::{Strictness, load};
 
 /// How long `down` waits for the other side to end.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -29,20 +29,21 @@ pub(super) fn up(up: &Up, state: &StatePaths) -> Result<ExitCode, Failure> {
     ready::status("starting");
     let directory = StateDir::open(state.root())?;
     let mut out = io::stdout();
-    clear_up(directory.paths(), &mut out)?;
+    let grace = Duration::from_millis(up.grace_ms);
+    let kept = clear_up(directory.paths(), grace, &mut out)?;
     let desired = desired(up, directory.paths(), &mut out)?;
     let options = Options {
         mode: mode(up.require),
         offload: !up.no_offload,
         plain: up.no_offload_for.clone(),
         state: directory.paths().clone(),
-        grace: Duration::from_millis(up.grace_ms),
+        grace,
     };
     let executor = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Before anything is made, so that a signal from here on ends in order.
     let stop = executor.block_on(async { stop_on_signal() })?;
     let frame = Frame { name: up.name.clone(), mtu: up.mtu };
-    let (plane, warnings) = Plane::start(desired, frame, &options)?;
+    let (plane, warnings) = Plane::start(desired, frame, &options, kept)?;
     tell_warnings(&warnings)?;
     let plane = Arc::new(plane);
     let runtime = plane.runtime();
@@ -93,11 +94,9 @@ fn desired(up: &Up, state: &StatePaths, out: &mut impl io::Write) -> Result<Desi
     } else {
         manifests::read(&up.files)?
     };
-    let strictness = if up.lenient { Strictness::Lenient } else { Strictness::Strict };
-    let read = load(&sources, strictness)?;
-    tell_warnings(&read.warnings)?;
-    desired.store = Store::default();
-    desired.store.apply(read);
+    let (store, warnings) = Store::read(&sources, Strictness::lenient_if(up.lenient))?;
+    tell_warnings(&warnings)?;
+    desired.store = store;
     Ok(desired)
 }
 
@@ -133,17 +132,23 @@ fn remove_control_socket(state: &StatePaths) -> io::Result<()> {
     }
 }
 
-/// Makes room for a cluster: a helper that is left is to be taken over, without one what is left is removed.
-fn clear_up(state: &StatePaths, out: &mut impl io::Write) -> Result<(), Failure> {
-    match Helper::adopt(&HelperOptions::new(state.clone())) {
-        Ok(Some(helper)) => {
-            let pid = helper.info().pid;
-            writeln!(out, "taking over from an earlier vswitch what its helper {pid} has kept")?;
-            Ok(remove_control_socket(state)?)
-        }
-        // One of another version cannot be taken over.
-        Ok(None) | Err(_) => report_reclaimed(state, out),
-    }
+/// Makes room for a cluster: a helper that is left is taken over, without one what is left is removed.
+fn clear_up(
+    state: &StatePaths,
+    grace: Duration,
+    out: &mut impl io::Write,
+) -> Result<Option<Helper>, Failure> {
+    let mut options = HelperOptions::new(state.clone());
+    options.grace = grace;
+    // One of another version cannot be taken over.
+    let Ok(Some(helper)) = Helper::adopt(&options) else {
+        report_reclaimed(state, out)?;
+        return Ok(None);
+    };
+    let pid = helper.info().pid;
+    writeln!(out, "taking over from an earlier vswitch what its helper {pid} has kept")?;
+    remove_control_socket(state)?;
+    Ok(Some(helper))
 }
 
 fn report_reclaimed(state: &StatePaths, out: &mut impl io::Write) -> Result<(), Failure> {

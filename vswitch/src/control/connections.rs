@@ -5,12 +5,13 @@
 //! [`REQUEST_TIME`] for it. Of [`MAX_CONNECTIONS`] the oldest whose request has not arrived makes room for a new one, so
 //! that clients which send nothing displace each other, and a client that sends its request at once is answered however
 //! many of them there are. Connections that are being answered are never displaced: when all are, a new one is closed.
-//! Large bodies wait for one of [`LARGE_BODIES`] places, so that their memory is bounded as well.
+//! Large bodies wait for one of [`LARGE_BODIES`] places, so that their memory is bounded as well. A client that does not
+//! read its answer for [`READ_TIME`] is cut off, and counted.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -27,6 +28,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinSet};
 
+use super::impatient::Impatient;
 use super::routes::{MAX_BODY, MAX_MANIFESTS};
 use super::server::problem;
 
@@ -34,6 +36,9 @@ use super::server::problem;
 const MAX_CONNECTIONS: usize = 128;
 /// How long a request may take to arrive: its header, then its body.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
+/// How long a client may read nothing while there is more for it: long enough for somebody who looks at a page of a
+/// capture.
+const READ_TIME: Duration = Duration::from_secs(30);
 /// Octets of a request's header; a request has a short line and few fields.
 const MAX_HEADER: usize = 16 << 10;
 /// How many bodies beyond [`MAX_BODY`] are read at once.
@@ -54,13 +59,14 @@ pub(super) struct Connections {
     /// In the order in which they were accepted.
     open: VecDeque<Open>,
     large: Arc<Semaphore>,
+    stalled: Arc<AtomicU64>,
 }
 
 impl Connections {
-    /// None yet; requests go to `router`.
-    pub(super) fn new(router: Router) -> Self {
+    /// None yet; requests go to `router`. Clients that were cut off because they did not read are counted in `stalled`.
+    pub(super) fn new(router: Router, stalled: Arc<AtomicU64>) -> Self {
         let large = Arc::new(Semaphore::new(LARGE_BODIES));
-        Self { router, tasks: JoinSet::new(), open: VecDeque::new(), large }
+        Self { router, tasks: JoinSet::new(), open: VecDeque::new(), large, stalled }
     }
 
     /// Accepts and serves, for ever.
@@ -85,6 +91,7 @@ impl Connections {
         }
         let arrived = Arc::new(AtomicBool::new(false));
         let (router, large) = (self.router.clone(), Arc::clone(&self.large));
+        let stream = Impatient::new(stream, READ_TIME, Arc::clone(&self.stalled));
         let task = self.tasks.spawn(connection(stream, router, Arc::clone(&arrived), large));
         self.open.push_back(Open { task, arrived });
     }
@@ -103,7 +110,12 @@ impl Connections {
     }
 }
 
-async fn connection(stream: UnixStream, router: Router, arrived: Arc<AtomicBool>, large: Arc<Semaphore>) {
+async fn connection(
+    stream: Impatient<UnixStream>,
+    router: Router,
+    arrived: Arc<AtomicBool>,
+    large: Arc<Semaphore>,
+) {
     let router = TowerToHyperService::new(router);
     let service = service_fn(|request: Request<Incoming>| {
         let (router, arrived, large) = (router.clone(), Arc::clone(&arrived), Arc::clone(&large));

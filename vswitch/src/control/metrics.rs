@@ -47,15 +47,16 @@ struct Scrape {
     neighbors: BTreeMap<String, u64>,
     phases: BTreeMap<String, u64>,
     restarts: Vec<(Labels, u64)>,
+    stalled: u64,
 }
 
-/// The text for a cluster as it is now.
+/// The text for a cluster as it is now, of whose clients so many have `stalled`.
 ///
 /// # Errors
 /// When the data path has stopped.
-pub(super) fn text(plane: &Plane) -> Result<String, RuntimeError> {
+pub(super) fn text(plane: &Plane, stalled: u64) -> Result<String, RuntimeError> {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Scrape::take(plane)?));
+    registry.register_collector(Box::new(Scrape { stalled, ..Scrape::take(plane)? }));
     let mut text = String::new();
     // Writing into a text does not fail.
     let _ = encode(&mut text, &registry);
@@ -129,7 +130,10 @@ impl Collector for Scrape {
         gauge(to, "vswitch_neighbor_entries", "Neighbours that a switch knows.", neighbors)?;
         gauge(to, "vswitch_pods", "Pods by phase.", by("phase", &self.phases))?;
         let help = "How often a container has been started again.";
-        counter(to, "vswitch_container_restarts", help, None, self.restarts.iter().cloned())
+        counter(to, "vswitch_container_restarts", help, None, self.restarts.iter().cloned())?;
+        let help = "Clients of the control socket that were cut off because they did not read.";
+        to.encode_descriptor("vswitch_control_stalled", help, None, MetricType::Counter)?
+            .encode_counter(&self.stalled, None::<&Exemplar<Labels, u64>>)
     }
 }
 
@@ -173,6 +177,7 @@ mod tests {
             neighbors: BTreeMap::from([("s".into(), 7)]),
             phases: BTreeMap::from([("Running".into(), 8)]),
             restarts: vec![(restarts, 9)],
+            stalled: 10,
         };
         let mut registry = Registry::default();
         registry.register_collector(Box::new(scrape));
@@ -192,6 +197,7 @@ mod tests {
                 r#"vswitch_neighbor_entries{switch="s"} 7"#,
                 r#"vswitch_pods{phase="Running"} 8"#,
                 r#"vswitch_container_restarts_total{namespace="n",pod="p",container="c"} 9"#,
+                "vswitch_control_stalled_total 10",
             ]
         );
     }

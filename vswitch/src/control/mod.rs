@@ -3,6 +3,7 @@
 pub mod api;
 pub mod client;
 mod connections;
+mod impatient;
 mod metrics;
 pub mod objects;
 mod openapi;

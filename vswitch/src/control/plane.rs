@@ -4,6 +4,9 @@
 //! What is wanted is written down before it is done. So a process that is killed in the middle finds, when it is started
 //! again, what it was about to do, and does it; and what was refused by the runtime is put back as it was. Objects and
 //! what was given out for them stand in one file, which is replaced as a whole: they never disagree.
+//!
+//! A change takes as long as containers have to end. It holds the one lock that keeps changes apart, and the others only
+//! while it looks or writes: whoever asks what is there never waits for a change.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,17 +14,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use manifest::{Invalid, Manifests, Source, Strictness, load};
+use netstack::driver::Stopped;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::api::{ApplyView, ChangeView, LogView};
 use crate::cluster::{Cluster, Place};
 use crate::container::{PodSpec, PodStatus, Runner, log_path};
-use crate::helper::HelperOptions;
+use crate::helper::{Helper, HelperOptions};
 use crate::objects::{Allocations, Changes, Compiled, Store, compile};
 use crate::runtime::{Applied, Options, Runtime, RuntimeError};
 use crate::state::{StatePaths, write_atomically};
-use manifest::{Invalid, Manifests, Source, Strictness, load};
 
 /// How long containers have to end when the whole cluster does.
 const LAST_GRACE: Duration = Duration::from_secs(3);
@@ -125,6 +129,8 @@ pub struct Plane {
     runtime: Arc<Runtime>,
     state: StatePaths,
     frame: Frame,
+    /// Held during a change, so that there is one at a time; whether the end has begun, after which there is none.
+    changing: Mutex<bool>,
     desired: Mutex<Desired>,
     /// Runs the containers; in-process pods have none.
     runner: Option<Runner>,
@@ -135,7 +141,8 @@ pub struct Plane {
 }
 
 impl Plane {
-    /// Starts the cluster that `desired` describes. Returns what is to be told to the user as well.
+    /// Starts the cluster that `desired` describes, with what an adopted helper has `kept`. Returns what is to be told to
+    /// the user as well.
     ///
     /// # Errors
     /// What is wrong or was refused; nothing stands then.
@@ -143,19 +150,21 @@ impl Plane {
         desired: Desired,
         frame: Frame,
         options: &Options,
+        kept: Option<Helper>,
     ) -> Result<(Self, Vec<String>), PlaneError> {
         let Compiled { cluster, allocations, warnings } =
             frame.compile(&desired.store, &desired.allocations)?;
         let desired = Desired { allocations, ..desired };
         desired.write(&options.state)?;
-        let runtime = Arc::new(Runtime::start(cluster, options)?);
+        let runtime = Arc::new(Runtime::start(cluster, options, kept)?);
         let helper = HelperOptions::new(options.state.clone());
         let runner = runtime.has_namespaces().then(|| Runner::start(&helper)).transpose();
         let runner = runner.inspect_err(|_| drop(runtime.stop())).map_err(RuntimeError::from)?;
         let warnings = warnings.iter().map(ToString::to_string).collect();
         let state = options.state.clone();
-        let (desired, told) = (Mutex::new(desired), Mutex::default());
-        let plane = Self { runtime, state, frame, desired, runner, told, forgets: AtomicBool::new(false) };
+        let (desired, changing, told) = (Mutex::new(desired), Mutex::default(), Mutex::default());
+        let forgets = AtomicBool::new(false);
+        let plane = Self { runtime, state, frame, changing, desired, runner, told, forgets };
         plane.run_containers();
         Ok((plane, warnings))
     }
@@ -196,9 +205,11 @@ impl Plane {
     /// Lets the containers of pods that are about to go end by themselves, as long as each is allowed to.
     fn farewell(&self, cluster: &str, places: &[Place]) {
         let Some(runner) = &self.runner else { return };
-        let mut told = self.told.lock();
         let names = places.iter().map(|place| place.netns(cluster));
-        let leaving: Vec<Arc<PodSpec>> = names.filter_map(|name| told.remove(&name)).collect();
+        let leaving: Vec<Arc<PodSpec>> = {
+            let mut told = self.told.lock();
+            names.filter_map(|name| told.remove(&name)).collect()
+        };
         for pod in &leaving {
             runner.remove(&pod.namespace, None);
         }
@@ -242,14 +253,18 @@ impl Plane {
     ) -> Result<ApplyView, PlaneError> {
         let manifests = load(sources, strictness)?;
         let mut warnings: Vec<String> = manifests.warnings.iter().map(ToString::to_string).collect();
-        let mut desired = self.desired.lock();
-        let mut store = desired.store.clone();
+        let ended = self.changing.lock();
+        if *ended {
+            return Err(RuntimeError::Stopped(Stopped).into());
+        }
+        let before = self.desired();
+        let mut store = before.store.clone();
         let changes = change(&mut store, manifests)?;
-        let compiled = self.frame.compile(&store, &desired.allocations)?;
+        let compiled = self.frame.compile(&store, &before.allocations)?;
         warnings.extend(compiled.warnings.iter().map(ToString::to_string));
         let next = Desired { store, allocations: compiled.allocations };
-        let problems = self.become_as(&next, &desired, compiled.cluster)?.problems;
-        *desired = next;
+        let problems = self.become_as(&next, &before, compiled.cluster)?.problems;
+        *self.desired.lock() = next;
         let changes = changes.into_iter();
         let changes = changes.map(|(key, change)| ChangeView { object: key.to_string(), change }).collect();
         Ok(ApplyView { changes, warnings, problems })
@@ -290,6 +305,9 @@ impl Plane {
     pub fn stop(&self) -> Vec<String> {
         self.end_containers();
         let mut problems = self.runtime.stop();
+        // A change that waited for containers to end waits no longer: they have. It writes once more what was wanted
+        // before it.
+        *self.changing.lock() = true;
         let kept = if self.forgets.load(Ordering::Relaxed) {
             Desired::remove(&self.state)
         } else {

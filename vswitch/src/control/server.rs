@@ -7,6 +7,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Json;
@@ -15,6 +16,7 @@ use axum::extract::{Path as UrlPath, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use manifest::{Source, Strictness};
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 use tokio::sync::{Notify, Semaphore, mpsc};
@@ -26,7 +28,6 @@ use super::plane::{Plane, PlaneError};
 use super::routes;
 use crate::cluster::Place;
 use crate::runtime::{Capture, PacketSpec, Runtime, RuntimeError};
-use manifest::{Source, Strictness};
 
 /// How often the data path is asked for events.
 const EVENT_INTERVAL: Duration = Duration::from_millis(500);
@@ -44,6 +45,8 @@ pub(super) struct Shared {
     runtime: Arc<Runtime>,
     down: Arc<Notify>,
     captures: Arc<Semaphore>,
+    /// Clients that were cut off because they did not read.
+    stalled: Arc<AtomicU64>,
 }
 
 /// Opens the control socket: from here on clients can connect and wait. Called in the context of an executor.
@@ -70,8 +73,10 @@ pub async fn serve(
 ) {
     let runtime = Arc::clone(plane.runtime());
     let captures = Arc::new(Semaphore::new(MAX_CAPTURES));
-    let shared = Shared { plane, runtime: Arc::clone(&runtime), down: Arc::clone(&stop), captures };
-    let mut connections = Connections::new(routes::router(shared));
+    let (down, stalled) = (Arc::clone(&stop), Arc::new(AtomicU64::new(0)));
+    let counter = Arc::clone(&stalled);
+    let shared = Shared { plane, runtime: Arc::clone(&runtime), down, captures, stalled };
+    let mut connections = Connections::new(routes::router(shared), counter);
     tokio::select! {
         () = connections.serve(&listener) => {}
         () = stop.notified() => {}
@@ -98,7 +103,7 @@ pub(super) type Verb = fn(&Plane, &[Source], Strictness) -> Result<ApplyView, Pl
 
 pub(super) fn manifests(verb: Verb) -> axum::routing::MethodRouter<Shared> {
     let handle = move |State(shared): State<Shared>, Json(request): Json<ApplyRequest>| async move {
-        let strictness = if request.lenient { Strictness::Lenient } else { Strictness::Strict };
+        let strictness = Strictness::lenient_if(request.lenient);
         let sources: Vec<Source> =
             request.sources.into_iter().map(|s| Source { name: s.name.into(), text: s.text }).collect();
         match tokio::task::spawn_blocking(move || verb(&shared.plane, &sources, strictness)).await {
@@ -260,7 +265,8 @@ pub(super) async fn down(State(shared): State<Shared>) -> Json<DownView> {
 }
 
 pub(super) async fn metrics(State(shared): State<Shared>) -> Response {
-    match tokio::task::spawn_blocking(move || super::metrics::text(&shared.plane)).await {
+    let text = move || super::metrics::text(&shared.plane, shared.stalled.load(Ordering::Relaxed));
+    match tokio::task::spawn_blocking(text).await {
         Ok(Ok(text)) => ([(header::CONTENT_TYPE, super::metrics::MEDIA_TYPE)], text).into_response(),
         Ok(Err(error)) => problem(status_of(&error), error.to_string()),
         Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),

@@ -295,6 +295,20 @@ impl Helper {
         }
     }
 
+    /// Gives a namespace another name; whatever is in it goes on. Returns what of the old name could not be removed, in
+    /// sentences.
+    ///
+    /// # Errors
+    /// [`HelperError::Failed`] with kind `Exists` if the new name is taken, `NotFound` if there is none of the old; it has
+    /// its old name then.
+    pub fn rename(&mut self, name: &str, to: &str) -> Result<Vec<String>, HelperError> {
+        validate_name(to).map_err(|why| Failure::new(FailureKind::Invalid, why))?;
+        match self.connection.ask(Request::Rename { name: name.to_owned(), to: to.to_owned() }) {
+            Ok((Reply::Ended { problems }, _)) => Ok(problems),
+            other => Err(unexpected(other)),
+        }
+    }
+
     /// Every namespace, in order of name; without the warnings that [`Self::create`] returned.
     ///
     /// # Errors

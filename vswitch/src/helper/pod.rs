@@ -135,6 +135,40 @@ impl Pod {
         Ok(())
     }
 
+    /// Gives the pod another name; it has its old one if that fails. Returns what of the old one could not be removed.
+    pub(super) fn rename(&mut self, context: &Context, to: &str) -> Result<Vec<String>, Failure> {
+        let name = self.namespace.name.clone();
+        let private = context.user_namespace || self.foreign.is_some();
+        let netns_inode = Some(self.namespace.netns_inode);
+        if self.named {
+            // Before the record, which must never name what is not ours.
+            netns::reserve_name(to)?;
+        }
+        let record = Record { name: to.to_owned(), private, netns_inode };
+        let given = record::write(&context.records, &record)
+            .map_err(|error| Failure::system("cannot write to the state directory", &error))
+            .and_then(|()| if self.named { netns::give_name(to, self.namespace.pause_pid) } else { Ok(()) });
+        let undone = if given.is_ok() { &name } else { to };
+        let mut problems = Vec::new();
+        if self.named
+            && let Err(error) = netns::unname(undone)
+        {
+            problems.push(format!("{}: {error}", netns::name_path(undone).display()));
+        } else if let Err(error) = record::remove(&context.records, undone) {
+            problems.push(format!("the record of pod {undone}: {error}"));
+        }
+        match given {
+            Ok(()) => {
+                to.clone_into(&mut self.namespace.name);
+                Ok(problems)
+            }
+            Err(mut failure) => {
+                failure.left_behind = problems;
+                Err(failure)
+            }
+        }
+    }
+
     /// Starts a container.
     pub(super) fn run(
         &mut self,

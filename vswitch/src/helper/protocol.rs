@@ -20,7 +20,7 @@ use super::spec::{Namespace, NamespaceSpec};
 use crate::sys;
 
 /// Two programs that do not agree on this do not talk.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 /// Octets in one message; far below what a socket buffer holds, so that one reply never blocks.
 pub(crate) const MAX_MESSAGE: usize = 64 * 1024;
 /// Namespaces or containers in one reply; with the longest names they fit in a message.
@@ -38,6 +38,8 @@ pub(crate) enum Request {
     Create(Box<NamespaceSpec>),
     /// Ends a namespace and everything in it.
     Delete { name: String },
+    /// Gives a namespace another name, which nobody has.
+    Rename { name: String, to: String },
     /// The TAP of a namespace once more.
     Tap { name: String },
     /// A page of what exists, in order of name, after the given one.
@@ -68,7 +70,7 @@ pub(crate) enum Reply {
     Created(Box<Namespace>),
     /// To `Tap`; with one descriptor.
     Tap,
-    /// To `Delete` and `Shutdown`; what could not be undone, in sentences.
+    /// To `Delete`, `Rename` and `Shutdown`; what could not be undone, in sentences.
     Ended { problems: Vec<String> },
     /// To `List`.
     Namespaces { page: Vec<Namespace>, more: bool },

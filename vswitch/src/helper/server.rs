@@ -314,6 +314,7 @@ impl Server {
                 }
                 None => not_found(&name),
             },
+            Request::Rename { name, to } => self.rename(&name, to),
             Request::Tap { name } => match self.pods.get(&name) {
                 Some(pod) => with_tap(Reply::Tap, pod),
                 None => not_found(&name),
@@ -368,6 +369,16 @@ impl Server {
             }
             Err(failure) => failure.into(),
         }
+    }
+
+    fn rename(&mut self, name: &str, to: String) -> Answer {
+        if self.pods.contains_key(&to) {
+            return Failure::new(FailureKind::Exists, format!("a pod named {to:?} exists already")).into();
+        }
+        let Some(mut pod) = self.pods.remove(name) else { return not_found(name) };
+        let renamed = pod.rename(&self.context, &to);
+        self.pods.insert(pod.namespace.name.clone(), pod);
+        renamed.map_or_else(Answer::from, |problems| Reply::Ended { problems }.into())
     }
 
     fn list(&self, after: Option<&str>) -> Reply {

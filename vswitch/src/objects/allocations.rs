@@ -107,6 +107,11 @@ pub(super) fn overlap(a: IpNet, b: IpNet) -> bool {
     a.contains(&b.network()) || b.contains(&a.network())
 }
 
+/// Whether both are IPv4, or both IPv6.
+pub(super) fn same_family(a: IpAddr, b: IpAddr) -> bool {
+    a.is_ipv4() == b.is_ipv4()
+}
+
 /// The first address of a prefix, with its length: the router's.
 pub(super) fn gateway(prefix: IpNet) -> Option<IpNet> {
     IpNet::new(nth(prefix, 1)?, prefix.prefix_len()).ok()

@@ -1,8 +1,9 @@
 //! The cluster that stands when nobody describes another.
 
-use super::{Allocations, compile};
+use manifest::{Source, Strictness};
+
+use super::{Allocations, Store, compile};
 use crate::cluster::Cluster;
-use manifest::Source;
 
 /// The manifest of [`builtin`].
 pub fn builtin_source() -> Source {
@@ -11,11 +12,7 @@ pub fn builtin_source() -> Source {
 
 /// The built-in cluster: two nodes, three pods, one machine outside.
 pub fn builtin(name: &str) -> Cluster {
-    let read = manifest::load(&[builtin_source()], manifest::Strictness::Strict);
-    let mut store = super::Store::default();
-    let compiled = read.and_then(|manifests| {
-        store.apply(manifests);
-        compile(&store, &Allocations::default(), name)
-    });
+    let read = Store::read(&[builtin_source()], Strictness::Strict);
+    let compiled = read.and_then(|(store, _)| compile(&store, &Allocations::default(), name));
     compiled.map(|compiled| compiled.cluster).expect("the built-in manifest is sound; a test reads it")
 }

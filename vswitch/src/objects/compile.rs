@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
+use manifest::{Invalid, Located, Problem};
 use netstack::addr::IpNet;
 
 use super::Store;
 use super::allocations::{Allocations, Used, overlap};
 use crate::cluster::Cluster;
-use manifest::{Invalid, Located, Problem};
 
 /// What follows from all objects.
 #[derive(Clone, Debug)]
@@ -147,6 +147,18 @@ fn unicast(address: IpAddr) -> bool {
 pub(super) fn is_label(name: &str) -> bool {
     let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     (1..=63).contains(&name.len()) && name.bytes().all(good) && !name.starts_with('-') && !name.ends_with('-')
+}
+
+/// The texts of a field that Kubernetes has twice, as a list and alone for what is first in it, each with its path.
+pub(super) fn both_forms(
+    listed: Vec<String>,
+    path: impl Fn(usize) -> String,
+    single: Option<String>,
+    single_path: &str,
+) -> Vec<(String, String)> {
+    let single =
+        single.filter(|text| listed.first() != Some(text)).map(|text| (single_path.to_owned(), text));
+    listed.into_iter().enumerate().map(|(index, text)| (path(index), text)).chain(single).collect()
 }
 
 /// The rule of [`is_label`], for messages.

@@ -3,12 +3,12 @@
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::Node as NodeObject;
+use manifest::{Located, Object};
 use netstack::addr::IpNet;
 
-use super::allocations::{Allocation, free_part, gateway, overlap};
-use super::compile::{Compiler, LABEL, is_label};
+use super::allocations::{Allocation, free_part, gateway, overlap, same_family};
+use super::compile::{Compiler, LABEL, both_forms, is_label};
 use crate::cluster::{Labels, Node};
-use manifest::{Located, Object};
 
 /// The node that there is when no object describes one.
 const ONLY_NODE: &str = "node-1";
@@ -64,10 +64,8 @@ impl<'a> Compiler<'a> {
             Draft { at: Some(at), name, labels, pod_cidrs: Vec::new(), segment: None, addresses: Vec::new() };
         let spec = node.spec.clone().unwrap_or_default();
         let listed = spec.pod_cidrs.unwrap_or_default();
-        let single = spec.pod_cidr.filter(|cidr| listed.first() != Some(cidr));
-        let paths = (0..listed.len()).map(|index| format!("spec.podCIDRs[{index}]"));
-        let all = paths.zip(listed).chain(single.map(|cidr| ("spec.podCIDR".to_owned(), cidr)));
-        for (path, text) in all.collect::<Vec<_>>() {
+        let all = both_forms(listed, |n| format!("spec.podCIDRs[{n}]"), spec.pod_cidr, "spec.podCIDR");
+        for (path, text) in all {
             self.pod_cidr(at, &path, &text, &mut draft);
         }
         let status = node.status.as_ref().and_then(|status| status.addresses.as_ref());
@@ -91,7 +89,7 @@ impl<'a> Compiler<'a> {
         if !self.sound(at, path, cidr) {
             return;
         }
-        if draft.pod_cidrs.iter().any(|other| other.addr().is_ipv4() == cidr.addr().is_ipv4()) {
+        if draft.pod_cidrs.iter().any(|other| same_family(other.addr(), cidr.addr())) {
             return self.fault(at, path, "there is one of this family already");
         }
         self.claim_prefix(at, path, cidr, format!("the node {}", draft.name));
@@ -102,7 +100,7 @@ impl<'a> Compiler<'a> {
         let Ok(address) = text.parse::<IpAddr>() else {
             return self.fault(at, path, format!("{text:?} is no address"));
         };
-        if draft.addresses.iter().any(|other| other.is_ipv4() == address.is_ipv4()) {
+        if draft.addresses.iter().any(|other| same_family(*other, address)) {
             return self.fault(at, path, "there is one of this family already");
         }
         self.on_segment(at, path, address, &mut draft.segment);
@@ -115,7 +113,7 @@ impl<'a> Compiler<'a> {
         let Some(before) = self.before.nodes.get(&draft.name) else { return };
         for &cidr in &before.pod_cidrs {
             let inside = self.pod_cidrs.iter().any(|whole| whole.contains(&cidr));
-            let asked = draft.pod_cidrs.iter().any(|c| c.addr().is_ipv4() == cidr.addr().is_ipv4());
+            let asked = draft.pod_cidrs.iter().any(|c| same_family(c.addr(), cidr.addr()));
             if inside && !asked && !self.prefixes.iter().any(|(other, _)| overlap(*other, cidr)) {
                 self.prefixes.push((cidr, format!("the node {}", draft.name)));
                 draft.pod_cidrs.push(cidr);
@@ -126,7 +124,7 @@ impl<'a> Compiler<'a> {
                 self.cluster.segments.iter().find(|s| s.gateways.iter().any(|g| g.contains(&address)));
             let Some(segment) = segment.map(|s| s.name.clone()) else { continue };
             let fits = draft.segment.as_ref().is_none_or(|wanted| *wanted == segment);
-            let asked = draft.addresses.iter().any(|a| a.is_ipv4() == address.is_ipv4());
+            let asked = draft.addresses.iter().any(|a| same_family(*a, address));
             if fits && !asked && self.used.take(address) {
                 draft.segment = Some(segment);
                 draft.addresses.push(address);
@@ -138,11 +136,11 @@ impl<'a> Compiler<'a> {
     fn settle(&mut self, mut draft: Draft<'a>) {
         let wholes = self.pod_cidrs.clone();
         for whole in wholes {
-            let v4 = whole.addr().is_ipv4();
-            if draft.pod_cidrs.iter().any(|cidr| cidr.addr().is_ipv4() == v4) {
+            if draft.pod_cidrs.iter().any(|cidr| same_family(cidr.addr(), whole.addr())) {
                 continue;
             }
-            let length = if v4 { NODE_LENGTHS.0 } else { NODE_LENGTHS.1 }.max(whole.prefix_len());
+            let length =
+                if whole.addr().is_ipv4() { NODE_LENGTHS.0 } else { NODE_LENGTHS.1 }.max(whole.prefix_len());
             let taken: Vec<IpNet> = self.prefixes.iter().map(|(net, _)| *net).collect();
             let Some(cidr) = free_part(whole, length, &taken) else {
                 self.exhausted(
@@ -167,7 +165,7 @@ impl<'a> Compiler<'a> {
             .flat_map(|s| s.gateways.clone())
             .collect();
         for prefix in gateways {
-            if draft.addresses.iter().any(|a| a.is_ipv4() == prefix.addr().is_ipv4()) {
+            if draft.addresses.iter().any(|a| same_family(*a, prefix.addr())) {
                 continue;
             }
             match self.used.lowest(prefix.trunc()) {
@@ -179,8 +177,7 @@ impl<'a> Compiler<'a> {
             }
         }
         // Its pods would not be reached in a family in which it has no address itself.
-        let unreachable =
-            |cidr: &&IpNet| draft.addresses.iter().all(|a| a.is_ipv4() != cidr.addr().is_ipv4());
+        let unreachable = |cidr: &&IpNet| draft.addresses.iter().all(|a| !same_family(*a, cidr.addr()));
         if let Some(cidr) = draft.pod_cidrs.iter().find(unreachable).copied() {
             let message = format!(
                 "{cidr} could not be reached: the segment {segment} has no prefix of that family; add one to it"

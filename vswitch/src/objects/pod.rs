@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Container, Pod as PodObject, PodSpec};
+use manifest::{Located, Object};
 use netstack::addr::IpNet;
 
-use super::allocations::Allocation;
-use super::compile::{Compiler, LABEL, is_label};
+use super::allocations::{Allocation, same_family};
+use super::compile::{Compiler, LABEL, both_forms, is_label};
 use super::containers::workload;
 use crate::cluster::{Labels, Place, Pod};
 use crate::helper::Existing;
-use manifest::{Located, Object};
 
 /// Annotation that moves a pod: the node it is to be on, whatever `spec.nodeName` says.
 pub(super) const NODE_ANNOTATION: &str = "vswitch/node";
@@ -23,8 +23,8 @@ const NETNS_ANNOTATION: &str = "vswitch/netns";
 const ANNOTATIONS: [&str; 2] = [NODE_ANNOTATION, NETNS_ANNOTATION];
 /// Pods of one Deployment.
 const MAX_REPLICAS: i32 = 10_000;
-/// Longest name of a network namespace.
-const MAX_NETNS: usize = 200;
+/// Longest name of a network namespace, with room for what it is called while the one that it replaces still stands.
+const MAX_NETNS: usize = 196;
 
 /// A pod as far as its object says.
 struct Draft<'a> {
@@ -94,10 +94,8 @@ impl<'a> Compiler<'a> {
         };
         let status = pod.status.clone().unwrap_or_default();
         let listed: Vec<String> = status.pod_ips.unwrap_or_default().into_iter().map(|ip| ip.ip).collect();
-        let single = status.pod_ip.filter(|ip| listed.first() != Some(ip));
-        let paths = (0..listed.len()).map(|index| format!("status.podIPs[{index}].ip"));
-        let all = paths.zip(listed).chain(single.map(|ip| ("status.podIP".to_owned(), ip)));
-        for (path, text) in all.collect::<Vec<_>>() {
+        let all = both_forms(listed, |n| format!("status.podIPs[{n}].ip"), status.pod_ip, "status.podIP");
+        for (path, text) in all {
             self.asked_address(&path, &text, &mut draft);
         }
         draft
@@ -107,7 +105,7 @@ impl<'a> Compiler<'a> {
         let Ok(address) = text.parse::<IpAddr>() else {
             return self.fault(draft.at, path, format!("{text:?} is no address"));
         };
-        if draft.addresses.iter().any(|other| other.is_ipv4() == address.is_ipv4()) {
+        if draft.addresses.iter().any(|other| same_family(*other, address)) {
             return self.fault(draft.at, path, "there is one of this family already");
         }
         if self.home(address).is_none() {
@@ -299,7 +297,7 @@ impl<'a> Compiler<'a> {
             draft.node = Some(node.name.clone());
         }
         for &address in &before.addresses {
-            let asked = draft.addresses.iter().any(|a| a.is_ipv4() == address.is_ipv4());
+            let asked = draft.addresses.iter().any(|a| same_family(*a, address));
             if !asked && self.home(address).is_some() && self.used.take(address) {
                 draft.addresses.push(address);
             }
@@ -327,7 +325,7 @@ impl<'a> Compiler<'a> {
             self.cluster.nodes.iter().filter(|n| n.name == node).flat_map(|n| n.gateways.clone()).collect();
         for gateway in gateways {
             let prefix = gateway.trunc();
-            if draft.addresses.iter().any(|a| a.is_ipv4() == prefix.addr().is_ipv4()) {
+            if draft.addresses.iter().any(|a| same_family(*a, prefix.addr())) {
                 continue;
             }
             match self.used.lowest(prefix) {

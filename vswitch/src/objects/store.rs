@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use manifest::{Invalid, Key, Located, Manifests, Object, Source, Strictness, load};
+use manifest::{Invalid, Key, Located, Manifests, Object, Problem, Source, Strictness, load};
 
 /// How messages call a manifest that was kept.
 const FILE: &str = "the state directory";
@@ -53,6 +53,18 @@ impl Store {
     /// One object.
     pub fn get(&self, key: &Key) -> Option<&Located> {
         self.objects.get(key)
+    }
+
+    /// The objects of all texts, and what is probably not meant as it is written.
+    ///
+    /// # Errors
+    /// Every fault of every text.
+    pub fn read(sources: &[Source], strictness: Strictness) -> Result<(Self, Vec<Problem>), Invalid> {
+        let mut read = load(sources, strictness)?;
+        let warnings = std::mem::take(&mut read.warnings);
+        let mut store = Self::default();
+        store.apply(read);
+        Ok((store, warnings))
     }
 
     /// Puts in what was read: new objects are added, others replaced.
@@ -104,9 +116,7 @@ impl Store {
     /// # Errors
     /// Every fault in it, which only another hand can have put there.
     pub fn from_manifest(text: String) -> Result<Self, Invalid> {
-        let mut store = Self::default();
-        store.apply(load(&[Source { name: FILE.into(), text }], Strictness::Strict)?);
-        Ok(store)
+        Self::read(&[Source { name: FILE.into(), text }], Strictness::Strict).map(|(store, _)| store)
     }
 
     /// The objects of one kind, through `pick`.

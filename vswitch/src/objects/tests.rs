@@ -1,5 +1,6 @@
-use super::*;
 use manifest::{Source, Strictness, load};
+
+use super::*;
 
 fn store(text: &str) -> Store {
     let read = load(&[Source { name: "lab.yaml".into(), text: text.into() }], Strictness::Strict);

@@ -2,13 +2,13 @@
 
 use std::net::IpAddr;
 
+use manifest::{ClusterSpec, HostSpec, Located, Object, SegmentSpec};
 use netstack::addr::IpNet;
 
-use super::allocations::gateway;
+use super::allocations::{gateway, same_family};
 use super::compile::{Compiler, LABEL, is_label};
 use crate::cluster::{Host, UnderlaySegment};
 use crate::helper::MIN_IPV6_MTU;
-use manifest::{ClusterSpec, HostSpec, Located, Object, SegmentSpec};
 
 pub(super) const DEFAULT_MTU: u16 = 1500;
 /// The smallest that every IPv4 host must take in one piece (RFC 791), and the largest that a TAP carries.
@@ -91,7 +91,7 @@ impl Compiler<'_> {
             Some(cidrs) => {
                 for (index, cidr) in cidrs.iter().enumerate() {
                     let path = format!("spec.podCIDRs[{index}]");
-                    let same = |other: &&IpNet| other.addr().is_ipv4() == cidr.addr().is_ipv4();
+                    let same = |other: &&IpNet| same_family(other.addr(), cidr.addr());
                     if self.pod_cidrs.iter().any(|other| same(&other)) {
                         self.fault(at, &path, "there is one of this family already");
                     } else if self.sound(at, &path, *cidr) {

@@ -8,25 +8,25 @@
 //! nobody wants any more are removed.
 //!
 //! An end station that only moved keeps its namespace, its TAP and so its connections. One whose addresses or links
-//! changed is made anew.
+//! changed is made anew, beside the one that stands, whose name it gets once that is gone. Only where both have their
+//! interface in one namespace of somebody else must the old one go first; that the new one could not be made is then a
+//! problem that is told, and the next change tries it again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use netstack::addr::PortId;
 use netstack::config::{Limits, Snapshot};
 use netstack::device::Device;
 use netstack::device::memory::{self, MemoryDevice, MemoryOptions};
-use netstack::device::tap::{self, Tap};
 use netstack::driver::{Driver, EngineId};
 use netstack::frame::{FramePool, OffloadFeatures};
 use netstack::switch::Switch;
-use sha2::{Digest as _, Sha256};
 
-use super::station::Station;
+use super::difference::Difference;
+use super::making::{Made, Plug};
 use super::{LINK_BATCHES, Placed, Runtime, RuntimeError};
 use crate::cluster::{Cluster, Endpoint, Place, PortNumbers, SwitchPlan, Wiring, wire};
-use crate::helper::{Created, Helper, Namespace, NamespaceSpec, Offload};
 
 /// A cluster that stands.
 #[derive(Clone, Debug)]
@@ -65,68 +65,6 @@ pub struct Applied {
     pub problems: Vec<String>,
 }
 
-/// How the end stations of two wirings differ.
-#[derive(Debug, Default)]
-struct Difference {
-    new: Vec<Endpoint>,
-    moved: Vec<Endpoint>,
-    gone: Vec<Arc<Placed>>,
-}
-
-impl Difference {
-    fn between(now: &Fabric, wiring: &Wiring, ended: &BTreeSet<Place>) -> Self {
-        let mut difference = Self::default();
-        let mut stay = BTreeSet::new();
-        for endpoint in &wiring.endpoints {
-            let standing = now.places.get(&endpoint.place);
-            let kept = standing.filter(|p| p.keeps(endpoint) && !ended.contains(&endpoint.place));
-            match kept {
-                None => difference.new.push(endpoint.clone()),
-                Some(placed) => {
-                    stay.insert(&endpoint.place);
-                    if placed.endpoint.attachment != endpoint.attachment {
-                        difference.moved.push(endpoint.clone());
-                    }
-                }
-            }
-        }
-        let gone = now.places.iter().filter(|(place, _)| !stay.contains(place));
-        difference.gone = gone.map(|(_, placed)| Arc::clone(placed)).collect();
-        difference
-    }
-}
-
-impl Placed {
-    /// Whether a station like this serves as `wanted`, perhaps in another place.
-    fn keeps(&self, wanted: &Endpoint) -> bool {
-        let moved = self.endpoint.attachment != wanted.attachment;
-        // An in-process station has its link inside; it is made anew where it moves.
-        !(moved && self.station.is_some())
-            && Endpoint { attachment: wanted.attachment.clone(), ..self.endpoint.clone() } == *wanted
-    }
-}
-
-/// An end station that has been made and is to be plugged in.
-struct Made {
-    endpoint: Endpoint,
-    namespace: Option<Namespace>,
-    plug: Plug,
-}
-
-enum Plug {
-    Tap(Tap),
-    Station(Box<Station>, MemoryDevice, MemoryDevice),
-}
-
-impl Plug {
-    fn offload(&self) -> OffloadFeatures {
-        match self {
-            Self::Tap(tap) => tap.offload(),
-            Self::Station(..) => OffloadFeatures::NONE,
-        }
-    }
-}
-
 /// One link between switches: each end's switch, port and device.
 type Link = [(String, PortId, MemoryDevice); 2];
 
@@ -135,8 +73,7 @@ impl Runtime {
     /// `farewell` is called with the end stations that are about to go, while they are all still there.
     ///
     /// # Errors
-    /// What was refused; nothing has changed then, but for end stations that were to be made anew: they may be gone
-    /// already, because the new ones have their names. The next change makes them.
+    /// What was refused; nothing has changed then.
     pub fn apply(&self, cluster: Cluster, farewell: impl Fn(&[Place])) -> Result<Applied, RuntimeError> {
         let _one_at_a_time = self.changing.lock();
         let now = self.fabric.read().clone();
@@ -145,25 +82,22 @@ impl Runtime {
         let mut wiring = wire(&cluster, &mut numbers);
         compile(&wiring.switches)?;
         let ended = self.log.lock().ended.clone();
-        let mut difference = Difference::between(&now, &wiring, &ended);
-        let mut applied = Applied::default();
-        // A station made anew has the names of the old one, so that one goes first. It has ended, or its addresses are
-        // taken away: nothing of it would have stayed.
-        let (replaced, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut difference.gone)
-            .into_iter()
-            .partition(|p| difference.new.iter().any(|e| e.place == p.endpoint.place));
-        difference.gone = gone;
-        let leaving = replaced.iter().chain(&difference.gone);
+        let difference = Difference::between(&now, &wiring, &ended);
+        let mut made = self.make(&cluster, &difference)?;
+        let ready = links(&now, &wiring).and_then(|links| {
+            set_offloads(&mut wiring, &now, &made);
+            Ok((links, compile(&wiring.switches)?))
+        });
+        let (links, snapshots) = ready.inspect_err(|_| self.unmake(&made))?;
+        let leaving = difference.replaced.iter().chain(&difference.gone);
         let leaving: Vec<Place> = leaving.map(|p| p.endpoint.place.clone()).collect();
         if !leaving.is_empty() {
             farewell(&leaving);
         }
-        self.take_out(&now, &replaced, &mut applied)?;
-        let made = self.make(&cluster, &difference.new)?;
-        let links = links(&now, &wiring)?;
-        set_offloads(&mut wiring, &now, &made);
-        let snapshots = compile(&wiring.switches)?;
-        applied.made = difference.new.iter().map(|e| e.place.clone()).collect();
+        let mut applied = Applied::default();
+        self.take_out(&now, &difference.replaced, &mut applied).inspect_err(|_| self.unmake(&made))?;
+        self.succeed(&cluster, &difference, &mut made, &mut applied);
+        applied.made = made.iter().map(|one| one.endpoint.place.clone()).collect();
         applied.moved = difference.moved.iter().map(|e| e.place.clone()).collect();
         let (switches, places) = self.rewire(&now, snapshots, links, &difference, made, &mut applied)?;
         self.take_out(&now, &difference.gone, &mut applied)?;
@@ -183,63 +117,6 @@ impl Runtime {
         Ok(applied)
     }
 
-    /// Makes end stations; if one cannot be made, none is left.
-    fn make(&self, cluster: &Cluster, endpoints: &[Endpoint]) -> Result<Vec<Made>, RuntimeError> {
-        let mut made = Vec::with_capacity(endpoints.len());
-        let mut helper = self.helper.lock();
-        for endpoint in endpoints {
-            let result = match helper.as_mut() {
-                Some(helper) if self.in_namespaces => self.make_namespace(helper, cluster, endpoint),
-                None if self.in_namespaces => Err(RuntimeError::Helper(crate::helper::HelperError::Gone)),
-                _ => self.make_station(endpoint),
-            };
-            match result {
-                Ok(one) => made.push(one),
-                Err(error) => {
-                    for namespace in made.into_iter().filter_map(|one: Made| one.namespace) {
-                        // The first error is what the user needs to see; what could not be undone is in the helper's log.
-                        let _ = helper.as_mut().map(|helper| helper.delete(&namespace.name));
-                    }
-                    return Err(error);
-                }
-            }
-        }
-        Ok(made)
-    }
-
-    fn make_namespace(
-        &self,
-        helper: &mut Helper,
-        cluster: &Cluster,
-        endpoint: &Endpoint,
-    ) -> Result<Made, RuntimeError> {
-        let offload = self.offload && !self.plain.contains(&endpoint.place);
-        let spec = spec(cluster, endpoint, offload);
-        let created = match self.found.lock().remove(&spec.name) {
-            Some(namespace) if namespace.alive && namespace.tag == spec.tag => {
-                Created { tap: helper.tap(&spec.name)?, namespace }
-            }
-            Some(_) => {
-                helper.delete(&spec.name)?;
-                helper.create(&spec)?
-            }
-            None => helper.create(&spec)?,
-        };
-        let mode = if created.namespace.vnet_hdr { tap::Mode::Offload } else { tap::Mode::Plain };
-        let tap = Tap::from_fd(created.tap, mode, usize::from(endpoint.mtu))
-            .map_err(|source| RuntimeError::Tap { place: endpoint.place.clone(), source })?;
-        Ok(Made { endpoint: endpoint.clone(), namespace: Some(created.namespace), plug: Plug::Tap(tap) })
-    }
-
-    fn make_station(&self, endpoint: &Endpoint) -> Result<Made, RuntimeError> {
-        let options = MemoryOptions { mtu: usize::from(endpoint.mtu), offload: OffloadFeatures::NONE };
-        let (near, far) = memory::pair(LINK_BATCHES, options)?;
-        let station = Station::new(endpoint, &self.seed)
-            .map_err(|reason| RuntimeError::Station { place: endpoint.place.clone(), reason })?;
-        let plug = Plug::Station(Box::new(station), near, far);
-        Ok(Made { endpoint: endpoint.clone(), namespace: None, plug })
-    }
-
     /// The visit to the data path.
     fn rewire(
         &self,
@@ -254,6 +131,7 @@ impl Runtime {
         let seed = self.seed;
         let mut switches = now.switches.clone();
         let mut places = now.places.clone();
+        places.retain(|place, _| !difference.replaced.iter().any(|p| p.endpoint.place == *place));
         let new: Vec<String> =
             snapshots.iter().map(|(n, _)| n.clone()).filter(|n| !switches.contains_key(n)).collect();
         let gone: Vec<(String, EngineId)> = now
@@ -467,19 +345,4 @@ fn plug_in(
     attach(driver, switches[&endpoint.attachment.switch], endpoint.attachment.port, device, problems);
     let place = endpoint.place.clone();
     places.insert(place, Arc::new(Placed { endpoint, namespace, station, offload }));
-}
-
-fn spec(cluster: &Cluster, endpoint: &Endpoint, offload: bool) -> NamespaceSpec {
-    let mut spec = NamespaceSpec::new(endpoint.place.netns(&cluster.name), endpoint.mac);
-    spec.hostname = Some(endpoint.hostname.clone());
-    spec.addresses.clone_from(&endpoint.addresses);
-    spec.gateway_v4 = endpoint.gateway_v4;
-    spec.gateway_v6 = endpoint.gateway_v6;
-    spec.mtu = endpoint.mtu;
-    spec.offload = if offload { Offload::Auto } else { Offload::Off };
-    spec.existing.clone_from(&endpoint.existing);
-    // By what it was made of a namespace is known again.
-    let made_of = serde_json::to_vec(&spec).unwrap_or_default();
-    spec.tag = Sha256::digest(made_of).iter().take(16).map(|octet| format!("{octet:02x}")).collect();
-    spec
 }

@@ -2,7 +2,9 @@
 //! plane may ask of both.
 
 mod capture;
+mod difference;
 mod fabric;
+mod making;
 mod packet;
 mod station;
 mod trace;
@@ -171,22 +173,21 @@ struct Log {
 impl Runtime {
     /// Starts `cluster`: namespaces first, then the switches, all ports open at once.
     ///
+    /// `kept` is the helper that an earlier process left behind and this one has adopted. Its namespaces that are still as
+    /// they are wanted are taken over; what is in them does not notice. Without one a helper is started.
+    ///
     /// # Errors
     /// What failed; everything made until then has been removed again.
-    ///
-    /// A helper that an earlier process left behind is taken over with all of its namespaces that are still as they are
-    /// wanted; what is in them does not notice.
-    pub fn start(cluster: Cluster, options: &Options) -> Result<Self, RuntimeError> {
+    pub fn start(cluster: Cluster, options: &Options, kept: Option<Helper>) -> Result<Self, RuntimeError> {
         if options.mode == Mode::Memory {
             return Self::start_as(cluster, options, None);
         }
-        let mut start = HelperOptions::new(options.state.clone());
-        start.grace = options.grace;
-        let helper = match Helper::adopt(&start) {
-            Ok(Some(helper)) => Ok(helper),
-            Ok(None) => Helper::start(&start),
-            Err(error) => Err(error),
+        let start = || {
+            let mut start = HelperOptions::new(options.state.clone());
+            start.grace = options.grace;
+            Helper::start(&start)
         };
+        let helper = kept.map_or_else(start, Ok);
         let started = helper
             .map_err(RuntimeError::from)
             .and_then(|helper| Self::start_as(cluster.clone(), options, Some(helper)));

@@ -55,7 +55,8 @@ pub(crate) fn until(what: &str, condition: impl FnMut() -> bool) {
     assert!(happens(condition), "it did not happen within twenty seconds that {what}");
 }
 
-fn happens(mut condition: impl FnMut() -> bool) -> bool {
+/// The same, and says whether it did.
+pub(crate) fn happens(mut condition: impl FnMut() -> bool) -> bool {
     for _ in 0..1000 {
         if condition() {
             return true;

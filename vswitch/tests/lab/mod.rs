@@ -43,6 +43,33 @@ pub(crate) fn root() -> bool {
     root
 }
 
+/// Runs one test as root, in a lab of its own.
+pub(crate) fn as_root(label: &str, test: impl FnOnce(&mut Lab)) {
+    let _alone = alone();
+    if root() {
+        test(&mut Lab::new(label));
+    }
+}
+
+/// Runs `all` tests of a file here if this is an ordinary user, and `as_another` if it is root and can become one.
+pub(crate) fn as_user(all: fn(&Path), as_another: impl FnOnce()) {
+    let _alone = alone();
+    if geteuid().is_root() {
+        return as_another();
+    }
+    if fs::OpenOptions::new().read(true).write(true).open("/dev/net/tun").is_err() {
+        return skip("/dev/net/tun cannot be opened");
+    }
+    all(&std::env::current_exe().unwrap());
+}
+
+/// What [`OrdinaryUser::run`] starts.
+pub(crate) fn in_role_of_user(all: fn(&Path)) {
+    if let Some(test) = std::env::var_os("VSWITCH_TEST_USER") {
+        all(Path::new(&test));
+    }
+}
+
 pub(crate) fn executable() -> PathBuf {
     std::env::var_os("VSWITCH_TEST_EXECUTABLE")
         .map_or_else(|| env!("CARGO_BIN_EXE_vswitch").into(), PathBuf::from)
