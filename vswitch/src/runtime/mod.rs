@@ -3,6 +3,7 @@
 
 mod capture;
 mod fabric;
+mod lines;
 mod packet;
 mod station;
 mod trace;
