@@ -42,7 +42,7 @@ const EXPRESSIONS: &[&str] = &[
     "vlan and host fd00::1",
     "ip or vlan",
     "vlan or ip",
-    "not vlan and ip6",
+    "ip6 and not vlan",
     "not (vlan or arp)",
     "host 10.0.0.1",
     "host fd00::1",
@@ -106,9 +106,6 @@ const EXPRESSIONS: &[&str] = &[
     "icmp and host 10.0.0.1 or icmp6 and host fd00::1",
 ];
 
-/// What libpcap means otherwise than we do, with the reason. Nothing does.
-const DIFFERENT: &[(&str, &str)] = &[];
-
 const RANDOM_EXPRESSIONS: u64 = 400;
 
 /// A capture of the frames, each with its number as the time.
@@ -122,11 +119,9 @@ fn capture(frames: &[Vec<u8>]) -> Vec<u8> {
     file.into_inner()
 }
 
-/// The numbers of the frames that tcpdump finds, or what it has against the expression. `optimized` as it comes; else
-/// libpcap compiles even what can match nothing.
-fn by_tcpdump(capture: &[u8], expression: &str, optimized: bool) -> Result<BTreeSet<usize>, String> {
+/// The numbers of the frames that tcpdump finds, or what it has against the expression.
+fn by_tcpdump(capture: &[u8], expression: &str) -> Result<BTreeSet<usize>, String> {
     let mut tcpdump = Command::new("tcpdump")
-        .args(if optimized { &[][..] } else { &["-O"] })
         .args(["-r", "-", "-w", "-", expression])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -140,7 +135,10 @@ fn by_tcpdump(capture: &[u8], expression: &str, optimized: bool) -> Result<BTree
         tcpdump.wait_with_output().unwrap()
     });
     if !output.status.success() {
-        return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+        let error = String::from_utf8_lossy(&output.stderr);
+        // It sees that nothing can match, and has nothing else against it.
+        let nothing = error.contains("expression rejects all packets");
+        return if nothing { Ok(BTreeSet::new()) } else { Err(error.into_owned()) };
     }
     // The older format: 24 octets, then packets with 16 in front, of which the first word is the second.
     let mut found = BTreeSet::new();
@@ -159,9 +157,9 @@ fn by_us(frames: &[Vec<u8>], expression: &str) -> BTreeSet<usize> {
 }
 
 /// How the two differ, if they do.
-fn difference(frames: &[Vec<u8>], capture: &[u8], expression: &str, optimized: bool) -> Option<String> {
+fn difference(frames: &[Vec<u8>], capture: &[u8], expression: &str) -> Option<String> {
     let ours = by_us(frames, expression);
-    let theirs = match by_tcpdump(capture, expression, optimized) {
+    let theirs = match by_tcpdump(capture, expression) {
         Ok(theirs) => theirs,
         Err(error) => return Some(format!("{expression:?}: tcpdump refuses it: {error}")),
     };
@@ -183,17 +181,15 @@ fn the_frames_that_tcpdump_finds() {
     if !has_tcpdump() {
         return;
     }
-    let frames = frames::all(&mut Seed::from_u64(1).rng("frames"));
+    let frames = frames::with_cut(&mut Seed::from_u64(1).rng("frames"));
     let file = capture(&frames);
-    let mut unused: BTreeSet<&str> = DIFFERENT.iter().map(|(expression, _)| *expression).collect();
     for expression in EXPRESSIONS {
         let found = by_us(&frames, expression).len();
         assert!(found > 0, "{expression:?} finds nothing, so it shows nothing");
         assert!(expression.is_empty() || found < frames.len(), "{expression:?} finds everything");
-        let different = difference(&frames, &file, expression, true);
-        assert!(different.is_none() || unused.remove(expression), "{}", different.unwrap());
+        let different = difference(&frames, &file, expression);
+        assert!(different.is_none(), "{}", different.unwrap());
     }
-    assert!(unused.is_empty(), "these do not differ: {unused:?}");
 }
 
 #[test]
@@ -203,9 +199,10 @@ fn random_expressions_find_what_tcpdump_finds() {
     }
     for seed in 0..RANDOM_EXPRESSIONS {
         let mut rng = Seed::from_u64(seed).rng("expression");
-        let frames = frames::all(&mut rng);
+        // Which octets of a cut frame libpcap need not read depends on how far it could simplify the expression.
+        let frames = frames::whole(&mut rng);
         let expression = expression(&mut rng, 4);
-        let different = difference(&frames, &capture(&frames), &expression, false);
+        let different = difference(&frames, &capture(&frames), &expression);
         assert!(different.is_none(), "seed {seed}: {}", different.unwrap());
     }
 }
@@ -259,7 +256,7 @@ fn what_tcpdump_refuses_is_refused() {
         "tcp udp",
         "tcp & udp",
     ] {
-        let theirs = by_tcpdump(&file, expression, false);
+        let theirs = by_tcpdump(&file, expression);
         assert!(theirs.is_err(), "tcpdump takes {expression:?}");
         assert!(expression.parse::<Filter>().is_err(), "{expression:?}");
     }

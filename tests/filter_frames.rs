@@ -11,20 +11,30 @@ pub(crate) const V4: &[&str] = &["10.0.0.1", "10.0.0.2", "10.1.0.3"];
 pub(crate) const V6: &[&str] = &["fd00::1", "fd00::2", "fd00:1::3"];
 const PORTS: [u16; 5] = [53, 80, 443, 0, 40_000];
 
-/// Frames of a run, besides cut ones.
+/// Frames of a run.
 const FRAMES: u32 = 400;
+/// So many octets hold what any expression reads.
+const WHOLE: usize = 160;
 
-pub(crate) fn all(rng: &mut Rng) -> Vec<Vec<u8>> {
+/// Frames as they come, and some that end anywhere.
+pub(crate) fn with_cut(rng: &mut Rng) -> Vec<Vec<u8>> {
     let mut frames = Vec::new();
     for _ in 0..FRAMES {
         let frame = frame(rng);
         if rng.below(8) == 0 {
-            // Never of no length: neither format can hold that well.
+            // Never of no length: the formats cannot hold that well.
             let len = rng.below(u32::try_from(frame.len()).unwrap() - 1) + 1;
             frames.push(frame[..len as usize].to_vec());
         }
         frames.push(frame);
     }
+    frames
+}
+
+/// Frames that no expression reads over the end of.
+pub(crate) fn whole(rng: &mut Rng) -> Vec<Vec<u8>> {
+    let mut frames: Vec<Vec<u8>> = (0..FRAMES).map(|_| frame(rng)).collect();
+    frames.iter_mut().for_each(|frame| frame.resize(frame.len().max(WHOLE), 0));
     frames
 }
 

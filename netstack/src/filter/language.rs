@@ -14,11 +14,11 @@
 
 use alloc::boxed::Box;
 use alloc::format;
-use alloc::string::{String, ToString as _};
-use alloc::vec::Vec;
+use alloc::string::ToString as _;
 use core::net::IpAddr;
 
-use super::{Carrier, Direction, Expression, Families, MAX_EXPRESSION, MAX_WORDS, Question, Test};
+use super::words::{FilterError, TERMS, Word, is_unsupported, unsupported, words};
+use super::{Carrier, Direction, Expression, Families, Question, Test};
 use crate::addr::{IpNet, MacAddr};
 use crate::parse::{ethertype, protocol};
 
@@ -27,151 +27,6 @@ const ARP: Carrier = Carrier { ethertype: ethertype::ARP, addresses: [14, 24] };
 /// Reverse ARP (RFC 903) has ARP's layout.
 const RARP: Carrier = Carrier { ethertype: 0x8035, addresses: [14, 24] };
 const IPV6: Carrier = Carrier { ethertype: ethertype::IPV6, addresses: [8, 24] };
-
-const TERMS: &str = "not, (, host, net, port, portrange, src, dst, ether, ip, ip6, arp, tcp, udp, sctp, icmp, icmp6 \
-                     or vlan";
-
-/// Words of pcap-filter(7) that mean something there and nothing here.
-const UNSUPPORTED: &[&str] = &[
-    "action",
-    "addr1",
-    "addr2",
-    "addr3",
-    "addr4",
-    "address1",
-    "address2",
-    "address3",
-    "address4",
-    "aarp",
-    "ah",
-    "atalk",
-    "bcc",
-    "broadcast",
-    "byte",
-    "carp",
-    "clnp",
-    "connectmsg",
-    "csnp",
-    "decnet",
-    "dir",
-    "direction",
-    "dpc",
-    "es-is",
-    "esis",
-    "esp",
-    "fddi",
-    "fisu",
-    "gateway",
-    "geneve",
-    "greater",
-    "hdpc",
-    "hopc",
-    "hslc",
-    "hsls",
-    "iface",
-    "ifindex",
-    "ifname",
-    "igmp",
-    "igrp",
-    "iih",
-    "ilmic",
-    "inbound",
-    "ipx",
-    "is-is",
-    "isis",
-    "iso",
-    "l1",
-    "l2",
-    "lane",
-    "lat",
-    "len",
-    "less",
-    "link",
-    "llc",
-    "lsp",
-    "lssu",
-    "lsu",
-    "mask",
-    "metac",
-    "metaconnect",
-    "mopdl",
-    "moprc",
-    "mpls",
-    "msu",
-    "multicast",
-    "netbeui",
-    "oam",
-    "oamf4",
-    "oamf4ec",
-    "oamf4sc",
-    "on",
-    "opc",
-    "outbound",
-    "pf",
-    "pim",
-    "ppp",
-    "pppoed",
-    "pppoes",
-    "proto",
-    "protochain",
-    "psnp",
-    "ra",
-    "radio",
-    "rarp",
-    "reason",
-    "rnr",
-    "rset",
-    "rulenum",
-    "ruleset",
-    "sca",
-    "sio",
-    "slip",
-    "sls",
-    "snp",
-    "srnr",
-    "stp",
-    "subrulenum",
-    "subtype",
-    "ta",
-    "tr",
-    "type",
-    "vci",
-    "vpi",
-    "vrrp",
-    "wlan",
-];
-
-/// Why an expression is none.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("filter, {place}: {problem}")]
-pub struct FilterError {
-    place: String,
-    problem: String,
-}
-
-/// A word and the column, from 1, that it begins in.
-#[derive(Clone, Copy, Debug)]
-struct Word<'a> {
-    text: &'a str,
-    column: usize,
-}
-
-impl Word<'_> {
-    fn wrong(self, problem: impl Into<String>) -> FilterError {
-        let place = match self.text {
-            "" => "at its end".into(),
-            text => format!("{text:?} at column {}", self.column),
-        };
-        FilterError { place, problem: problem.into() }
-    }
-
-    fn is_keyword(self) -> bool {
-        type_of(self.text).is_some()
-            || is_protocol(self.text)
-            || matches!(self.text, "" | ")" | "and" | "or" | "src" | "dst" | "vlan" | "icmp" | "icmp6")
-            || UNSUPPORTED.contains(&self.text)
-    }
-}
 
 /// What stands in front of an operand.
 #[derive(Clone, Copy, Debug)]
@@ -205,14 +60,7 @@ fn is_protocol(word: &str) -> bool {
 
 /// Reads an expression; none if there are no words.
 pub(super) fn read(text: &str) -> Result<Option<Expression>, FilterError> {
-    let whole = |problem| FilterError { place: "as a whole".into(), problem };
-    if text.len() > MAX_EXPRESSION {
-        return Err(whole(format!("it has {} octets; at most {MAX_EXPRESSION} are read", text.len())));
-    }
     let words = words(text)?;
-    if words.len() > MAX_WORDS {
-        return Err(whole(format!("it has {} words; at most {MAX_WORDS} are read", words.len())));
-    }
     if words.is_empty() {
         return Ok(None);
     }
@@ -226,43 +74,12 @@ pub(super) fn read(text: &str) -> Result<Option<Expression>, FilterError> {
     }
 }
 
-/// Cuts a text into words; the signs of `and`, `or` and `not` become those words.
-fn words(text: &str) -> Result<Vec<Word<'_>>, FilterError> {
-    let mut words = Vec::new();
-    let mut rest = text;
-    let mut column = 1;
-    while let Some(first) = rest.chars().next() {
-        let (len, name) = match first {
-            c if c.is_whitespace() => (c.len_utf8(), None),
-            '(' | ')' => (1, Some(&rest[..1])),
-            '!' => (1, Some("not")),
-            '&' if rest.starts_with("&&") => (2, Some("and")),
-            '|' if rest.starts_with("||") => (2, Some("or")),
-            _ => {
-                let ends = |c: char| c.is_whitespace() || "()!&|".contains(c);
-                // A lone & or | is a word, so that it can be told.
-                let len = rest.find(ends).map_or(rest.len(), |at| at.max(first.len_utf8()));
-                (len, Some(&rest[..len]))
-            }
-        };
-        if let Some(text) = name {
-            let word = Word { text, column };
-            if text.contains(['[', ']', '<', '>', '=', '&', '|', '+', '*', '^', '%', '\\']) {
-                return Err(word.wrong(format!(
-                    "octets of a frame cannot be compared in this subset of pcap-filter(7); expected {TERMS}"
-                )));
-            }
-            words.push(word);
-        }
-        column += rest[..len].chars().count();
-        rest = &rest[len..];
-    }
-    Ok(words)
-}
-
-/// What to add when a word has a meaning elsewhere.
-fn unsupported(word: Word<'_>) -> &'static str {
-    if UNSUPPORTED.contains(&word.text) { "; this word of pcap-filter(7) is not supported here" } else { "" }
+/// Whether a word is part of the language, and so no value.
+fn is_keyword(word: &str) -> bool {
+    type_of(word).is_some()
+        || is_protocol(word)
+        || matches!(word, "" | ")" | "and" | "or" | "src" | "dst" | "vlan" | "icmp" | "icmp6")
+        || is_unsupported(word)
 }
 
 struct Reader<'a> {
@@ -321,7 +138,7 @@ impl<'a> Reader<'a> {
     /// Whether what comes next, behind `not` and parentheses, is a value and no new primitive.
     fn stands_at_operand(&self) -> bool {
         let value = self.words.iter().find(|word| !matches!(word.text, "not" | "("));
-        value.is_some_and(|word| !word.is_keyword())
+        value.is_some_and(|word| !is_keyword(word.text))
     }
 
     fn term(&mut self) -> Result<Expression, FilterError> {

@@ -86,17 +86,20 @@ fn station(frame: &[u8], at: usize, mac: MacAddr) -> Option<bool> {
 /// Whether an address inside `net` stands at `at`, 32 bits at a time.
 fn inside(frame: &[u8], at: usize, net: &IpNet) -> Option<bool> {
     match net {
-        IpNet::V4(net) => Some(long(frame, at)? & u32::from(net.netmask()) == u32::from(net.network())),
-        IpNet::V6(net) => {
-            let (mask, network) = (net.netmask().octets(), net.network().octets());
-            for part in [0, 4, 8, 12] {
-                if long(frame, at + part)? & long(&mask, part)? != long(&network, part)? {
-                    return Some(false);
-                }
-            }
-            Some(true)
+        IpNet::V4(net) => same(frame, at, &net.netmask().octets(), &net.network().octets()),
+        IpNet::V6(net) => same(frame, at, &net.netmask().octets(), &net.network().octets()),
+    }
+}
+
+/// Whether what stands at `at`, under the mask, is `wanted`. What is masked out entirely is not read.
+fn same(frame: &[u8], at: usize, mask: &[u8], wanted: &[u8]) -> Option<bool> {
+    for part in (0..mask.len()).step_by(4) {
+        let mask = long(mask, part)?;
+        if mask != 0 && long(frame, at + part)? & mask != long(wanted, part)? {
+            return Some(false);
         }
     }
+    Some(true)
 }
 
 fn protocol(frame: &[u8], payload: usize, number: u8, families: Families) -> Option<bool> {

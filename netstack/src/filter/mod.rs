@@ -1,7 +1,7 @@
 //! Capture filters in the language of pcap-filter(7), the part of it that a switched network needs.
 //!
 //! # Theory of Operation
-//! [`language`] reads an expression into a tree of tests, once; [`matching`] holds a frame's octets against the tree, for
+//! `language` reads an expression into a tree of tests, once; `matching` holds a frame's octets against the tree, for
 //! every frame that passes a captured port, without allocating. A filter says the same as libpcap's: whoever knows
 //! `tcpdump` must not be surprised, and a frame that one of the two shows must be shown by the other. So the octets are
 //! read where libpcap reads them and not through [`crate::parse`], which refuses the malformed packets that captures are
@@ -13,18 +13,19 @@
 //! - A frame that ends within what a test has to read matches nothing, `not` included.
 //!
 //! It lives here and not with the command because a filter belongs where the copy is made: any embedder's
-//! [observer](crate::driver::Observer) asks it before it copies, and a capture of few frames in heavy traffic loses none
+//! observer (`driver::Observer`) asks it before it copies, and a capture of few frames in heavy traffic loses none
 //! and costs little.
 
 mod language;
 mod matching;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use alloc::boxed::Box;
 use core::str::FromStr;
 
-pub use language::FilterError;
+pub use words::FilterError;
 
 use crate::addr::{IpNet, MacAddr};
 use crate::parse::ETHERNET_HEADER;

@@ -243,7 +243,7 @@ mod tests {
     const A: [u8; 6] = [2, 0, 0, 0, 0, 1];
     const B: [u8; 6] = [2, 0, 0, 0, 0, 2];
 
-    fn line(frame: &[u8]) -> alloc::string::String {
+    fn line(frame: &[u8]) -> String {
         format!("{}", Summary::of(frame))
     }
 
