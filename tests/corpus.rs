@@ -31,6 +31,11 @@ fn parse() {
 }
 
 #[test]
+fn filter() {
+    replay("filter", fuzz::filter);
+}
+
+#[test]
 fn manifest() {
     replay("manifest", fuzz::manifest);
 }

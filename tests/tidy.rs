@@ -27,6 +27,7 @@ const ROWS: &[(&str, u32)] = &[
     ("parse", 2),
     ("counters", 2),
     ("config", 2),
+    ("filter", 3),
     ("emit", 3),
     ("offload", 3),
     ("bridge", 4),

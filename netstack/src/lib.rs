@@ -14,6 +14,7 @@ pub mod device;
 pub mod driver;
 pub mod emit;
 pub mod event;
+pub mod filter;
 pub mod flow;
 pub mod frame;
 #[cfg(feature = "host")]

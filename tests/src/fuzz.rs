@@ -191,6 +191,27 @@ pub fn parse(data: &[u8]) {
     let _ = parse::neighbor_discovery(data, &ip);
 }
 
+/// Capture filters: an expression, a zero octet and a frame. Whatever is read is bounded, and of a filter and its opposite
+/// at most one matches; exactly one if the frame is long enough for both.
+pub fn filter(data: &[u8]) {
+    use netstack::filter::Filter;
+    let end = data.iter().position(|octet| *octet == 0).unwrap_or(data.len());
+    let Ok(text) = core::str::from_utf8(&data[..end]) else { return };
+    let frame = data.get(end + 1..).unwrap_or_default();
+    let filter: Filter = match text.parse() {
+        Ok(filter) => filter,
+        Err(error) => return assert!(!error.to_string().is_empty()),
+    };
+    if let Ok(opposite) = format!("not ({text})").parse::<Filter>() {
+        assert!(!(filter.matches(frame) && opposite.matches(frame)), "{text:?} and its opposite");
+    }
+    let long = [frame, &[0; 256]].concat();
+    if let Ok(either) = format!("({text}) or not ({text})").parse::<Filter>() {
+        // Each `vlan` looks one tag further, so that only without it both halves ask the same.
+        assert!(text.contains("vlan") || either.matches(&long), "{text:?} or its opposite");
+    }
+}
+
 /// The reader of manifests: an answer, whatever is read; and each fault at a place that exists.
 pub fn manifest(data: &[u8]) {
     use manifest::{Source, Strictness, load};

@@ -227,6 +227,8 @@ fn what_is_not_there_is_told_in_a_sentence() {
         ("GET", "/v1/logs?pod=nobody", "", 404),
         ("GET", "/v1/capture?port=nobody", "", 404),
         ("GET", "/v1/capture?port=alpha&count=x", "", 400),
+        ("GET", "/v1/capture?port=alpha&filter=tcp%20and", "", 400),
+        ("GET", "/v1/capture?port=alpha&format=xml", "", 400),
         ("POST", "/v1/trace", "{", 400),
         ("POST", "/v1/trace", "{}", 422),
         ("POST", "/v1/apply", r#"{"sources": [{"name": "a", "text": "kind: Nothing"}]}"#, 422),

@@ -8,6 +8,8 @@ use std::fs;
 use std::process::{Command, Stdio};
 
 use common::{Background, Cluster, ready, success, tshark, until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 /// What must match no frame of ours. The severity is that of errors: frames that contradict themselves.
@@ -156,6 +158,93 @@ fn a_capture_without_a_file_is_a_stream() {
     assert_eq!(success("tshark", &output), "1\n2\n3\n4\n");
     let refused = cluster.verb(&["capture", "nobody", "-w", "/dev/null"]);
     assert!(!refused.status.success() && common::both(&refused).contains("names no port"), "{refused:?}");
+}
+
+/// Few frames wanted out of many: the filter is asked where the copy is made, so that none of them is lost.
+#[test]
+fn a_filtered_capture_holds_all_that_match_and_nothing_else() {
+    if !ready(&["tcpdump", "ping"]) {
+        return;
+    }
+    let cluster = Cluster::up("filter", &[]);
+    let _servers = servers(&cluster);
+    let path = cluster.state.join("filtered.pcapng");
+    let file = path.to_str().unwrap();
+    let filter = "udp dst port 7007 and net 10.244.0.0/16";
+    // Each datagram enters and leaves three switches.
+    let count = 6 * 20;
+    let mut command = cluster.command(&["capture", "any", "-w", file, "-c", &count.to_string(), filter]);
+    let mut capture = command.stderr(Stdio::piped()).spawn().unwrap();
+    until("the capture has begun", || fs::metadata(file).is_ok_and(|m| m.len() > 0));
+    let tcp = [common::executable(), "__probe", "tcp", "10.244.1.2:7007", "50000000"];
+    let _heavy = cluster.spawn("alpha", &tcp);
+    cluster.must("beta", &[common::executable(), "__probe", "udp", "10.244.1.2:7007", "20", "100"]);
+    until("the capture has its frames", || capture.try_wait().unwrap().is_some());
+    let read = |filter: &str| {
+        let output = Command::new("tcpdump").args(["-n", "-r", file, filter]).output().unwrap();
+        success("tcpdump", &output).lines().count()
+    };
+    assert_eq!((read(""), read(filter)), (count, count));
+    let refused = cluster.verb(&["capture", "any", "-w", "/dev/null", "tcp", "prot", "80"]);
+    let told = common::both(&refused);
+    assert!(!refused.status.success() && told.contains("\"prot\" at column 5: expected"), "{told}");
+}
+
+#[test]
+fn frames_are_shown_as_they_pass_until_ctrl_c() {
+    if !ready(&["ping", "tcpdump", "traceroute"]) {
+        return;
+    }
+    let cluster = Cluster::up("text", &[]);
+    let _servers = servers(&cluster);
+    let path = cluster.state.join("lines");
+    let capture = |arguments: &[&str]| {
+        let out = fs::File::create(&path).unwrap();
+        cluster.command(&[&["capture"], arguments].concat()).stdout(out).spawn().unwrap()
+    };
+    let shown = || fs::read_to_string(&path).unwrap();
+    let mut process = capture(&["-n", "default", "alpha", "--text", "icmp", "or", "arp", "or", "icmp6"]);
+    until("the capture has begun", || shown().starts_with("TIME (UTC)"));
+    cluster.must("alpha", &["ip", "neigh", "flush", "all"]);
+    for (address, lines) in [
+        (
+            "10.244.0.3",
+            [
+                "node-1:default/alpha  in   ARP who-has 10.244.0.3 tell 10.244.0.2",
+                "node-1:default/alpha  in   10.244.0.2 > 10.244.0.3 ICMP echo request id ",
+                "node-1:default/alpha  out  10.244.0.3 > 10.244.0.2 ICMP echo reply id ",
+            ],
+        ),
+        (
+            "fd00:10:244::3",
+            [
+                "ICMPv6 neighbor solicitation who-has fd00:10:244::3",
+                "node-1:default/alpha  in   fd00:10:244::2 > fd00:10:244::3 ICMPv6 echo request id ",
+                "node-1:default/alpha  out  fd00:10:244::3 > fd00:10:244::2 ICMPv6 echo reply id ",
+            ],
+        ),
+    ] {
+        cluster.must("alpha", &["ping", "-n", "-c", "1", "-W", "5", address]);
+        until(&format!("{lines:#?} is shown"), || lines.iter().all(|line| shown().contains(line)));
+    }
+    kill(Pid::from_raw(process.id().try_into().unwrap()), Signal::SIGINT).unwrap();
+    let mut ended = None;
+    until("it ends", || {
+        ended = process.try_wait().unwrap();
+        ended.is_some()
+    });
+    assert!(ended.unwrap().success(), "{ended:?}");
+
+    // Interrupted, a file ends at a whole frame.
+    let mut process = capture(&["any"]);
+    until("the capture has begun", || !fs::read(&path).unwrap().is_empty());
+    mixed_traffic(&cluster);
+    kill(Pid::from_raw(process.id().try_into().unwrap()), Signal::SIGINT).unwrap();
+    assert!(process.wait().unwrap().success());
+    let read = Command::new("tcpdump").args(["-n", "-r", path.to_str().unwrap()]).output().unwrap();
+    assert!(success("tcpdump", &read).lines().count() > 20);
+    let wrong = cluster.verb(&["capture", "-n", "default", "any"]);
+    assert!(!wrong.status.success() && common::both(&wrong).contains("leave -n default out"), "{wrong:?}");
 }
 
 /// A trace and the packet itself end at the same place, for the same reason.

@@ -11,12 +11,14 @@
 mod ipv4;
 mod ipv6;
 mod neighbor;
+mod summary;
 #[cfg(test)]
 mod tests;
 mod transport;
 
 pub use ipv6::MAX_EXTENSION_HEADERS;
 pub use neighbor::{NeighborDiscovery, neighbor_discovery};
+pub use summary::Summary;
 pub use transport::verify_transport_checksum;
 
 use core::net::{IpAddr, Ipv4Addr};

@@ -70,7 +70,7 @@ use core::time::Duration;
 
 use self::node::{Engine, Node};
 use self::run::Event;
-use self::trace::{Incident, Log, Summary};
+use self::trace::{Incident, Log};
 use crate::addr::{PortId, SegmentId};
 use crate::config::{Config, Limits, PortConfig, SegmentConfig, Snapshot, VlanMode};
 use crate::frame::{Frame, FrameBatch, FramePool};

@@ -8,10 +8,11 @@ use alloc::vec::Vec;
 use core::cmp::{Ordering, Reverse};
 use core::time::Duration;
 
-use super::{Incident, Lab, LabError, Side, Summary, Violation};
+use super::{Incident, Lab, LabError, Side, Violation};
 use crate::addr::PortId;
 use crate::device::fault::Offered;
 use crate::frame::{Frame, FrameBatch};
+use crate::parse::Summary;
 
 /// Steps that may be taken without time passing.
 pub const MAX_STEPS_AT_ONCE: u64 = 1 << 22;
@@ -242,7 +243,10 @@ impl Lab {
                 };
                 let (node, port) = self.cables[cable].ends[from.other().index()].place();
                 self.begin(at, node)?;
-                self.log.note(self.steps, at, || Incident::Arrived { at: node, frame: Summary::of(&frame) });
+                self.log.note(self.steps, at, || Incident::Arrived {
+                    at: node,
+                    frame: Summary::of(frame.bytes()),
+                });
                 self.observe(cable, from, true, &frame);
                 self.hand_over(node, port, frame);
                 self.check_line(cable, from)?;
@@ -264,7 +268,10 @@ impl Lab {
             }
             What::Injection { node, port, frame } => {
                 self.begin(at, node)?;
-                self.log.note(self.steps, at, || Incident::Injected { at: node, frame: Summary::of(&frame) });
+                self.log.note(self.steps, at, || Incident::Injected {
+                    at: node,
+                    frame: Summary::of(frame.bytes()),
+                });
                 self.nodes[node].injected += 1;
                 self.hand_over(node, port, frame);
                 self.turn(node)?;
@@ -334,13 +341,13 @@ impl Lab {
             *self.nodes[node].unplugged.entry(port).or_default() += 1;
             self.log.note(self.steps, self.now, || Incident::Unplugged {
                 from: node,
-                frame: Summary::of(&frame),
+                frame: Summary::of(frame.bytes()),
             });
             self.pool.recycle(frame);
             return;
         };
         self.observe(cable, side, false, &frame);
-        let summary = self.log.is_on().then(|| Summary::of(&frame));
+        let summary = self.log.is_on().then(|| Summary::of(frame.bytes()));
         let cable_state = &mut self.cables[cable];
         let to = cable_state.ends[side.other().index()].place().0;
         let became = cable_state.lines[side.index()].offer(self.now, frame, &mut self.pool);

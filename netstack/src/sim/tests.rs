@@ -263,7 +263,7 @@ fn frames_put_in_by_hand_are_accounted_for() {
         (1, 1)
     );
     assert_eq!(lab.host(hosts[1]).counters().dropped(DropReason::FrameTooShort), 1);
-    assert!(lab.trace().contains("bridge is given 5 octets, no Ethernet header"), "{}", lab.trace());
+    assert!(lab.trace().contains("bridge is given no Ethernet header, 5 octets"), "{}", lab.trace());
 }
 
 #[test]

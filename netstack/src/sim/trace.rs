@@ -7,61 +7,10 @@ use core::fmt;
 use core::time::Duration;
 
 use crate::device::fault::Offered;
-use crate::frame::Frame;
-use crate::parse::{self, Network, Transport};
+use crate::parse::Summary;
 
 /// Entries kept unless told otherwise.
 pub(super) const DEFAULT_CAPACITY: usize = 256;
-
-/// What a frame is, in as many words as fit a line.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Summary {
-    len: usize,
-    link: Option<parse::Link>,
-    network: Option<Network>,
-}
-
-impl Summary {
-    pub(super) fn of(frame: &Frame) -> Self {
-        let link = parse::link(frame.bytes()).ok();
-        let network = link.and_then(|link| parse::network(frame.bytes(), &link).ok());
-        Self { len: frame.len(), link, network }
-    }
-}
-
-impl fmt::Display for Summary {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} octets", self.len)?;
-        let Some(link) = self.link else { return f.write_str(", no Ethernet header") };
-        write!(f, ", {} > {}", link.source, link.destination)?;
-        if let Some(tag) = link.tag {
-            write!(f, ", VLAN {}", tag & 0xfff)?;
-        }
-        match self.network {
-            None => write!(f, ", malformed {:#06x}", link.ethertype),
-            Some(Network::Other) => write!(f, ", {:#06x}", link.ethertype),
-            Some(Network::Arp(arp)) => {
-                write!(f, ", ARP {}: {} > {}", arp.operation, arp.sender, arp.target)
-            }
-            Some(Network::Ip(ip)) => {
-                write!(f, ", {} > {}", ip.source, ip.destination)?;
-                if ip.fragment.is_some() {
-                    f.write_str(", fragment")?;
-                }
-                match ip.transport {
-                    Transport::Tcp { source_port, destination_port, flags, .. } => {
-                        write!(f, ", TCP {source_port} > {destination_port} flags {flags:#04x}")
-                    }
-                    Transport::Udp { source_port, destination_port } => {
-                        write!(f, ", UDP {source_port} > {destination_port}")
-                    }
-                    Transport::Icmp { kind, code, .. } => write!(f, ", ICMP {kind}/{code}"),
-                    Transport::Sctp { .. } | Transport::Opaque => write!(f, ", protocol {}", ip.protocol),
-                }
-            }
-        }
-    }
-}
 
 /// One thing that happened. Names are looked up when it is shown.
 #[derive(Clone, Copy, Debug)]
@@ -119,11 +68,11 @@ impl Log {
         self.entries.iter().map(move |(step, at, incident)| {
             let what = match *incident {
                 Incident::Sent { from, to, frame, became } => {
-                    format!("{} > {}: {frame}{}", name(from), name(to), Became(became, *at))
+                    format!("{} > {}: {frame:#}{}", name(from), name(to), Became(became, *at))
                 }
-                Incident::Arrived { at, frame } => format!("{} receives {frame}", name(at)),
-                Incident::Injected { at, frame } => format!("{} is given {frame}", name(at)),
-                Incident::Unplugged { from, frame } => format!("{} > nowhere: {frame}", name(from)),
+                Incident::Arrived { at, frame } => format!("{} receives {frame:#}", name(at)),
+                Incident::Injected { at, frame } => format!("{} is given {frame:#}", name(at)),
+                Incident::Unplugged { from, frame } => format!("{} > nowhere: {frame:#}", name(from)),
                 Incident::Timeout { at } => format!("{} does what is due", name(at)),
                 Incident::Installed { at, generation } => {
                     format!("{} gets generation {generation}", name(at))

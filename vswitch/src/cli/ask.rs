@@ -1,17 +1,16 @@
 //! Verbs that ask a running cluster.
 
-use std::fs::File;
-use std::io::{self, IsTerminal as _, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 
-use super::{Capture, Exec, Failure, Format, Trace};
+use super::{Exec, Failure, Format, Trace};
 use crate::control::api::{PlaceView, TraceRequest, TraceView};
-use crate::control::client::{Client, ClientError};
+use crate::control::client::Client;
 use crate::helper::exec::{Enter, NamespaceRef};
 
 pub(super) fn exec(client: &Client, exec: &Exec) -> Result<ExitCode, Failure> {
     let places: Vec<PlaceView> = client.get("/v1/places")?;
-    let wanted = exec.place.to_string();
+    let wanted = exec.namespace.of(&exec.place)?.to_string();
     let place = places.iter().find(|p| p.place == wanted).ok_or_else(|| {
         let known: Vec<&str> = places.iter().map(|p| p.place.as_str()).collect();
         format!("{wanted} does not exist; there are {}", known.join(", "))
@@ -30,7 +29,8 @@ pub(super) fn exec(client: &Client, exec: &Exec) -> Result<ExitCode, Failure> {
 
 /// Exit status 0 when the packet reaches an end station, 1 when it does not.
 pub(super) fn trace(client: &Client, trace: &Trace) -> Result<ExitCode, Failure> {
-    let request = TraceRequest { from: trace.from.to_string(), packet: trace.packet.clone() };
+    let request =
+        TraceRequest { from: trace.namespace.of(&trace.from)?.to_string(), packet: trace.packet.clone() };
     let view: TraceView = client.post("/v1/trace", &request)?;
     let mut out = io::stdout().lock();
     if trace.output.output == Format::Json {
@@ -46,38 +46,4 @@ pub(super) fn trace(client: &Client, trace: &Trace) -> Result<ExitCode, Failure>
         writeln!(out, "{}", view.outcome)?;
     }
     Ok(if view.delivered { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-pub(super) fn capture(client: &Client, capture: &Capture) -> Result<ExitCode, Failure> {
-    let encoded: String = capture.port.bytes().map(escape).collect();
-    let count = capture.count.map_or_else(String::new, |n| format!("&count={n}"));
-    let path = format!("/v1/capture?port={encoded}{count}");
-    let ended = match &capture.write {
-        Some(file) => {
-            let mut out = File::create(file).map_err(|e| format!("{}: {e}", file.display()))?;
-            client.stream(&path, &mut out)
-        }
-        None if io::stdout().is_terminal() => {
-            return Err("a capture is binary; write it with -w FILE, or pipe it into `tcpdump -r -`".into());
-        }
-        None => client.stream(&path, &mut io::stdout().lock()),
-    };
-    match ended {
-        Ok(()) => {}
-        // What was captured until then has been written.
-        Err(ClientError::Connection(_)) => {
-            writeln!(io::stderr(), "the cluster went down, and the capture with it")?
-        }
-        Err(error) => return Err(error.into()),
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// A query's octet (RFC 3986 section 2.1).
-fn escape(octet: u8) -> String {
-    if octet.is_ascii_alphanumeric() || b"-._~/:".contains(&octet) {
-        char::from(octet).to_string()
-    } else {
-        format!("%{octet:02X}")
-    }
 }

@@ -15,22 +15,20 @@ use crate::control::client::Client;
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(200);
 
 pub(super) fn logs(client: &Client, what: &Logs) -> Result<ExitCode, Failure> {
-    let logs: Vec<LogView> = client.get(&format!("/v1/logs?pod={}", what.pod))?;
+    let pod = what.namespace.of(&what.pod)?;
+    let logs: Vec<LogView> = client.get(&format!("/v1/logs?pod={pod}"))?;
     let names: Vec<&str> = logs.iter().map(|log| log.container.as_str()).collect();
     let log = match (&what.container, &logs[..]) {
         (Some(wanted), all) => all.iter().find(|log| log.container == *wanted),
         (None, [one]) => Some(one),
         (None, _) => {
-            return Err(format!(
-                "{} has several containers: say which with -c: {}",
-                what.pod,
-                names.join(", ")
-            )
-            .into());
+            return Err(
+                format!("{pod} has several containers: say which with -c: {}", names.join(", ")).into()
+            );
         }
     };
     let Some(log) = log else {
-        return Err(format!("{} has no such container; it has {}", what.pod, names.join(", ")).into());
+        return Err(format!("{pod} has no such container; it has {}", names.join(", ")).into());
     };
     let mut out = io::stdout().lock();
     // What it held before it was full the last time.

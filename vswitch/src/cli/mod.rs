@@ -1,11 +1,13 @@
 //! The command line.
 
 mod ask;
+mod capture;
 mod columns;
 mod get;
 mod logs;
 mod manifests;
 mod manual;
+mod place;
 mod ready;
 mod run;
 
@@ -15,6 +17,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use self::place::{Namespace, PlaceName};
 use crate::control::client::Client;
 use crate::demo;
 use crate::probe;
@@ -30,6 +33,24 @@ Exit status:
 
 The answer is no when a manifest is wrong (check), a traced packet does not arrive (trace), the machine lacks something
 (doctor), or something is left behind (up). `vswitch exec` ends with the status of its command.";
+
+/// What can be asked for, and what is special about it.
+const FILTER: &str = "\
+Which frames: an expression of pcap-filter(7), all if there is none. Understood are
+  host ADDRESS, net PREFIX, port NUMBER, portrange FIRST-LAST, each after src or dst if only one of them is meant;
+  before host and net: ip, ip6, arp; before port and portrange: tcp, udp, sctp; ether host MAC;
+  ip, ip6, arp, tcp, udp, sctp, icmp, icmp6, vlan [NUMBER];
+  and, or, not (&&, ||, !) and parentheses, which a shell wants quoted.
+It means what it means to tcpdump: and and or bind alike, from left to right; `port 80 or 443` is short for `port 80 or
+port 443`; what follows `vlan` is looked for behind the tag. `in` is into the switch, `out` is out of it.";
+
+const CAPTURE_EXAMPLES: &str = "\
+Examples:
+  vswitch capture alpha                                      every frame of alpha, a line each, until Ctrl-C
+  vswitch capture any 'tcp port 80 and host 10.244.1.2'      only these, at every port
+  vswitch capture gamma -c 5 arp or icmp6                    five frames, and the end
+  vswitch capture alpha -w alpha.pcapng not port 22          into a file
+  vswitch capture any | tcpdump -n -r -                      into another program";
 
 /// A virtual switch: pods in network namespaces of their own, and everything a node does with their packets, without
 /// root, iptables or a kernel bridge.
@@ -78,10 +99,8 @@ enum Verb {
     /// Follow an imagined packet: every decision on its way, with its reason
     #[command(after_help = "Example: vswitch trace alpha 'tcp 10.244.1.2:80'")]
     Trace(Trace),
-    /// Capture at a port: `any`, POD, node/NAME, host/NAME, or SWITCH:PORT as `get ports` lists them
-    #[command(
-        after_help = "Example: vswitch capture alpha -w alpha.pcapng, or: vswitch capture any | tcpdump -r -"
-    )]
+    /// Show or write the frames that pass a port: a line each on a terminal, pcapng into a file or pipe
+    #[command(after_help = CAPTURE_EXAMPLES)]
     Capture(Capture),
     /// Say what this machine allows, with the remedy for what it does not
     Doctor(Output),
@@ -197,7 +216,9 @@ enum Require {
 #[derive(Debug, Args)]
 struct Exec {
     /// POD, NAMESPACE/POD, node/NAME or host/NAME
-    place: crate::cluster::Place,
+    place: PlaceName,
+    #[command(flatten)]
+    namespace: Namespace,
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<std::ffi::OsString>,
@@ -209,9 +230,12 @@ struct Get {
     kind: Table,
     /// Only the one of this name: NAME or NAMESPACE/NAME
     name: Option<String>,
-    /// Only those in this namespace
+    /// Only those in this namespace; without it, those of all
     #[arg(short, long)]
     namespace: Option<String>,
+    /// Those of all namespaces, as without -n
+    #[arg(short = 'A', long, conflicts_with = "namespace")]
+    all_namespaces: bool,
     /// Go on, and print what changes
     #[arg(short, long)]
     watch: bool,
@@ -225,7 +249,7 @@ struct Describe {
     kind: Table,
     /// NAME or NAMESPACE/NAME
     name: String,
-    /// The namespace of a NAME without one
+    /// The namespace of a NAME without one [default: default]
     #[arg(short, long)]
     namespace: Option<String>,
 }
@@ -233,7 +257,9 @@ struct Describe {
 #[derive(Debug, Args)]
 struct Logs {
     /// POD or NAMESPACE/POD
-    pod: crate::cluster::Place,
+    pod: PlaceName,
+    #[command(flatten)]
+    namespace: Namespace,
     /// The container; needed when the pod has several
     #[arg(short, long)]
     container: Option<String>,
@@ -303,9 +329,11 @@ enum Table {
 #[derive(Debug, Args)]
 struct Trace {
     /// Whose packet: POD, NAMESPACE/POD, node/NAME or host/NAME
-    from: crate::cluster::Place,
+    from: PlaceName,
     /// What packet: 'tcp ADDRESS:PORT', 'udp [ADDRESS]:PORT' or 'icmp ADDRESS'
     packet: String,
+    #[command(flatten)]
+    namespace: Namespace,
     #[command(flatten)]
     output: Output,
 }
@@ -314,10 +342,18 @@ struct Trace {
 struct Capture {
     /// `any`, POD, node/NAME, host/NAME, or SWITCH:PORT
     port: String,
-    /// Write to this file instead of standard output
-    #[arg(short, long, value_name = "FILE")]
+    /// Which frames: an expression of pcap-filter(7), all if there is none
+    #[arg(value_name = "FILTER", long_help = FILTER)]
+    filter: Vec<String>,
+    #[command(flatten)]
+    namespace: Namespace,
+    /// Write pcapng to this file instead of standard output
+    #[arg(short, long, value_name = "FILE", conflicts_with = "text")]
     write: Option<PathBuf>,
-    /// Stop after so many frames
+    /// Print a line per frame although standard output is no terminal
+    #[arg(short, long)]
+    text: bool,
+    /// Stop after so many frames that the filter matches
     #[arg(short, long, value_name = "FRAMES")]
     count: Option<u64>,
 }
@@ -375,7 +411,7 @@ fn dispatch(verb: Verb, state: StatePaths) -> Result<ExitCode, Failure> {
         Verb::Describe(what) => get::describe(&client(), &what),
         Verb::Logs(what) => logs::logs(&client(), &what),
         Verb::Trace(trace) => ask::trace(&client(), &trace),
-        Verb::Capture(capture) => ask::capture(&client(), &capture),
+        Verb::Capture(what) => capture::capture(&client(), &what),
         Verb::Doctor(output) => doctor(&output),
         Verb::Completions { shell } => manual::completions(shell),
         Verb::Man { directory } => manual::man(directory.as_deref()),

@@ -20,6 +20,17 @@ pub struct Status {
     pub uptime_seconds: f64,
 }
 
+/// How a capture is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum CaptureFormat {
+    /// The octets, for other programs.
+    #[default]
+    Pcapng,
+    /// A line per frame.
+    Text,
+}
+
 /// One port of one switch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PortView {

@@ -57,6 +57,10 @@ fn broken(error: impl std::fmt::Display) -> ClientError {
     ClientError::Connection(error.to_string())
 }
 
+fn executor() -> Result<tokio::runtime::Runtime, ClientError> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(broken)
+}
+
 impl Client {
     /// A client of the server at `socket`; connects anew for every question.
     pub fn new(socket: impl Into<PathBuf>) -> Self {
@@ -89,17 +93,21 @@ impl Client {
         serde_json::from_slice(&answer).map_err(broken)
     }
 
-    /// Writes a resource to `out` as it arrives.
+    /// Writes a resource to `out` as it arrives, to its end or until the process is interrupted (Ctrl-C).
     ///
     /// # Errors
     /// See [`ClientError`].
     pub fn stream(&self, path: &str, out: &mut impl Write) -> Result<(), ClientError> {
-        self.ask(Method::GET, path, Bytes::new(), out)
+        executor()?.block_on(async {
+            tokio::select! {
+                ended = self.ask_async(Method::GET, path, Bytes::new(), out) => ended,
+                _ = tokio::signal::ctrl_c() => Ok(()),
+            }
+        })
     }
 
     fn ask(&self, method: Method, path: &str, body: Bytes, out: &mut impl Write) -> Result<(), ClientError> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(broken)?;
-        runtime.block_on(self.ask_async(method, path, body, out))
+        executor()?.block_on(self.ask_async(method, path, body, out))
     }
 
     async fn connect(&self) -> Result<UnixStream, ClientError> {

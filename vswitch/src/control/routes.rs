@@ -10,8 +10,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::Value;
 
 use super::api::{
-    ApplyRequest, ApplyView, DownView, DropView, EventView, FdbView, LogView, NeighborView, PlaceView,
-    PortView, RouteView, Status, TraceRequest, TraceView,
+    ApplyRequest, ApplyView, CaptureFormat, DownView, DropView, EventView, FdbView, LogView, NeighborView,
+    PlaceView, PortView, RouteView, Status, TraceRequest, TraceView,
 };
 use super::objects::Listed;
 use super::plane::Plane;
@@ -148,13 +148,25 @@ pub(super) const ROUTES: &[Route] = &[
                 optional: false,
             },
             Parameter {
+                name: "filter",
+                description: "Which frames, in the language of pcap-filter(7); all if empty",
+                schema: schema::<String>,
+                optional: true,
+            },
+            Parameter {
+                name: "format",
+                description: "`pcapng`, or `text` for a line per frame",
+                schema: schema::<CaptureFormat>,
+                optional: true,
+            },
+            Parameter {
                 name: "count",
-                description: "End after so many frames",
+                description: "End after so many frames that the filter matches",
                 schema: schema::<u64>,
                 optional: true,
             },
         ],
-        answer: Answer::Octets("application/x-pcapng"),
+        answer: Answer::Octets(server::PCAPNG),
         ..view::<()>("/v1/capture", "Capture until the client leaves", || get(server::capture))
     },
     verb::<ApplyRequest, ApplyView>("/v1/apply", "Add and change objects", || {

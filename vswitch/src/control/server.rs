@@ -17,11 +17,12 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use manifest::{Source, Strictness};
+use netstack::filter::Filter;
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 use tokio::sync::{Notify, Semaphore, mpsc};
 
-use super::api::{ApplyRequest, ApplyView, DownView, ErrorBody, Status, TraceRequest};
+use super::api::{ApplyRequest, ApplyView, CaptureFormat, DownView, ErrorBody, Status, TraceRequest};
 use super::connections::Connections;
 use super::objects::{Listed, list};
 use super::plane::{Plane, PlaneError};
@@ -33,6 +34,8 @@ use crate::runtime::{Capture, PacketSpec, Runtime, RuntimeError};
 const EVENT_INTERVAL: Duration = Duration::from_millis(500);
 /// Chunks of a capture that wait for its reader.
 const CHUNKS: usize = 64;
+/// The media type of captures in octets.
+pub(super) const PCAPNG: &str = "application/x-pcapng";
 /// Captures at once; each of them slows the data path.
 const MAX_CAPTURES: usize = 16;
 /// How long answers that are on their way have to leave when the cluster ends.
@@ -206,17 +209,25 @@ pub(super) async fn trace(State(shared): State<Shared>, Json(request): Json<Trac
 #[derive(Deserialize)]
 pub(super) struct CaptureQuery {
     port: String,
+    #[serde(default)]
+    filter: String,
+    #[serde(default)]
+    format: CaptureFormat,
     count: Option<u64>,
 }
 
-/// Streams pcapng until the client leaves or has what it wanted.
+/// Streams a capture until the client leaves or has what it wanted.
 pub(super) async fn capture(State(shared): State<Shared>, Query(query): Query<CaptureQuery>) -> Response {
+    let filter = match query.filter.parse::<Filter>() {
+        Ok(filter) => filter,
+        Err(error) => return problem(StatusCode::BAD_REQUEST, error.to_string()),
+    };
     let Ok(place) = Arc::clone(&shared.captures).try_acquire_owned() else {
         let text = format!("{MAX_CAPTURES} captures run already, and that many may; end one of them");
         return problem(StatusCode::SERVICE_UNAVAILABLE, text);
     };
     let runtime = Arc::clone(&shared.runtime);
-    let started = tokio::task::spawn_blocking(move || Capture::start(runtime, &query.port)).await;
+    let started = tokio::task::spawn_blocking(move || Capture::start(runtime, &query.port, filter)).await;
     let capture = match started {
         Ok(Ok(capture)) => capture,
         Ok(Err(error)) => return problem(StatusCode::NOT_FOUND, error.to_string()),
@@ -229,10 +240,14 @@ pub(super) async fn capture(State(shared): State<Shared>, Query(query): Query<Ca
         let closed = sender.clone();
         let out = io::BufWriter::with_capacity(64 * 1024, Chunks(sender));
         // A reader that left is the usual end of a capture.
-        let _ = capture.write(out, |written| written >= most || closed.is_closed());
+        let _ = capture.write(query.format, out, |written| written >= most || closed.is_closed());
     });
     let body = Body::from_stream(tokio_stream(receiver));
-    ([(header::CONTENT_TYPE, "application/x-pcapng")], body).into_response()
+    let media = match query.format {
+        CaptureFormat::Pcapng => PCAPNG,
+        CaptureFormat::Text => "text/plain; charset=utf-8",
+    };
+    ([(header::CONTENT_TYPE, media)], body).into_response()
 }
 
 /// The receiving end of a channel as a stream.

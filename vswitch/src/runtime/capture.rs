@@ -1,6 +1,6 @@
-//! Captures: copies of frames as they pass a port, written as pcapng.
+//! Captures: copies of frames as they pass a port, written as pcapng or as text.
 //!
-//! The data path only copies a frame and puts it into a bounded queue; when the reader is slow, copies are dropped and
+//! The data path only asks the filter, copies a frame and puts it into a bounded queue; when the reader is slow, copies are dropped and
 //! counted, never frames. Captured frames hold finished checksums; super-frames are captured whole, as the kernel's own
 //! captures on an interface with segmentation offload are.
 
@@ -13,14 +13,17 @@ use std::time::Duration;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use netstack::addr::PortId;
 use netstack::device::Direction;
-use netstack::device::pcap::PcapNg;
+use netstack::device::pcap::{InterfaceId, PcapNg};
 use netstack::driver::{EngineId, Observer};
+use netstack::filter::Filter;
 use netstack::frame::{Frame, FramePool};
 use netstack::offload;
 use netstack::switch::Switch;
 
+use super::lines::Lines;
 use super::{Runtime, RuntimeError};
 use crate::cluster::Place;
+use crate::control::api::CaptureFormat;
 
 /// Copies that wait for a slow reader, and their octets: a copy of a super-frame is 64 KiB.
 const QUEUE: usize = 4096;
@@ -54,6 +57,7 @@ struct Copy {
 struct Tap {
     capture: u64,
     index: usize,
+    filter: Arc<Filter>,
     copies: Sender<Copy>,
     shared: Arc<Shared>,
 }
@@ -101,6 +105,9 @@ impl std::fmt::Debug for Copy {
 
 impl Tap {
     fn take(&self, pool: &mut FramePool, at: Duration, direction: Direction, frame: &Frame) {
+        if !self.filter.matches(frame.bytes()) {
+            return;
+        }
         let len = frame.len();
         let shared = &self.shared;
         if shared.waiting.fetch_add(len, Ordering::Relaxed) + len > QUEUE_BYTES {
@@ -123,18 +130,18 @@ impl Tap {
 }
 
 impl Capture {
-    /// Starts to capture at the ports that `what` names: `any`, a place, or `SWITCH:PORT`. Captures of the same port
-    /// do not disturb each other.
+    /// Starts to capture at the ports that `what` names: `any`, a place, or `SWITCH:PORT`, those
+    /// frames that `filter` matches. Captures of the same port do not disturb each other.
     ///
     /// # Errors
     /// When `what` names no port, or only such that carry nothing any more.
-    pub fn start(runtime: Arc<Runtime>, what: &str) -> Result<Self, CaptureError> {
+    pub fn start(runtime: Arc<Runtime>, what: &str, filter: Filter) -> Result<Self, CaptureError> {
         let ports = runtime.named_ports(what)?;
         if ports.is_empty() {
             return Err(CaptureError::NoSuchPort(what.to_owned()));
         }
         let (sender, copies) = bounded::<Copy>(QUEUE);
-        let shared = Arc::<Shared>::default();
+        let (shared, filter) = (Arc::<Shared>::default(), Arc::new(filter));
         let number = {
             let last = &mut runtime.taps.lock().last;
             *last += 1;
@@ -142,8 +149,8 @@ impl Capture {
         };
         let mut watched = 0;
         for (index, (_, engine, port)) in ports.iter().enumerate() {
-            let (copies, shared) = (sender.clone(), Arc::clone(&shared));
-            let tap = Arc::new(Tap { capture: number, index, copies, shared });
+            let (copies, shared, filter) = (sender.clone(), Arc::clone(&shared), Arc::clone(&filter));
+            let tap = Arc::new(Tap { capture: number, index, filter, copies, shared });
             watched += usize::from(runtime.change_taps((*engine, *port), |taps| taps.push(tap))?);
         }
         if watched == 0 {
@@ -152,41 +159,71 @@ impl Capture {
         Ok(Self { runtime, number, ports, copies, shared })
     }
 
-    /// Writes pcapng until `stop` says so or the writer fails; `stop` is asked at least four times a second.
+    /// Writes until `stop` says so or the writer fails; `stop` is asked at least four times a second.
     ///
     /// # Errors
     /// When the writer fails.
-    pub fn write(&self, out: impl Write, mut stop: impl FnMut(u64) -> bool) -> io::Result<u64> {
+    pub fn write(
+        &self,
+        format: CaptureFormat,
+        out: impl Write,
+        mut stop: impl FnMut(u64) -> bool,
+    ) -> io::Result<u64> {
         let offset = self.runtime.clock.wall_offset();
-        let mut file = PcapNg::new(out)?;
-        let mut interfaces = Vec::new();
-        for (name, _, _) in &self.ports {
-            interfaces.push(file.interface(name)?);
-        }
-        file.flush()?;
+        let names = self.ports.iter().map(|(name, _, _)| name.as_str());
+        let mut sink = match format {
+            CaptureFormat::Pcapng => {
+                let mut file = PcapNg::new(out)?;
+                let interfaces = names.map(|name| file.interface(name)).collect::<io::Result<_>>()?;
+                Sink::File(file, interfaces)
+            }
+            CaptureFormat::Text => Sink::Lines(Lines::new(out, names)?),
+        };
+        sink.flush(0)?;
         let mut written = 0;
         while !stop(written) {
             match self.copies.recv_timeout(Duration::from_millis(250)) {
                 Ok(copy) => {
-                    let bytes = copy.frame.bytes();
-                    self.shared.waiting.fetch_sub(bytes.len(), Ordering::Relaxed);
-                    file.packet(interfaces[copy.port], offset + copy.at, copy.direction, bytes.len(), bytes)?;
+                    self.shared.waiting.fetch_sub(copy.frame.len(), Ordering::Relaxed);
+                    sink.frame(copy.port, offset + copy.at, copy.direction, copy.frame.bytes())?;
                     written += 1;
                     if self.copies.is_empty() {
-                        file.flush()?;
+                        sink.flush(self.missed())?;
                     }
                 }
-                Err(RecvTimeoutError::Timeout) => file.flush()?,
+                Err(RecvTimeoutError::Timeout) => sink.flush(self.missed())?,
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        file.flush()?;
+        sink.flush(self.missed())?;
         Ok(written)
     }
 
     /// Copies dropped because they were not read in time.
     pub fn missed(&self) -> u64 {
         self.shared.missed.load(Ordering::Relaxed)
+    }
+}
+
+/// Where copies are written.
+enum Sink<W: Write> {
+    File(PcapNg<W>, Vec<InterfaceId>),
+    Lines(Lines<W>),
+}
+
+impl<W: Write> Sink<W> {
+    fn frame(&mut self, port: usize, at: Duration, direction: Direction, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::File(file, interfaces) => file.packet(interfaces[port], at, direction, bytes.len(), bytes),
+            Self::Lines(lines) => lines.frame(port, at, direction, bytes),
+        }
+    }
+
+    fn flush(&mut self, missed: u64) -> io::Result<()> {
+        match self {
+            Self::File(file, _) => file.flush(),
+            Self::Lines(lines) => lines.flush(missed),
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 mod capture;
 mod difference;
 mod fabric;
+mod lines;
 mod making;
 mod packet;
 mod station;
