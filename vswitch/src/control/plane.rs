@@ -14,14 +14,14 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::api::{ApplyView, ChangeView, LogView};
+use super::api::{ApplyView, ChangeView, LogView, ScaleRequest};
 use crate::cluster::{Cluster, Place};
 use crate::container::{PodSpec, PodStatus, Runner, log_path};
 use crate::helper::HelperOptions;
 use crate::objects::{Allocations, Changes, Compiled, Store, compile};
 use crate::runtime::{Applied, Options, Runtime, RuntimeError};
 use crate::state::{StatePaths, write_atomically};
-use manifest::{Invalid, Manifests, Source, Strictness, load};
+use manifest::{Invalid, Key, Manifests, Source, Strictness, load};
 
 /// How long containers have to end when the whole cluster does.
 const LAST_GRACE: Duration = Duration::from_secs(3);
@@ -35,12 +35,19 @@ pub enum PlaneError {
     /// Manifests are wrong, or contradict what is there.
     #[error(transparent)]
     Invalid(#[from] Invalid),
+    /// There is no such object.
+    #[error("{0} does not exist; `vswitch get deployments` lists those that do")]
+    Unknown(Key),
     /// The runtime refused.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
     /// The state directory cannot be written.
     #[error("cannot keep what is wanted in the state directory: {0}")]
     State(#[from] io::Error),
+}
+
+fn warnings(manifests: &Manifests) -> Vec<String> {
+    manifests.warnings.iter().map(ToString::to_string).collect()
 }
 
 /// What is wanted.
@@ -223,7 +230,8 @@ impl Plane {
     /// # Errors
     /// Every fault; nothing has changed then.
     pub fn apply(&self, sources: &[Source], strictness: Strictness) -> Result<ApplyView, PlaneError> {
-        self.change(sources, strictness, |store, manifests| Ok(store.apply(manifests)))
+        let manifests = load(sources, strictness)?;
+        self.change(warnings(&manifests), |store| Ok(store.apply(manifests)))
     }
 
     /// Removes objects, by name.
@@ -231,20 +239,28 @@ impl Plane {
     /// # Errors
     /// Every fault; nothing has changed then.
     pub fn delete(&self, sources: &[Source], strictness: Strictness) -> Result<ApplyView, PlaneError> {
-        self.change(sources, strictness, |store, manifests| store.delete(&manifests))
+        let manifests = load(sources, strictness)?;
+        self.change(warnings(&manifests), |store| Ok(store.delete(&manifests)?))
+    }
+
+    /// Gives a Deployment another number of pods.
+    ///
+    /// # Errors
+    /// When there is no such Deployment, and every fault; nothing has changed then.
+    pub fn scale(&self, request: &ScaleRequest) -> Result<ApplyView, PlaneError> {
+        let ScaleRequest { namespace, name, replicas } = request.clone();
+        let key = Key { kind: "Deployment", namespace, name };
+        self.change(Vec::new(), |store| store.scale(&key, replicas).ok_or(PlaneError::Unknown(key)))
     }
 
     fn change(
         &self,
-        sources: &[Source],
-        strictness: Strictness,
-        change: impl FnOnce(&mut Store, Manifests) -> Result<Changes, Invalid>,
+        mut warnings: Vec<String>,
+        change: impl FnOnce(&mut Store) -> Result<Changes, PlaneError>,
     ) -> Result<ApplyView, PlaneError> {
-        let manifests = load(sources, strictness)?;
-        let mut warnings: Vec<String> = manifests.warnings.iter().map(ToString::to_string).collect();
         let mut desired = self.desired.lock();
         let mut store = desired.store.clone();
-        let changes = change(&mut store, manifests)?;
+        let changes = change(&mut store)?;
         let compiled = self.frame.compile(&store, &desired.allocations)?;
         warnings.extend(compiled.warnings.iter().map(ToString::to_string));
         let next = Desired { store, allocations: compiled.allocations };
