@@ -216,7 +216,10 @@ impl Lab {
 
     fn add(&mut self, name: &str, engine: Engine) -> usize {
         self.nodes.push(Node::new(name, engine));
-        self.nodes.len() - 1
+        let node = self.nodes.len() - 1;
+        // It may have something to do by and by, whether anything happens to it or not.
+        self.touch(node);
+        node
     }
 
     /// Joins two ends by a link that does the same to frames in both directions.

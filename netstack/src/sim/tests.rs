@@ -250,6 +250,18 @@ fn directions_are_apart_and_can_be_changed() {
 }
 
 #[test]
+fn a_switch_does_what_is_due_though_nothing_happens_to_it() {
+    let mut lab = Lab::new(Seed::from_u64(1));
+    let mut port = PortConfig::new(PortId(0), "port-0", VlanMode::Access(SegmentId(0)));
+    port.loop_guard = true;
+    let segments = vec![SegmentConfig::new(SegmentId(0), "lan")];
+    let snapshot = Snapshot::compile(Config { ports: vec![port], segments, routes: Vec::new() }, None);
+    let switch = lab.add_switch("switch", snapshot.unwrap(), Limits::default()).unwrap();
+    lab.run_for(10 * SECOND).unwrap();
+    assert!(lab.unplugged((switch, PortId(0))) >= 4, "a probe every two seconds");
+}
+
+#[test]
 fn no_two_have_one_name() {
     let (mut lab, ..) = star(1, 2, LinkProfile::PERFECT);
     for taken in ["h1", "bridge"] {
