@@ -212,7 +212,8 @@ fn a_router_that_proxies_answers_who_takes_everything_for_his_own_link() {
     }
     // The node is on the other segment.
     let manifest = |fields: &str| {
-        hosts(&["p"], fields).replace("segments: [", "segments: [{name: other, cidrs: [10.8.0.0/24]}, ")
+        hosts(&["p"], fields)
+            .replace("segments: [", "segments: [{name: other, cidrs: [10.8.0.0/24, 'fd00:8::/64']}, ")
     };
     let cluster = Cluster::of("proxy", &manifest(", proxyNeighbors: true"), &[]);
     cluster.must("host/p", &["ip", "route", "replace", "10.8.0.0/24", "dev", "eth0"]);
