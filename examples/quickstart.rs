@@ -8,7 +8,7 @@ use std::time::Duration;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut lab = Lab::new(Seed::from_u64(7)); // everything random comes from here
-    let (switch, cable) = (lab.add_bridge("lan", 2), LinkProfile::delayed(Duration::from_millis(2)));
+    let (switch, cable) = (lab.add_bridge("lan", 2)?, LinkProfile::delayed(Duration::from_millis(2)));
     let alice = lab.add_host("alice", HostConfig::new(MacAddr::local(1), vec!["fd00::1/64".parse()?]))?;
     let bob = lab.add_host("bob", HostConfig::new(MacAddr::local(2), vec!["fd00::2/64".parse()?]))?;
     lab.connect(alice, (switch, PortId(0)), cable)?;

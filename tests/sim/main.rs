@@ -12,6 +12,7 @@
 )]
 
 mod mischief;
+mod partition;
 mod traffic;
 mod world;
 

@@ -291,7 +291,7 @@ impl World {
         let mut switches = Vec::new();
         for (number, config) in plan.configs.into_iter().enumerate() {
             let snapshot = Snapshot::compile(config.clone(), None).unwrap_or_else(|e| panic!("{e}"));
-            switches.push((lab.add_switch(&format!("s{number}"), snapshot, LIMITS), config));
+            switches.push((lab.add_switch(&format!("s{number}"), snapshot, LIMITS).unwrap(), config));
         }
         for ends in plan.trunks {
             let [first, second] = ends.map(|(switch, port)| (switches[switch].0, port));

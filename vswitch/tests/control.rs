@@ -161,12 +161,18 @@ fn every_path_of_the_document_answers_as_it_says() {
             let body = match path.as_str() {
                 "/v1/trace" => r#"{"from": "alpha", "packet": "icmp 10.244.1.2"}"#,
                 "/v1/apply" | "/v1/delete" => r#"{"sources": []}"#,
+                // The built-in cluster has no Deployment.
+                "/v1/scale" => r#"{"namespace": "default", "name": "web", "replicas": 1}"#,
                 // This one is asked at the very end, by `vswitch down`; and a capture has a test of its own.
                 "/v1/down" | "/v1/capture" => continue,
                 _ => "",
             };
             assert_eq!(operation.get("requestBody").is_some(), !body.is_empty(), "{path}");
             let answer = lab.ask(&method.to_uppercase(), &filled(path, operation), body);
+            if path == "/v1/scale" {
+                assert_eq!(answer.status, 404, "{answer:?}");
+                continue;
+            }
             assert_eq!(answer.status, 200, "{path}: {answer:?}");
             let media = operation["responses"]["200"]["content"].as_object().unwrap().keys().next().unwrap();
             assert!(answer.head.contains(&format!("content-type: {media}")), "{path}: {answer:?}");
@@ -423,6 +429,7 @@ fn without_a_cluster_each_verb_says_what_to_do() {
         &["capture", "any"],
         &["apply", "-f", file],
         &["delete", "-f", file],
+        &["scale", "deployment/web", "--replicas", "2"],
     ] {
         let output = command(&state, verb).output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{verb:?}: {}", both(&output));
@@ -435,6 +442,68 @@ fn without_a_cluster_each_verb_says_what_to_do() {
         let output = command(&state, wrong).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{wrong:?}: {}", both(&output));
     }
+}
+
+#[test]
+fn a_deployment_has_as_many_pods_as_it_is_told() {
+    let manifest = fresh("deployment");
+    let text = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web, namespace: shop}\nspec:\n  \
+                selector: {matchLabels: {a: b}}\n  template:\n    metadata: {labels: {a: b}}\n    \
+                spec: {containers: [{name: c, image: none}]}\n";
+    fs::write(&manifest, text).unwrap();
+    let lab = Lab::start("scale", &["-f", manifest.to_str().unwrap()], |_| {});
+    until("the cluster answers", || UnixStream::connect(lab.socket()).is_ok());
+    let scale = |arguments: &[&str]| {
+        let output = lab.verb(&[&["scale"], arguments].concat());
+        (output.status.code().unwrap(), both(&output))
+    };
+    let pods = || {
+        let text = success("get", &lab.verb(&["get", "pods", "-o", "json"]));
+        serde_json::from_str::<Vec<Value>>(&text).unwrap().len()
+    };
+    assert_eq!(pods(), 1);
+    let configured = (0, "Deployment shop/web configured\n".to_owned());
+    assert_eq!(scale(&["deployment", "web", "-n", "shop", "--replicas", "3"]), configured);
+    assert_eq!(pods(), 3);
+    let unchanged = (0, "Deployment shop/web unchanged\n".to_owned());
+    assert_eq!(scale(&["deploy", "shop/web", "--replicas=3"]), unchanged);
+    assert_eq!(scale(&["deployment/web", "--namespace=shop", "--replicas=0"]), configured);
+    assert_eq!(pods(), 0);
+    for (arguments, status, says) in [
+        (&["deployment/web", "--replicas=2"][..], 1, "Deployment default/web does not exist"),
+        (
+            &["deployment/web", "-n", "shop", "--replicas=20000"],
+            1,
+            "spec.replicas: 20000 is not between 0 and 10000",
+        ),
+        (
+            &["deployment/web", "-n", "shop", "--replicas=-1"],
+            1,
+            "spec.replicas: -1 is not between 0 and 10000",
+        ),
+        (&["pod", "web", "--replicas=2"], 2, "a pod cannot be scaled"),
+        (&["deployment", "--replicas=2"], 2, "write `deployment NAME` or `deployment/NAME`"),
+        (&["deployment/web"], 2, "--replicas"),
+    ] {
+        let (code, said) = scale(arguments);
+        assert!(code == status && said.contains(says), "{arguments:?}: {code} {said}");
+    }
+    assert_eq!(pods(), 0);
+    fs::remove_file(manifest).unwrap();
+}
+
+#[test]
+fn versions_are_told_with_and_without_a_cluster() {
+    let own = env!("CARGO_PKG_VERSION");
+    assert_eq!(printed(&["version"]), format!("client {own}\nserver none\n"));
+    let lab = Lab::up("version");
+    let said = success("version", &lab.verb(&["version"]));
+    let process = lab.process.id();
+    assert_eq!(said, format!("client {own}\nserver {own} (cluster lab, process {process}, memory)\n"));
+    let json: Value =
+        serde_json::from_str(&success("version", &lab.verb(&["version", "-o", "json"]))).unwrap();
+    assert_eq!((&json["client"]["version"], &json["server"]["version"]), (&own.into(), &own.into()));
+    assert_eq!(json["server"]["pid"], process);
 }
 
 /// What no user is told of.

@@ -5,6 +5,7 @@ use alloc::string::String;
 use core::fmt;
 use core::time::Duration;
 
+use crate::host::HostConfigError;
 use crate::seed::Seed;
 
 /// A run could not go on.
@@ -72,6 +73,18 @@ pub(super) fn write_seed(f: &mut impl fmt::Write, seed: &Seed) -> fmt::Result {
         return write!(f, "{}", u64::from_le_bytes(octets));
     }
     seed.0.iter().try_for_each(|octet| write!(f, "{octet:02x}"))
+}
+
+/// A switch or host was not added.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AddError {
+    /// Another one has the name, by which each draws from the seed and is told from others.
+    #[error("there is a switch or host named {0:?} already; give this one another name")]
+    NameTaken(String),
+    /// The host's configuration is wrong.
+    #[error(transparent)]
+    Host(#[from] HostConfigError),
 }
 
 /// A link was not made.

@@ -8,7 +8,7 @@
 //! use netstack::sim::{Lab, LinkProfile};
 //!
 //! let mut lab = Lab::new(Seed::from_u64(1));
-//! let switch = lab.add_bridge("switch", 2);
+//! let switch = lab.add_bridge("switch", 2)?;
 //! let a = lab.add_host("a", HostConfig::new(MacAddr::local(1), vec!["fd00::1/64".parse()?]))?;
 //! let b = lab.add_host("b", HostConfig::new(MacAddr::local(2), vec!["fd00::2/64".parse()?]))?;
 //! let cable = LinkProfile::delayed(Duration::from_millis(1));
@@ -54,7 +54,7 @@ mod run;
 mod trace;
 
 pub use crate::device::fault::{Line, LineCounters, LinkProfile, Probability};
-pub use error::{ConnectError, LabError, Violation};
+pub use error::{AddError, ConnectError, LabError, Violation};
 pub use node::{End, HostId, Side, SwitchId};
 pub use run::MAX_STEPS_AT_ONCE;
 
@@ -74,7 +74,7 @@ use self::trace::{Incident, Log};
 use crate::addr::{PortId, SegmentId};
 use crate::config::{Config, Limits, PortConfig, SegmentConfig, Snapshot, VlanMode};
 use crate::frame::{Frame, FrameBatch, FramePool};
-use crate::host::{Host, HostConfig, HostConfigError};
+use crate::host::{Host, HostConfig};
 use crate::seed::Seed;
 use crate::switch::Switch;
 
@@ -164,17 +164,28 @@ impl Lab {
         }
     }
 
-    /// Adds a switch. Its name stands in traces and errors, and decides what it draws from the seed: no two switches
-    /// should have the same.
-    pub fn add_switch(&mut self, name: &str, snapshot: Arc<Snapshot>, limits: Limits) -> SwitchId {
+    /// Adds a switch. Its name stands in traces and errors, and decides what it draws from the seed.
+    ///
+    /// # Errors
+    /// There is a switch or host of that name.
+    pub fn add_switch(
+        &mut self,
+        name: &str,
+        snapshot: Arc<Snapshot>,
+        limits: Limits,
+    ) -> Result<SwitchId, AddError> {
+        self.check_name(name)?;
         let seed = self.seed_of("switch", name);
         let mut switch = Switch::new(limits, &seed, FramePool::new());
         drop(switch.install(snapshot));
-        SwitchId(self.add(name, Engine::Switch(Box::new(switch))))
+        Ok(SwitchId(self.add(name, Engine::Switch(Box::new(switch)))))
     }
 
     /// Adds a plain switch: `ports` ports, numbered from 0, on one segment with an MTU of 1500, and no router.
-    pub fn add_bridge(&mut self, name: &str, ports: u16) -> SwitchId {
+    ///
+    /// # Errors
+    /// There is a switch or host of that name.
+    pub fn add_bridge(&mut self, name: &str, ports: u16) -> Result<SwitchId, AddError> {
         let port = |id| PortConfig::new(PortId(id), format!("port-{id}"), VlanMode::Access(SegmentId(0)));
         let lan = SegmentConfig::new(SegmentId(0), "lan");
         let config =
@@ -184,14 +195,19 @@ impl Lab {
         self.add_switch(name, snapshot, Limits::default())
     }
 
-    /// Adds a host. Its name stands in traces and errors, and decides what it draws from the seed: no two hosts should
-    /// have the same.
+    /// Adds a host. Its name stands in traces and errors, and decides what it draws from the seed.
     ///
     /// # Errors
-    /// What is wrong with its configuration.
-    pub fn add_host(&mut self, name: &str, config: HostConfig) -> Result<HostId, HostConfigError> {
+    /// There is a switch or host of that name, or what is wrong with its configuration.
+    pub fn add_host(&mut self, name: &str, config: HostConfig) -> Result<HostId, AddError> {
+        self.check_name(name)?;
         let host = Host::new(config, self.seed_of("host", name))?;
         Ok(HostId(self.add(name, Engine::Host(Box::new(host)))))
+    }
+
+    fn check_name(&self, name: &str) -> Result<(), AddError> {
+        let taken = self.nodes.iter().any(|node| node.name == name);
+        if taken { Err(AddError::NameTaken(name.into())) } else { Ok(()) }
     }
 
     fn seed_of(&self, kind: &str, name: &str) -> Seed {
@@ -200,7 +216,10 @@ impl Lab {
 
     fn add(&mut self, name: &str, engine: Engine) -> usize {
         self.nodes.push(Node::new(name, engine));
-        self.nodes.len() - 1
+        let node = self.nodes.len() - 1;
+        // It may have something to do by and by, whether anything happens to it or not.
+        self.touch(node);
+        node
     }
 
     /// Joins two ends by a link that does the same to frames in both directions.

@@ -23,7 +23,7 @@ fn config(id: u8) -> HostConfig {
 /// Hosts 1 to `hosts` at ports 0 and up of one bridge.
 fn star(seed: u64, hosts: u8, profile: LinkProfile) -> (Lab, SwitchId, Vec<HostId>, Vec<LinkId>) {
     let mut lab = Lab::new(Seed::from_u64(seed));
-    let bridge = lab.add_bridge("bridge", u16::from(hosts));
+    let bridge = lab.add_bridge("bridge", u16::from(hosts)).unwrap();
     let hosts: Vec<HostId> =
         (1..=hosts).map(|id| lab.add_host(&format!("h{id}"), config(id)).unwrap()).collect();
     let links = (0..)
@@ -250,6 +250,29 @@ fn directions_are_apart_and_can_be_changed() {
 }
 
 #[test]
+fn a_switch_does_what_is_due_though_nothing_happens_to_it() {
+    let mut lab = Lab::new(Seed::from_u64(1));
+    let mut port = PortConfig::new(PortId(0), "port-0", VlanMode::Access(SegmentId(0)));
+    port.loop_guard = true;
+    let segments = vec![SegmentConfig::new(SegmentId(0), "lan")];
+    let snapshot = Snapshot::compile(Config { ports: vec![port], segments, routes: Vec::new() }, None);
+    let switch = lab.add_switch("switch", snapshot.unwrap(), Limits::default()).unwrap();
+    lab.run_for(10 * SECOND).unwrap();
+    assert!(lab.unplugged((switch, PortId(0))) >= 4, "a probe every two seconds");
+}
+
+#[test]
+fn no_two_have_one_name() {
+    let (mut lab, ..) = star(1, 2, LinkProfile::PERFECT);
+    for taken in ["h1", "bridge"] {
+        let error = AddError::NameTaken(taken.to_string());
+        assert_eq!(lab.add_host(taken, config(9)).unwrap_err(), error);
+        assert_eq!(lab.add_bridge(taken, 1).unwrap_err(), error);
+    }
+    lab.add_host("h3", config(3)).unwrap();
+}
+
+#[test]
 fn frames_put_in_by_hand_are_accounted_for() {
     let (mut lab, bridge, hosts, _) = star(1, 2, LinkProfile::PERFECT);
     lab.inject((bridge, PortId(0)), &[0xff; 5]);
@@ -284,7 +307,7 @@ fn a_configuration_is_swapped_in_mid_run() {
 fn a_loop_without_time_ends_with_an_error() {
     // Two ports of a bridge patched together: a broadcast goes round for ever, in no time.
     let mut lab = Lab::new(Seed::from_u64(1));
-    let bridge = lab.add_bridge("bridge", 2);
+    let bridge = lab.add_bridge("bridge", 2).unwrap();
     lab.connect((bridge, PortId(0)), (bridge, PortId(1)), LinkProfile::PERFECT).unwrap();
     let mut frame = [0xff; 60];
     frame[6..12].copy_from_slice(&[2, 0, 0, 0, 0, 9]);

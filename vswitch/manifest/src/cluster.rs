@@ -53,14 +53,37 @@ pub struct ClusterSpec {
     /// The underlay: L3 segments joined by one router. Default one segment, `underlay`, with 192.168.10.0/24 and
     /// fd00:192:168:10::/64.
     pub segments: Option<Vec<SegmentSpec>>,
+    /// The segment that each node has its pods on.
+    pub pod_segments: PortsSpec,
     /// Plain machines.
     pub hosts: Option<Vec<HostSpec>>,
     /// Which command runs for an image.
     pub images: Option<BTreeMap<String, Vec<String>>>,
 }
 
+/// How the ports of a segment are kept from harming each other.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PortsSpec {
+    /// How many frames to everybody each port lets in.
+    pub storm_control: Option<StormControlSpec>,
+    /// Whether ports reach the router and what is behind it, but not each other.
+    pub isolated: bool,
+}
+
+/// How many broadcast, multicast and unknown unicast frames a port lets in.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct StormControlSpec {
+    /// Frames a second. Default 1000.
+    pub rate: u32,
+    /// Frames at once when there were none for long. Default as many as in a second.
+    #[serde(default)]
+    pub burst: Option<u32>,
+}
+
 /// An L3 segment of the underlay.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct SegmentSpec {
     /// Its name.
     pub name: String,
@@ -70,6 +93,23 @@ pub struct SegmentSpec {
     /// Whether it has no routes to pods.
     #[serde(default)]
     pub external: bool,
+    /// The ports of its hosts. Nodes are trusted.
+    #[serde(flatten)]
+    pub ports: PortsSpec,
+    /// Whether loops are looked for behind its hosts, and a port that is part of one is blocked. Default true.
+    #[serde(default)]
+    pub loop_guard: Option<bool>,
+    /// Whether the router advertises itself and the IPv6 prefixes (RFC 4861 section 6.2).
+    #[serde(default)]
+    pub router_advertisements: bool,
+    /// Whether the router answers ARP and neighbour discovery for what it routes to other segments (RFC 1027, RFC 4861
+    /// section 7.2.8).
+    #[serde(default)]
+    pub proxy_neighbors: bool,
+    /// Whether the router uses its addresses only once nobody else turns out to have them (RFC 5227, RFC 4862 section 5.4),
+    /// which takes it some seconds.
+    #[serde(default)]
+    pub duplicate_address_detection: bool,
 }
 
 /// A plain machine on a segment.

@@ -18,7 +18,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-pub use cluster::{API_VERSION, Cluster, ClusterSpec, HostSpec, SegmentSpec};
+pub use cluster::{API_VERSION, Cluster, ClusterSpec, HostSpec, PortsSpec, SegmentSpec, StormControlSpec};
 pub use effect::EFFECTS;
 pub use kind::{Key, Object, pod_spec_json};
 pub use tree::{MAX_DEPTH, MAX_NODES, MAX_TEXT, Mark};

@@ -176,6 +176,7 @@ impl<'a> Checker<'a> {
         let bounds = match schema.get("format").and_then(Json::as_str) {
             Some("int32") => (i64::from(i32::MIN), i64::from(i32::MAX)),
             Some("uint16") => (0, i64::from(u16::MAX)),
+            Some("uint32") => (0, i64::from(u32::MAX)),
             _ => return,
         };
         if value < bounds.0 || value > bounds.1 {

@@ -3,9 +3,9 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use super::{Exec, Failure, Format, Trace};
-use crate::control::api::{PlaceView, TraceRequest, TraceView};
-use crate::control::client::Client;
+use super::{Exec, Failure, Format, Output, Trace};
+use crate::control::api::{PlaceView, Status, TraceRequest, TraceView};
+use crate::control::client::{Client, ClientError};
 use crate::helper::exec::{Enter, NamespaceRef};
 
 pub(super) fn exec(client: &Client, exec: &Exec) -> Result<ExitCode, Failure> {
@@ -25,6 +25,30 @@ pub(super) fn exec(client: &Client, exec: &Exec) -> Result<ExitCode, Failure> {
     let enter = Enter::new(NamespaceRef { pause_pid, netns_inode }, program).arguments(arguments);
     // Only returns when it fails: from here on this process is the command.
     Err(enter.replace().into())
+}
+
+/// What this command is, and what the running cluster is if there is one.
+pub(super) fn version(client: &Client, output: &Output) -> Result<ExitCode, Failure> {
+    let own = env!("CARGO_PKG_VERSION");
+    let server: Option<Status> = match client.get("/v1/status") {
+        Ok(status) => Some(status),
+        Err(ClientError::NotRunning(_)) => None,
+        Err(error) => return Err(error.into()),
+    };
+    let both = serde_json::json!({"client": {"version": own}, "server": server});
+    let text = match (output.output, &server) {
+        (Format::Json, _) => format!("{}\n", serde_json::to_string_pretty(&both)?),
+        (Format::Yaml, _) => super::get::yaml(&both)?,
+        (Format::Table | Format::Wide, None) => format!("client {own}\nserver none\n"),
+        (Format::Table | Format::Wide, Some(s)) => {
+            format!(
+                "client {own}\nserver {} (cluster {}, process {}, {})\n",
+                s.version, s.cluster, s.pid, s.mode
+            )
+        }
+    };
+    io::stdout().write_all(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Exit status 0 when the packet reaches an end station, 1 when it does not.

@@ -127,6 +127,7 @@ const PORTS: &[Column] = &[
     ("DROPS", |o| text(o, "/drops")),
     ("RX-FRAMES", |o| text(o, "/rx_frames")),
     ("TX-FRAMES", |o| text(o, "/tx_frames")),
+    ("STORM-DROPS", |o| text(o, "/storm_drops")),
     ("OFFLOAD", |o| joined(list(o, "/offload").iter().map(cell))),
     ("MAC", |o| text(o, "/mac")),
     ("ADDRESSES", |o| joined(list(o, "/addresses").iter().map(cell))),

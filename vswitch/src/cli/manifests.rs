@@ -7,9 +7,9 @@ use std::process::ExitCode;
 
 use manifest::{MAX_TEXT, Source, Strictness};
 
-use super::{Check, Failure, Manifests, tell_warnings};
+use super::{Check, Failure, Manifests, Scale, tell_warnings, wrong};
 use crate::cluster::simulate;
-use crate::control::api::{ApplyRequest, ApplyView, SourceText};
+use crate::control::api::{ApplyRequest, ApplyView, ScaleRequest, SourceText};
 use crate::control::client::Client;
 use crate::objects::{Allocations, Store, compile};
 
@@ -66,7 +66,28 @@ fn read_one(name: &str, from: impl io::Read) -> Result<Source, Failure> {
 pub(super) fn apply(client: &Client, what: &Manifests, path: &str) -> Result<ExitCode, Failure> {
     let texts = read(&what.files)?.into_iter();
     let sources = texts.map(|s| SourceText { name: s.name.to_string(), text: s.text }).collect();
-    let view: ApplyView = client.post(path, &ApplyRequest { sources, lenient: what.lenient })?;
+    tell(&client.post(path, &ApplyRequest { sources, lenient: what.lenient })?)
+}
+
+/// `scale deployment NAME` and `scale deployment/NAME`, as kubectl has it.
+pub(super) fn scale(client: &Client, what: &Scale) -> Result<ExitCode, Failure> {
+    let (kind, name) = match (what.kind.split_once('/'), &what.name) {
+        (Some((kind, name)), None) => (kind, name),
+        (None, Some(name)) => (what.kind.as_str(), name.as_str()),
+        _ => return Err(wrong("write `deployment NAME` or `deployment/NAME`")),
+    };
+    if !["deployment", "deployments", "deploy"].contains(&kind) {
+        return Err(wrong(&format!("a {kind} cannot be scaled, only a deployment")));
+    }
+    let default = what.namespace.as_deref().unwrap_or("default");
+    let (namespace, name) = name.split_once('/').unwrap_or((default, name));
+    let request =
+        ScaleRequest { namespace: namespace.to_owned(), name: name.to_owned(), replicas: what.replicas };
+    tell(&client.post("/v1/scale", &request)?)
+}
+
+/// What changed, and what could not be done.
+fn tell(view: &ApplyView) -> Result<ExitCode, Failure> {
     tell_warnings(&view.warnings)?;
     let mut out = io::stdout().lock();
     for change in &view.changes {

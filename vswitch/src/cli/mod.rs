@@ -15,7 +15,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use self::place::{Namespace, PlaceName};
 use crate::control::client::Client;
@@ -77,6 +77,9 @@ enum Verb {
     Apply(Manifests),
     /// Remove objects from the running cluster, by their names in manifests
     Delete(Manifests),
+    /// Give a Deployment another number of pods
+    #[command(after_help = "Example: vswitch scale deployment web --replicas 3")]
+    Scale(Scale),
     /// Say what is wrong with manifests, without a cluster
     #[command(after_help = "Example: vswitch check --simulate -f examples/lab")]
     Check(Check),
@@ -104,6 +107,8 @@ enum Verb {
     Capture(Capture),
     /// Say what this machine allows, with the remedy for what it does not
     Doctor(Output),
+    /// Say which version this command has, and the running cluster
+    Version(Output),
     /// Write a script that completes this command line, to standard output
     #[command(
         after_help = "Example: vswitch completions bash > ~/.local/share/bash-completion/completions/vswitch"
@@ -156,6 +161,20 @@ struct Manifests {
     /// Warn of fields that do not exist instead of refusing them
     #[arg(long)]
     lenient: bool,
+}
+
+#[derive(Debug, Args)]
+struct Scale {
+    /// `deployment`, or `deployment/NAME`
+    kind: String,
+    /// NAME or NAMESPACE/NAME
+    name: Option<String>,
+    /// The namespace of a NAME without one
+    #[arg(short, long)]
+    namespace: Option<String>,
+    /// How many pods
+    #[arg(long)]
+    replicas: i32,
 }
 
 #[derive(Debug, Args)]
@@ -375,12 +394,21 @@ pub fn main() -> ExitCode {
     let state = arguments.state_dir.map_or_else(StatePaths::standard, StatePaths::new);
     match dispatch(arguments.verb, state) {
         Ok(code) => code,
+        Err(error) if error.is::<clap::Error>() => {
+            let _ = writeln!(io::stderr(), "{error}");
+            ExitCode::from(2)
+        }
         Err(error) if is_broken_pipe(&*error) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(io::stderr(), "vswitch: {error}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// A command line that is wrong in what its grammar does not say.
+fn wrong(why: &str) -> Failure {
+    Arguments::command().error(clap::error::ErrorKind::InvalidValue, why).into()
 }
 
 /// Whoever read our output has seen enough: that is no failure.
@@ -404,6 +432,7 @@ fn dispatch(verb: Verb, state: StatePaths) -> Result<ExitCode, Failure> {
         Verb::Up(up) => run::up(&up, &state),
         Verb::Apply(what) => manifests::apply(&client(), &what, "/v1/apply"),
         Verb::Delete(what) => manifests::apply(&client(), &what, "/v1/delete"),
+        Verb::Scale(what) => manifests::scale(&client(), &what),
         Verb::Check(what) => manifests::check(&what),
         Verb::Down => run::down(&client(), &state),
         Verb::Exec(exec) => ask::exec(&client(), &exec),
@@ -413,6 +442,7 @@ fn dispatch(verb: Verb, state: StatePaths) -> Result<ExitCode, Failure> {
         Verb::Trace(trace) => ask::trace(&client(), &trace),
         Verb::Capture(what) => capture::capture(&client(), &what),
         Verb::Doctor(output) => doctor(&output),
+        Verb::Version(output) => ask::version(&client(), &output),
         Verb::Completions { shell } => manual::completions(shell),
         Verb::Man { directory } => manual::man(directory.as_deref()),
         Verb::Probe { probe } => run_probe(&probe),

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1 as k8s;
 use netstack::addr::{IpNet, MacAddr};
+use netstack::config::StormControl;
 
 use crate::container::{Images, PodSpec};
 use crate::helper::{Existing, MIN_IPV6_MTU};
@@ -33,6 +34,8 @@ pub struct Cluster {
     pub nodes: Vec<Node>,
     /// Pods.
     pub pods: Vec<Pod>,
+    /// What guards pods from each other.
+    pub pod_ports: PortGuards,
     /// Plain machines on the underlay.
     pub hosts: Vec<Host>,
     /// Which command runs for an image.
@@ -48,6 +51,39 @@ pub struct UnderlaySegment {
     pub gateways: Vec<IpNet>,
     /// Whether it has no routes to pods.
     pub external: bool,
+    /// What guards its hosts from each other.
+    pub ports: PortGuards,
+    /// Whether loops behind hosts are looked for.
+    pub loop_guard: bool,
+    /// What else its router does.
+    pub services: RouterServices,
+}
+
+/// What guards end stations of a segment from each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortGuards {
+    /// How many frames to everybody a port lets in.
+    pub storm: StormControl,
+    /// Whether nothing is bridged between end stations.
+    pub isolated: bool,
+}
+
+/// Enough for whoever resolves a thousand neighbours, and far from what a loop makes.
+impl Default for PortGuards {
+    fn default() -> Self {
+        Self { storm: StormControl { rate: 1000, burst: 1000 }, isolated: false }
+    }
+}
+
+/// What a segment's router does when it is told to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct RouterServices {
+    /// Advertises itself and its IPv6 prefixes.
+    pub advertises: bool,
+    /// Answers ARP and neighbour discovery for what it routes to other segments.
+    pub proxies: bool,
+    /// Uses its addresses only once nobody else turns out to have them.
+    pub probes: bool,
 }
 
 /// A node.

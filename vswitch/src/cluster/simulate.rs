@@ -16,6 +16,8 @@ const EVERYONE: usize = 64;
 const SOME: usize = 16;
 /// Virtual time in which an answer comes, neighbours' resolution included.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// By when routers have found out that nobody else has their addresses, if they are to (RFC 5227 section 1.1).
+const PROBING: Duration = Duration::from_secs(10);
 /// What a link takes.
 const DELAY: Duration = Duration::from_micros(50);
 
@@ -66,7 +68,8 @@ impl Trial {
         for plan in &wiring.switches {
             let snapshot =
                 Snapshot::compile(plan.config.clone(), None).map_err(|e| format!("{}: {e}", plan.name))?;
-            switches.insert(plan.name.as_str(), lab.add_switch(&plan.name, snapshot, Limits::default()));
+            let switch = lab.add_switch(&plan.name, snapshot, Limits::default());
+            switches.insert(plan.name.as_str(), switch.map_err(|e| e.to_string())?);
         }
         for plan in &wiring.switches {
             for (own, other, theirs) in &plan.links {
@@ -86,6 +89,7 @@ impl Trial {
             lab.connect(host, port, cable).map_err(|e| e.to_string())?;
             endpoints.push((endpoint.clone(), host));
         }
+        lab.run_for(PROBING).map_err(|error| error.to_string())?;
         Ok(Self { lab, endpoints })
     }
 
@@ -112,7 +116,7 @@ impl Trial {
                 }),
         ) {
             found.asked += 1;
-            if should_reach(cluster, &asker.place, &endpoint.place) {
+            if should_reach(cluster, asker, endpoint, address) {
                 expected.insert(address);
             } else {
                 unexpected.insert(address, &endpoint.place);
@@ -144,8 +148,16 @@ impl Trial {
     }
 }
 
-/// Whether two stations have routes to each other.
-fn should_reach(cluster: &Cluster, one: &Place, other: &Place) -> bool {
+/// Whether two stations have routes to each other, and are not isolated from each other on one link.
+fn should_reach(cluster: &Cluster, from: &Endpoint, to: &Endpoint, address: IpAddr) -> bool {
+    let (one, other) = (&from.place, &to.place);
+    if from.attachment.switch == to.attachment.switch
+        && isolated(cluster, one)
+        && isolated(cluster, other)
+        && from.addresses.iter().any(|own| own.contains(&address))
+    {
+        return false;
+    }
     let external = |place: &Place| match place {
         Place::Host(name) => {
             let host = cluster.hosts.iter().find(|host| host.name == *name);
@@ -158,9 +170,23 @@ fn should_reach(cluster: &Cluster, one: &Place, other: &Place) -> bool {
     !(external(one) && pod(other) || external(other) && pod(one))
 }
 
+/// Whether nothing is bridged between a station and others of its kind.
+fn isolated(cluster: &Cluster, place: &Place) -> bool {
+    match place {
+        Place::Pod { .. } => cluster.pod_ports.isolated,
+        Place::Node(_) => false,
+        Place::Host(name) => {
+            let host = cluster.hosts.iter().find(|host| host.name == *name);
+            let segment = host.and_then(|host| cluster.segments.iter().find(|s| s.name == host.segment));
+            segment.is_some_and(|segment| segment.ports.isolated)
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::{Host, RouterServices};
     use crate::objects::builtin;
 
     #[test]
@@ -175,6 +201,28 @@ mod tests {
         cluster.segments[1].external = true;
         cluster.pods[1].node = "node-2".into();
         assert_eq!(simulate(&cluster, 2).unwrap().wrong, [""; 0]);
+    }
+
+    #[test]
+    fn guards_and_services_harm_nobody_and_isolated_stations_do_not_reach_each_other() {
+        let mut cluster = builtin("lab");
+        let second = Host {
+            name: "second".into(),
+            segment: "outside".into(),
+            addresses: vec!["192.168.10.201".parse().unwrap()],
+        };
+        cluster.hosts.push(second);
+        for segment in &mut cluster.segments {
+            segment.services = RouterServices { advertises: true, proxies: true, probes: true };
+        }
+        let reached = simulate(&cluster, 4).unwrap();
+        assert_eq!(reached.wrong, [""; 0]);
+        cluster.pod_ports.isolated = true;
+        cluster.segments[1].ports.isolated = true;
+        assert_eq!(simulate(&cluster, 5).unwrap(), reached);
+        // The pod that has moved is reached through the gateway, wherever it is.
+        cluster.pods[1].node = "node-2".into();
+        assert_eq!(simulate(&cluster, 6).unwrap(), reached);
     }
 
     #[test]

@@ -11,11 +11,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netstack::addr::{IpNet, MacAddr, PortId, SegmentId};
 use netstack::config::{
-    Config, GatewayConfig, NextHop, PortConfig, RouteConfig, RouteTarget, SegmentConfig, Station, VlanMode,
+    Config, GatewayConfig, NextHop, PortConfig, RouteConfig, RouteTarget, RouterAdvertisement, SegmentConfig,
+    Station, VlanMode,
 };
 use netstack::offload::OffloadFeatures;
 
-use super::{Cluster, Node, Place, Pod, PortNumbers, UnderlaySegment};
+use super::{Cluster, Node, Place, Pod, PortGuards, PortNumbers, UnderlaySegment};
 use crate::helper::Existing;
 
 /// The name of the switch between the nodes.
@@ -105,9 +106,13 @@ pub fn wire(cluster: &Cluster, numbers: &mut PortNumbers) -> Wiring {
         let place = Place::Host(host.name.clone());
         let port = numbers.number(UNDERLAY, &place.to_string());
         let id = segment_id(cluster, &host.segment);
-        underlay.config.ports.push(foreign_port(port, &place.to_string(), id, OffloadFeatures::NONE));
-        let gateways =
-            cluster.segments.iter().find(|s| s.name == host.segment).map_or(&[][..], |s| &s.gateways);
+        let rack = cluster.segments.iter().find(|s| s.name == host.segment);
+        let plain = foreign_port(port, &place.to_string(), id, OffloadFeatures::NONE);
+        underlay.config.ports.push(match rack {
+            Some(rack) => PortConfig { loop_guard: rack.loop_guard, ..guarded(plain, rack.ports) },
+            None => plain,
+        });
+        let gateways = rack.map_or(&[][..], |s| &s.gateways);
         let attachment = Attachment { switch: UNDERLAY.into(), port };
         wiring.endpoints.push(endpoint(cluster, place, attachment, &host.addresses, gateways));
     }
@@ -183,6 +188,10 @@ fn foreign_port(id: PortId, name: &str, segment: SegmentId, offload: OffloadFeat
     PortConfig { offload, ..PortConfig::new(id, name, VlanMode::Access(segment)) }
 }
 
+fn guarded(port: PortConfig, guards: PortGuards) -> PortConfig {
+    PortConfig { storm: Some(guards.storm), isolated: guards.isolated, ..port }
+}
+
 fn gateway(mac: MacAddr, addresses: &[IpNet]) -> GatewayConfig {
     GatewayConfig::new(mac, addresses.to_vec())
 }
@@ -206,7 +215,15 @@ fn underlay(cluster: &Cluster) -> SwitchPlan {
         if s.external {
             router.no_route_to = pods.clone();
         }
-        config.segments.push(segment(id, &s.name, cluster.mtu, router, true));
+        router.probe = s.services.probes;
+        let prefixes: Vec<IpNet> =
+            s.gateways.iter().filter(|g| g.addr().is_ipv6()).map(IpNet::trunc).collect();
+        let advertises = s.services.advertises && !prefixes.is_empty();
+        router.advertise = advertises.then(|| RouterAdvertisement::for_prefixes(prefixes));
+        config.segments.push(SegmentConfig {
+            proxy_neighbors: s.services.proxies,
+            ..segment(id, &s.name, cluster.mtu, router, true)
+        });
     }
     for node in &cluster.nodes {
         config.routes.extend(pod_routes(node, segment_id(cluster, &node.segment)));
@@ -323,7 +340,8 @@ fn pod_endpoint(
         endpoint.hostname.clone_from(hostname);
     }
     endpoint.existing.clone_from(&pod.netns);
-    plan.config.ports.push(managed_port(port, &endpoint.place, PODS, endpoint.mac, &pod.addresses));
+    let port = managed_port(port, &endpoint.place, PODS, endpoint.mac, &pod.addresses);
+    plan.config.ports.push(guarded(port, cluster.pod_ports));
     endpoint
 }
 
@@ -348,12 +366,13 @@ fn endpoint(
                 on_link(a).and_then(|g| IpNet::new(a, g.prefix_len()).ok()).unwrap_or_else(|| IpNet::from(a))
             })
             .collect(),
+        // A station speaks to routers of those families alone in which it has an address.
         gateway_v4: gateways.iter().find_map(|g| match g.addr() {
-            IpAddr::V4(a) => Some(a),
+            IpAddr::V4(a) => addresses.iter().any(IpAddr::is_ipv4).then_some(a),
             IpAddr::V6(_) => None,
         }),
         gateway_v6: gateways.iter().find_map(|g| match g.addr() {
-            IpAddr::V6(a) => Some(a),
+            IpAddr::V6(a) => addresses.iter().any(IpAddr::is_ipv6).then_some(a),
             IpAddr::V4(_) => None,
         }),
         mtu: cluster.mtu,
@@ -397,6 +416,15 @@ mod tests {
                 assert!(by_name(other).config.ports.iter().any(|p| p.id == *theirs && p.name == plan.name));
             }
         }
+    }
+
+    #[test]
+    fn a_host_without_addresses_of_a_family_has_no_router_of_it() {
+        let mut cluster = builtin("lab");
+        cluster.hosts[0].addresses.truncate(1);
+        let wiring = wire(&cluster, &mut PortNumbers::default());
+        let host = wiring.endpoints.iter().find(|e| e.place == Place::Host("outside".into())).unwrap();
+        assert_eq!((host.gateway_v4.is_some(), host.gateway_v6), (true, None));
     }
 
     #[test]

@@ -50,7 +50,7 @@ pub struct PortView {
     pub addresses: Vec<IpAddr>,
     /// What the device takes over: `csum`, `tso4`, `tso6`, `uso`.
     pub offload: Vec<String>,
-    /// `up`, or what happened to the device.
+    /// `up`, `blocked: loop until SECONDS` since the data path started, or what happened to the device.
     pub state: String,
     /// Frames from the device.
     pub rx_frames: u64,
@@ -62,6 +62,8 @@ pub struct PortView {
     pub tx_bytes: u64,
     /// Frames dropped, whatever the reason and direction.
     pub drops: u64,
+    /// Those of them that came in too fast for the port's storm control.
+    pub storm_drops: u64,
 }
 
 /// One MAC address that a switch knows.
@@ -193,6 +195,17 @@ pub struct ApplyRequest {
     /// Whether a field that does not exist is a warning instead of an error.
     #[serde(default)]
     pub lenient: bool,
+}
+
+/// How many pods a Deployment is to have.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ScaleRequest {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// So many.
+    pub replicas: i32,
 }
 
 /// A manifest's text.

@@ -165,7 +165,7 @@ mod tests {
     fn each_number_stands_under_its_own_name() {
         let port = serde_json::from_value(json!({
             "switch": "s", "port": "p", "id": 1, "segments": [], "station": "foreign", "mac": null, "addresses": [],
-            "offload": [], "state": "up", "rx_frames": 1, "rx_bytes": 2, "tx_frames": 3, "tx_bytes": 4, "drops": 5,
+            "offload": [], "state": "up", "rx_frames": 1, "rx_bytes": 2, "tx_frames": 3, "tx_bytes": 4, "drops": 5, "storm_drops": 0,
         }));
         let restarts =
             vec![("namespace", "n".to_owned()), ("pod", "p".to_owned()), ("container", "c".to_owned())];

@@ -14,12 +14,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use manifest::{Invalid, Manifests, Source, Strictness, load};
+use manifest::{Invalid, Key, Manifests, Source, Strictness, load};
 use netstack::driver::Stopped;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::api::{ApplyView, ChangeView, LogView};
+use super::api::{ApplyView, ChangeView, LogView, ScaleRequest};
 use crate::cluster::{Cluster, Place};
 use crate::container::{PodSpec, PodStatus, Runner, log_path};
 use crate::helper::{Helper, HelperOptions};
@@ -39,12 +39,19 @@ pub enum PlaneError {
     /// Manifests are wrong, or contradict what is there.
     #[error(transparent)]
     Invalid(#[from] Invalid),
+    /// There is no such object.
+    #[error("{0} does not exist; `vswitch get deployments` lists those that do")]
+    Unknown(Key),
     /// The runtime refused.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
     /// The state directory cannot be written.
     #[error("cannot keep what is wanted in the state directory: {0}")]
     State(#[from] io::Error),
+}
+
+fn warnings(manifests: &Manifests) -> Vec<String> {
+    manifests.warnings.iter().map(ToString::to_string).collect()
 }
 
 /// What is wanted.
@@ -234,7 +241,8 @@ impl Plane {
     /// # Errors
     /// Every fault; nothing has changed then.
     pub fn apply(&self, sources: &[Source], strictness: Strictness) -> Result<ApplyView, PlaneError> {
-        self.change(sources, strictness, |store, manifests| Ok(store.apply(manifests)))
+        let manifests = load(sources, strictness)?;
+        self.change(warnings(&manifests), |store| Ok(store.apply(manifests)))
     }
 
     /// Removes objects, by name.
@@ -242,24 +250,32 @@ impl Plane {
     /// # Errors
     /// Every fault; nothing has changed then.
     pub fn delete(&self, sources: &[Source], strictness: Strictness) -> Result<ApplyView, PlaneError> {
-        self.change(sources, strictness, |store, manifests| store.delete(&manifests))
+        let manifests = load(sources, strictness)?;
+        self.change(warnings(&manifests), |store| Ok(store.delete(&manifests)?))
+    }
+
+    /// Gives a Deployment another number of pods.
+    ///
+    /// # Errors
+    /// When there is no such Deployment, and every fault; nothing has changed then.
+    pub fn scale(&self, request: &ScaleRequest) -> Result<ApplyView, PlaneError> {
+        let ScaleRequest { namespace, name, replicas } = request.clone();
+        let key = Key { kind: "Deployment", namespace, name };
+        self.change(Vec::new(), |store| store.scale(&key, replicas).ok_or(PlaneError::Unknown(key)))
     }
 
     fn change(
         &self,
-        sources: &[Source],
-        strictness: Strictness,
-        change: impl FnOnce(&mut Store, Manifests) -> Result<Changes, Invalid>,
+        mut warnings: Vec<String>,
+        change: impl FnOnce(&mut Store) -> Result<Changes, PlaneError>,
     ) -> Result<ApplyView, PlaneError> {
-        let manifests = load(sources, strictness)?;
-        let mut warnings: Vec<String> = manifests.warnings.iter().map(ToString::to_string).collect();
         let ended = self.changing.lock();
         if *ended {
             return Err(RuntimeError::Stopped(Stopped).into());
         }
         let before = self.desired();
         let mut store = before.store.clone();
-        let changes = change(&mut store, manifests)?;
+        let changes = change(&mut store)?;
         let compiled = self.frame.compile(&store, &before.allocations)?;
         warnings.extend(compiled.warnings.iter().map(ToString::to_string));
         let next = Desired { store, allocations: compiled.allocations };

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::api::{
     ApplyRequest, ApplyView, CaptureFormat, DownView, DropView, EventView, FdbView, LogView, NeighborView,
-    PlaceView, PortView, RouteView, Status, TraceRequest, TraceView,
+    PlaceView, PortView, RouteView, ScaleRequest, Status, TraceRequest, TraceView,
 };
 use super::objects::Listed;
 use super::plane::Plane;
@@ -174,6 +174,9 @@ pub(super) const ROUTES: &[Route] = &[
     }),
     verb::<ApplyRequest, ApplyView>("/v1/delete", "Remove objects, by their names", || {
         server::manifests(Plane::delete).layer(DefaultBodyLimit::max(MAX_MANIFESTS))
+    }),
+    verb::<ScaleRequest, ApplyView>("/v1/scale", "Give a Deployment another number of pods", || {
+        post(server::scale)
     }),
     Route { request: None, ..verb::<(), DownView>("/v1/down", "End the cluster", || post(server::down)) },
     Route {

@@ -22,7 +22,9 @@ use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 use tokio::sync::{Notify, Semaphore, mpsc};
 
-use super::api::{ApplyRequest, ApplyView, CaptureFormat, DownView, ErrorBody, Status, TraceRequest};
+use super::api::{
+    ApplyRequest, ApplyView, CaptureFormat, DownView, ErrorBody, ScaleRequest, Status, TraceRequest,
+};
 use super::connections::Connections;
 use super::objects::{Listed, list};
 use super::plane::{Plane, PlaneError};
@@ -109,19 +111,29 @@ pub(super) fn manifests(verb: Verb) -> axum::routing::MethodRouter<Shared> {
         let strictness = Strictness::lenient_if(request.lenient);
         let sources: Vec<Source> =
             request.sources.into_iter().map(|s| Source { name: s.name.into(), text: s.text }).collect();
-        match tokio::task::spawn_blocking(move || verb(&shared.plane, &sources, strictness)).await {
-            Ok(Ok(view)) => Json(view).into_response(),
-            Ok(Err(PlaneError::Runtime(error))) => problem(status_of(&error), error.to_string()),
-            Ok(Err(error @ PlaneError::Invalid(_))) => {
-                problem(StatusCode::UNPROCESSABLE_ENTITY, error.to_string())
-            }
-            Ok(Err(error @ PlaneError::State(_))) => {
-                problem(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
-            }
-            Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
-        }
+        change(move || verb(&shared.plane, &sources, strictness)).await
     };
     post(handle)
+}
+
+pub(super) async fn scale(State(shared): State<Shared>, Json(request): Json<ScaleRequest>) -> Response {
+    change(move || shared.plane.scale(&request)).await
+}
+
+/// Has the control plane change something, on a thread that may wait.
+async fn change(verb: impl FnOnce() -> Result<ApplyView, PlaneError> + Send + 'static) -> Response {
+    let error = match tokio::task::spawn_blocking(verb).await {
+        Ok(Ok(view)) => return Json(view).into_response(),
+        Ok(Err(error)) => error,
+        Err(error) => return problem(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    };
+    let status = match &error {
+        PlaneError::Runtime(error) => status_of(error),
+        PlaneError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        PlaneError::Unknown(_) => StatusCode::NOT_FOUND,
+        PlaneError::State(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    problem(status, error.to_string())
 }
 
 /// Asks the runtime on a thread that may wait.

@@ -8,7 +8,7 @@ use netstack::addr::IpNet;
 
 use super::Store;
 use super::allocations::{Allocations, Used, overlap};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, PortGuards};
 
 /// What follows from all objects.
 #[derive(Clone, Debug)]
@@ -36,6 +36,7 @@ pub fn compile(store: &Store, before: &Allocations, name: &str) -> Result<Compil
             segments: Vec::new(),
             nodes: Vec::new(),
             pods: Vec::new(),
+            pod_ports: PortGuards::default(),
             hosts: Vec::new(),
             images: BTreeMap::new(),
         },

@@ -8,7 +8,7 @@ use netstack::addr::IpNet;
 
 use super::allocations::{Allocation, free_part, gateway, overlap, same_family};
 use super::compile::{Compiler, LABEL, both_forms, is_label};
-use crate::cluster::{Labels, Node};
+use crate::cluster::{Labels, Node, UNDERLAY};
 
 /// The node that there is when no object describes one.
 const ONLY_NODE: &str = "node-1";
@@ -58,6 +58,10 @@ impl<'a> Compiler<'a> {
         let name = node.metadata.name.clone().unwrap_or_default();
         if !is_label(&name) {
             self.fault(at, "metadata.name", format!("a node's name must be {LABEL}"));
+        }
+        if name == UNDERLAY {
+            let message = format!("`{UNDERLAY}` is the name of the switch between the nodes; take another");
+            self.fault(at, "metadata.name", message);
         }
         let labels = node.metadata.labels.clone().unwrap_or_default();
         let mut draft =

@@ -101,6 +101,14 @@ impl Store {
         Ok(deleted)
     }
 
+    /// Gives a Deployment another number of pods; `None` if there is no such Deployment.
+    pub fn scale(&mut self, key: &Key, replicas: i32) -> Option<Changes> {
+        let Object::Deployment(deployment) = &mut self.objects.get_mut(key)?.object else { return None };
+        let before = deployment.spec.replicas.replace(replicas);
+        let change = if before == Some(replicas) { Change::Unchanged } else { Change::Configured };
+        Some(vec![(key.clone(), change)])
+    }
+
     /// All of it as a manifest of the kind List.
     ///
     /// # Errors

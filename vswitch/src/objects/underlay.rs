@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 
-use manifest::{ClusterSpec, HostSpec, Located, Object, SegmentSpec};
+use manifest::{ClusterSpec, HostSpec, Located, Object, PortsSpec, SegmentSpec};
 use netstack::addr::IpNet;
+use netstack::config::StormControl;
 
 use super::allocations::{gateway, same_family};
 use super::compile::{Compiler, LABEL, is_label};
-use crate::cluster::{Host, UnderlaySegment};
+use crate::cluster::{Host, PortGuards, RouterServices, UnderlaySegment};
 use crate::helper::MIN_IPV6_MTU;
 
 pub(super) const DEFAULT_MTU: u16 = 1500;
@@ -38,6 +39,7 @@ impl Compiler<'_> {
             self.cluster.name.clone_from(name);
         }
         self.frame(at, &cluster.spec);
+        self.cluster.pod_ports = self.guards(at, "spec.podSegments", &cluster.spec.pod_segments);
         match &cluster.spec.segments {
             Some(segments) if segments.is_empty() => {
                 self.fault(
@@ -70,7 +72,14 @@ impl Compiler<'_> {
         let kept: Vec<IpNet> = kept.collect();
         self.prefixes.extend(kept.iter().map(|cidr| (*cidr, format!("the segment {name}"))));
         let gateways = kept.into_iter().filter_map(gateway).collect();
-        self.cluster.segments.push(UnderlaySegment { name: name.to_owned(), gateways, external: false });
+        self.cluster.segments.push(UnderlaySegment {
+            name: name.to_owned(),
+            gateways,
+            external: false,
+            ports: PortGuards::default(),
+            loop_guard: true,
+            services: RouterServices::default(),
+        });
     }
 
     /// Whether links are large enough for this family.
@@ -138,11 +147,36 @@ impl Compiler<'_> {
             self.claim_prefix(at, &path, *cidr, format!("the segment {name}"));
             gateways.extend(gateway(*cidr));
         }
+        let services = RouterServices {
+            advertises: segment.router_advertisements,
+            proxies: segment.proxy_neighbors,
+            probes: segment.duplicate_address_detection,
+        };
+        if services.advertises && segment.cidrs.iter().all(|cidr| cidr.addr().is_ipv4()) {
+            let message = "there is no IPv6 prefix to advertise; add one to `cidrs`";
+            self.fault(at, &format!("{path}.routerAdvertisements"), message);
+        }
+        let ports = self.guards(at, path, &segment.ports);
         self.cluster.segments.push(UnderlaySegment {
             name: name.clone(),
             gateways,
             external: segment.external,
+            ports,
+            loop_guard: segment.loop_guard.unwrap_or(true),
+            services,
         });
+    }
+
+    fn guards(&mut self, at: &Located, path: &str, ports: &PortsSpec) -> PortGuards {
+        let mut guards = PortGuards { isolated: ports.isolated, ..PortGuards::default() };
+        let Some(control) = &ports.storm_control else { return guards };
+        guards.storm = StormControl { rate: control.rate, burst: control.burst.unwrap_or(control.rate) };
+        let fields = [("rate", Some(control.rate)), ("burst", control.burst)];
+        for (field, _) in fields.iter().filter(|(_, value)| *value == Some(0)) {
+            let message = "0 would stop ARP and neighbour discovery as well; at least 1 is needed";
+            self.fault(at, &format!("{path}.stormControl.{field}"), message);
+        }
+        guards
     }
 
     fn host(&mut self, at: &Located, path: &str, host: &HostSpec) {

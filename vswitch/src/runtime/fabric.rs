@@ -15,7 +15,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use netstack::addr::PortId;
+use netstack::addr::{IpNet, PortId};
 use netstack::config::{Limits, Snapshot};
 use netstack::device::Device;
 use netstack::device::memory::{self, MemoryDevice, MemoryOptions};
@@ -236,6 +236,11 @@ fn at(places: &BTreeMap<Place, Arc<Placed>>, place: &Place, (switch, port): &(St
         .is_some_and(|p| p.endpoint.attachment.switch == *switch && p.endpoint.attachment.port == *port)
 }
 
+/// What of the segments cannot change while a cluster stands: all but guards and services.
+fn fixed(cluster: &Cluster) -> impl Iterator<Item = (&str, &[IpNet], bool)> {
+    cluster.segments.iter().map(|s| (s.name.as_str(), &s.gateways[..], s.external))
+}
+
 /// What cannot change while a cluster stands.
 fn check_frame(now: &Cluster, wanted: &Cluster) -> Result<(), RuntimeError> {
     if now.nodes.is_empty() {
@@ -245,7 +250,7 @@ fn check_frame(now: &Cluster, wanted: &Cluster) -> Result<(), RuntimeError> {
         "name"
     } else if now.mtu != wanted.mtu {
         "MTU"
-    } else if now.segments != wanted.segments {
+    } else if !fixed(now).eq(fixed(wanted)) {
         "segments"
     } else {
         return Ok(());

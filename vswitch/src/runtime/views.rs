@@ -263,12 +263,16 @@ fn port_view(switch_name: &str, snapshot: &Snapshot, switch: &Switch, id: PortId
         mac,
         addresses,
         offload: offload.iter().filter(|(_, on)| *on).map(|(name, _)| (*name).to_owned()).collect(),
-        state: "up".to_owned(),
+        state: switch.blocked_until(id).map_or_else(
+            || "up".to_owned(),
+            |until| format!("blocked: loop until {:.3}", until.as_secs_f64()),
+        ),
         rx_frames: counters.rx_frames,
         rx_bytes: counters.rx_bytes,
         tx_frames: counters.tx_frames,
         tx_bytes: counters.tx_bytes,
         drops: counters.drops_by_name().iter().map(|(_, count)| count).sum(),
+        storm_drops: counters.dropped(DropReason::StormControl),
     }
 }
 
