@@ -79,6 +79,14 @@ pub(crate) struct Received {
     pub(crate) descriptors: Vec<OwnedFd>,
 }
 
+/// Lets the calling thread, and those that it starts, give way to others when there are not enough processors.
+pub(crate) fn give_way() {
+    const NICENESS: libc::c_int = 10;
+    // SAFETY: only integers are passed. 0 is the calling thread: on Linux each has a niceness of its own. It cannot fail,
+    // as no thread may be kept from being nicer; if it did nothing else would be wrong.
+    let _ = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };
+}
+
 /// Receives one message and its descriptors.
 ///
 /// # Errors

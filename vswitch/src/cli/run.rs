@@ -19,6 +19,7 @@ use crate::helper::{Helper, HelperOptions};
 use crate::objects::{Store, builtin_source};
 use crate::runtime::Options;
 use crate::state::{StateDir, StatePaths};
+use crate::sys::give_way;
 
 /// How long `down` waits for the other side to end.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -51,7 +52,14 @@ pub(super) fn up(up: &Up, state: &StatePaths) -> Result<ExitCode, Failure> {
         writeln!(out, "pods are in-process on memory links, because TAPs cannot be used: {reason}")?;
         writeln!(out, "`vswitch doctor` says what to do")?;
     }
-    let served = executor.block_on(serve(&plane, directory.paths(), stop, ready));
+    let served = std::thread::scope(|scope| {
+        let control = scope.spawn(|| {
+            // The data path and what runs in pods come first, whatever clients ask for.
+            give_way();
+            executor.block_on(serve(&plane, directory.paths(), stop, ready))
+        });
+        control.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    });
     ready::stopping();
     // Whoever waits for the socket or the lock to go may take it that everything else is gone.
     let problems = plane.stop();
@@ -100,12 +108,7 @@ fn desired(up: &Up, state: &StatePaths, out: &mut impl io::Write) -> Result<Desi
     Ok(desired)
 }
 
-async fn serve(
-    plane: &Arc<Plane>,
-    state: &StatePaths,
-    stop: Arc<Notify>,
-    ready: Ready,
-) -> Result<(), Failure> {
+async fn serve(plane: &Arc<Plane>, state: &StatePaths, stop: Arc<Notify>, ready: Ready) -> io::Result<()> {
     let runtime = plane.runtime();
     let listener = server::listen(&state.control_socket())?;
     let status = format!(

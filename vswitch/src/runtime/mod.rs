@@ -7,6 +7,7 @@ mod fabric;
 mod lines;
 mod making;
 mod packet;
+mod questions;
 mod station;
 mod trace;
 mod views;
@@ -33,6 +34,7 @@ use netstack::switch::Switch;
 use parking_lot::{Mutex, RwLock};
 
 use self::fabric::Fabric;
+use self::questions::Questions;
 use self::station::Station;
 use crate::cluster::{Cluster, Endpoint, Place};
 use crate::control::api::EventView;
@@ -146,6 +148,7 @@ pub struct Runtime {
     changing: Mutex<()>,
     fabric: RwLock<Fabric>,
     handle: DriverHandle,
+    questions: Questions,
     thread: Mutex<Option<JoinHandle<io::Result<()>>>>,
     clock: Clock,
     depot: Arc<Depot>,
@@ -214,6 +217,7 @@ impl Runtime {
         let runtime = Self {
             changing: Mutex::default(),
             fabric: RwLock::new(Fabric::empty(&cluster.name)),
+            questions: Questions::new(handle.clone(), clock),
             handle,
             thread: Mutex::new(Some(thread)),
             clock,
@@ -314,7 +318,7 @@ impl Runtime {
     ) -> Result<Option<R>, RuntimeError> {
         let id = self.fabric.read().switches.get(name).copied();
         let Some(id) = id else { return Ok(None) };
-        Ok(self.handle.call(move |driver| driver.engine_mut::<Switch>(id).map(ask))?)
+        Ok(self.questions.ask(move |driver| driver.engine_mut::<Switch>(id).map(ask))?)
     }
 
     /// Lets an in-process pod do something and waits for it, `patience` at the most.

@@ -191,7 +191,7 @@ impl Runtime {
     /// Frames that devices refused because their own queue was full.
     fn refused(&self) -> Result<Vec<DropView>, RuntimeError> {
         let switches = self.switches();
-        Ok(self.handle.call(move |driver| {
+        Ok(self.questions.ask(move |driver| {
             let mut rows = Vec::new();
             for (name, id) in switches {
                 let Some(snapshot) = driver.engine_mut::<Switch>(id).map(|s| s.snapshot().clone()) else {

@@ -5,6 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod endings;
+mod hostile;
 mod load;
 mod users;
 
