@@ -1,8 +1,12 @@
-//! Address translation, usable alone. See the README.
+//! Connection tracking and address translation, usable alone. See the README.
 #![no_std]
 #![forbid(unsafe_code)]
 
+extern crate alloc;
+
 pub mod checksum;
+pub mod timeouts;
+pub mod tuple;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
