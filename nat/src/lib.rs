@@ -5,7 +5,10 @@
 extern crate alloc;
 
 pub mod checksum;
+pub mod connection;
 pub mod packet;
+pub mod table;
+pub mod ticks;
 pub mod timeouts;
 pub mod tuple;
 
