@@ -5,8 +5,10 @@
 extern crate alloc;
 
 pub mod checksum;
+pub mod fragment;
 pub mod packet;
 pub mod timeouts;
+pub mod translate;
 pub mod tuple;
 
 #[cfg(doctest)]
