@@ -58,7 +58,7 @@ proptest! {
     ) {
         let kind = KINDS[which];
         let v4 = inside.source.0.is_ipv4();
-        let octets = [8, 17, 18, 28, 548][size];
+        let octets = [8, 16, 18, 28, 548][size];
         let address = |octets: [u8; 16]| {
             if v4 { IpAddr::from([octets[0], octets[1], octets[2], octets[3]]) } else { IpAddr::from(octets) }
         };
@@ -148,7 +148,7 @@ fn a_fragment_of_an_error_cannot_be_judged() {
     let [[_, out], _] = examples();
     let to_sender = Ends { source: out.destination, destination: out.source };
     let bytes = error(to_sender, (3, 3), &build(Kind::Udp, out, &[7; 80]));
-    let first = super::packets::cut(&bytes, &[64]).remove(0);
+    let first = packets::cut(&bytes, &[64]).remove(0);
     let packet = parse(&first).unwrap();
     assert!(matches!(packet.content, Content::Error(_)));
     assert_eq!(check_error(&first, &packet), Err(ErrorFault::Fragment));

@@ -16,7 +16,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::packet::{Content, parse};
-use crate::tuple::{Address, Endpoint, Tuple, protocol};
+use crate::tuple::{Address, Endpoint, Tuple};
 
 /// What is in a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
