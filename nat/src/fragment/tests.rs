@@ -242,7 +242,7 @@ fn fragment(datagram: &[u8], offset: u16, length: usize, more: bool) -> Vec<u8> 
         bytes.extend(&datagram[20 + usize::from(offset) % 1024..][..length]);
         let length = u16::try_from(bytes.len()).unwrap();
         bytes[2..4].copy_from_slice(&length.to_be_bytes());
-        let position = offset / 8 | if more { 0x2000 } else { 0 };
+        let position = (offset / 8) | if more { 0x2000 } else { 0 };
         bytes[6..8].copy_from_slice(&position.to_be_bytes());
         bytes[10..12].fill(0);
         let sum = checksum::checksum(&bytes[..20]);

@@ -55,16 +55,16 @@ pub enum Unfit {
 /// The octets of the IP header, with extension headers, and those of the upper layer.
 #[inline]
 fn split<'a>(bytes: &'a mut [u8], layout: &Layout) -> Result<(&'a mut [u8], &'a mut [u8]), Unfit> {
-    let headers = layout.upper.checked_sub(layout.header).ok_or(Unfit::Layout)?;
-    let packet = bytes.get_mut(layout.header..layout.end).ok_or(Unfit::Layout)?;
-    packet.split_at_mut_checked(headers).ok_or(Unfit::Layout)
+    let packet = bytes.get_mut(..layout.end).ok_or(Unfit::Layout)?;
+    let (headers, upper) = packet.split_at_mut_checked(layout.upper).ok_or(Unfit::Layout)?;
+    Ok((headers.get_mut(layout.header..).ok_or(Unfit::Layout)?, upper))
 }
 
 /// Updates the checksum at `at`, if the octets reach that far.
 #[inline]
 fn update(bytes: &mut [u8], at: usize, change: impl FnOnce(u16) -> u16) {
-    if let Some(field) = bytes.get_mut(at..).and_then(|rest| rest.first_chunk_mut::<2>()) {
-        *field = change(u16::from_be_bytes(*field)).to_be_bytes();
+    if let Some([high, low]) = bytes.get_mut(at..at + 2) {
+        [*high, *low] = change(u16::from_be_bytes([*high, *low])).to_be_bytes();
     }
 }
 

@@ -66,21 +66,32 @@ impl<A: Address> Rewrite<A> {
         }
         let rewrite = if routed { &self.routed(packet) } else { self };
         let protocol = packet.layout.protocol;
-        match packet.content {
-            Content::Ports { .. } if protocol == protocol::SCTP => {
-                rewrite.write_sctp(upper, packet, state)?;
-            }
-            Content::Ports { .. } => rewrite.write_ports(upper, protocol, state)?,
-            Content::Rest => rewrite.write_rest(upper, packet),
-            Content::Query(query) => rewrite.write_query(upper, query, state)?,
-            Content::Error(_) | Content::Control | Content::Opaque => {
-                if protocol == protocol::ICMPV6 && A::BITS == 128 {
-                    update(upper, at::ICMP, |sum| rewrite.covered(sum, rewrite.addresses, state));
-                }
-            }
+        // Nearly all packets are of these, so they are asked for before the others.
+        if matches!(packet.content, Content::Ports { .. }) && protocol != protocol::SCTP {
+            rewrite.write_ports(upper, protocol, state)?;
+        } else {
+            rewrite.write_other(upper, packet, state)?;
         }
         write_addresses(header, self.source.address, self.destination.address, self.addresses);
         Ok(())
+    }
+
+    #[cold]
+    fn write_other(&self, upper: &mut [u8], packet: &Packet, state: ChecksumState) -> Result<(), Unfit> {
+        match packet.content {
+            Content::Ports { .. } => self.write_sctp(upper, packet, state),
+            Content::Query(query) => self.write_query(upper, query, state),
+            Content::Rest => {
+                self.write_rest(upper, packet);
+                Ok(())
+            }
+            Content::Error(_) | Content::Control | Content::Opaque => {
+                if packet.layout.protocol == protocol::ICMPV6 && A::BITS == 128 {
+                    update(upper, at::ICMP, |sum| self.covered(sum, self.addresses, state));
+                }
+                Ok(())
+            }
+        }
     }
 
     /// As the upper layer's checksum sees it when a routing header names another destination.
@@ -146,7 +157,6 @@ impl<A: Address> Rewrite<A> {
     }
 
     /// SCTP's checksum covers no addresses, so it changes with the ports alone. Zero says that there is none (RFC 9653).
-    #[cold]
     fn write_sctp(&self, upper: &mut [u8], packet: &Packet, state: ChecksumState) -> Result<(), Unfit> {
         let length = upper.len();
         let ports = *upper.first_chunk::<4>().ok_or(Unfit::Layout)?;
@@ -168,7 +178,6 @@ impl<A: Address> Rewrite<A> {
 
     /// Of a later fragment, TCP's checksum if it is there. In IPv6 it never is: a first fragment holds all headers
     /// (RFC 8200 section 4.5).
-    #[cold]
     fn write_rest(&self, upper: &mut [u8], packet: &Packet) {
         let offset = packet.layout.fragment.map_or(0, |fragment| usize::from(fragment.offset));
         if A::BITS == 32

@@ -1,6 +1,9 @@
 //! Whole packets and fragments.
 
+use core::time::Duration;
+
 use super::*;
+use crate::fragment::{Limits, Part, Table, Taken};
 
 proptest! {
     #[test]
@@ -32,7 +35,7 @@ proptest! {
     ) {
         let kind = KINDS[which];
         let v4 = from.source.0.is_ipv4();
-        let at = upper(v4) + match kind { Kind::Tcp => 16, Kind::Udp | Kind::Bare => 6, _ => 2 };
+        let at = upper(v4) + match kind { Kind::Tcp => 16, Kind::Udp | Kind::Bare => 6, Kind::Question | Kind::Answer | Kind::Sctp | Kind::Other => 2 };
         let field = |bytes: &[u8]| u32::from(u16::from_be_bytes([bytes[at], bytes[at + 1]]));
         let (mut bytes, wanted) = (build(kind, from, &payload), build(kind, to, &payload));
         let good = field(&bytes);
@@ -230,4 +233,49 @@ fn nat_40_fragments_are_translated_one_by_one_however_small_the_first_is() {
     let original = first.clone();
     let refused = apply(from, to, Kind::Sctp, &mut first, ChecksumState::Complete);
     assert_eq!((refused, first), (Err(Unfit::Fragment), original));
+}
+
+/// Through the whole of it: the first fragment decides, in whatever order they come.
+#[test]
+fn nat_40_and_41_fragments_in_every_order_leave_as_one_datagram() {
+    let [[from, to], _] = examples();
+    let rewrite = Rewrite::<Ipv4Addr>::new(&from.tuple(Kind::Tcp), &to.tuple(Kind::Tcp));
+    let now = Duration::ZERO;
+    for kind in [Kind::Tcp, Kind::Udp] {
+        let fragments = cut(&build(kind, from, &[0x3c; 100]), &[16, 40, 80]);
+        let wanted = build(kind, to, &[0x3c; 100]);
+        for order in (0..4 * 4 * 4 * 4).map(|n| [n % 4, n / 4 % 4, n / 16 % 4, n / 64]) {
+            if (0..4).any(|at| !order.contains(&at)) {
+                continue;
+            }
+            let mut table = Table::new(Limits::new(Duration::from_secs(30)), 1);
+            let mut leave = Vec::new();
+            for bytes in order.map(|at| fragments[at].clone()) {
+                let part = Part::<Ipv4Addr>::of(&bytes, &parse(&bytes).unwrap(), 0).unwrap();
+                match table.take(&part, bytes, now, &mut |_, why| panic!("{why:?}")) {
+                    Taken::First(first) => {
+                        leave.push(first);
+                        table.resolve(&part.key, (rewrite, 0xbeef), now, &mut |parked| leave.push(parked));
+                    }
+                    Taken::Later(value, later) => {
+                        assert_eq!(value, (rewrite, 0xbeef));
+                        leave.push(later);
+                    }
+                    Taken::Parked => {}
+                    Taken::Refused(why, _) => panic!("{why:?}"),
+                }
+            }
+            for bytes in &mut leave {
+                let packet = parse(bytes).unwrap();
+                rewrite.apply(bytes, &packet, ChecksumState::Complete).unwrap();
+                identification::write(bytes, &packet, 0xbeef);
+            }
+            // Sorted by offset and put together.
+            leave.sort_by_key(|bytes| u16::from_be_bytes([bytes[6], bytes[7]]) & 0x1fff);
+            assert!(leave.iter().all(|bytes| parse(bytes).is_ok() && bytes[4..6] == [0xbe, 0xef]));
+            let payload: Vec<u8> = leave.iter().flat_map(|bytes| bytes[20..].to_vec()).collect();
+            assert_eq!((&payload[..], &leave[0][12..20]), (&wanted[20..], &wanted[12..20]), "{order:?}");
+            assert!(table.is_empty());
+        }
+    }
 }
