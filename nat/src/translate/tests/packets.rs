@@ -162,7 +162,7 @@ fn an_untouched_sctp_checksum_and_one_that_is_not_there_stay() {
 }
 
 /// Puts a routing header of type 2 (RFC 6275 section 6.4) with one more destination to go in front of the upper layer.
-fn routed(mut bytes: Vec<u8>, by: IpAddr, last: Ipv6Addr, left: u8) -> Vec<u8> {
+pub(super) fn routed(mut bytes: Vec<u8>, by: IpAddr, last: Ipv6Addr, left: u8) -> Vec<u8> {
     let IpAddr::V6(by) = by else { unreachable!() };
     let mut header = std::vec![bytes[6], 2, 2, left, 0, 0, 0, 0];
     header.extend(last.octets());
