@@ -168,16 +168,18 @@ fn what_is_no_error_is_left_alone() {
 #[test]
 fn routing_headers_outside_and_inside_an_error_keep_their_last_destination_under_the_checksum() {
     let [_, [inside, out]] = examples();
+    let inside = Ends { destination: (IpAddr::from([0xfd00, 0, 0, 1, 0, 0, 0, 9]), 8443), ..inside };
     let last = Ipv6Addr::from([0x2001, 0xdb8, 5, 5, 5, 5, 5, 5]);
     // Destinations of the error and of the quoted packet by the way, and both last ones the same.
     for (outer, inner) in [(1, 0), (0, 1), (1, 1)] {
         for kind in [Kind::Tcp, Kind::Udp, Kind::Question] {
             let through = |bytes: Vec<u8>, by: IpAddr, left| packets::routed(bytes, by, last, left);
             let message = |ends: Ends| {
-                let end = (IpAddr::V6(last), ends.destination.1);
-                let sent = if inner == 1 { Ends { destination: end, ..ends } } else { ends };
+                let end = |port| (IpAddr::V6(last), port);
+                let sent =
+                    if inner == 1 { Ends { destination: end(ends.destination.1), ..ends } } else { ends };
                 let quoted = through(build(kind, sent, &[1; 40]), ends.destination.0, inner);
-                let to = if outer == 1 { end } else { ends.source };
+                let to = if outer == 1 { end(0) } else { ends.source };
                 let around = Ends { source: out.destination, destination: to };
                 through(error(around, (1, 4), &quoted), ends.source.0, outer)
             };
