@@ -6,10 +6,12 @@ extern crate alloc;
 
 pub mod checksum;
 pub mod connection;
+pub mod fragment;
 pub mod packet;
 pub mod table;
 pub mod ticks;
 pub mod timeouts;
+pub mod translate;
 pub mod tuple;
 
 #[cfg(doctest)]

@@ -92,18 +92,25 @@ fn error(header: &[u8; HEADER], quoted: Layout, upper: &[u8]) -> Result<Content,
     if upper.len() < LEAST || later {
         return Err(Malformed::Quote);
     }
-    let query = match (quoted.protocol, quoted.source, upper.first_chunk()) {
-        (protocol::ICMP, IpAddr::V4(_), Some(header)) => query_v4(header),
-        (protocol::ICMPV6, IpAddr::V6(_), Some(header)) => query_v6(header),
-        (protocol::TCP | protocol::UDP | protocol::SCTP, _, _) => {
-            let ports = (word(upper, 0), word(upper, 2));
-            return Ok(Content::Error(Error { kind: header[0], code: header[1], quoted, ports }));
+    let ports = match (quoted.protocol, quoted.source) {
+        // An error about an error, or about something that is no query, is nobody's (RFC 1122 section 3.2.2).
+        (protocol::ICMP, IpAddr::V4(_)) | (protocol::ICMPV6, IpAddr::V6(_)) => {
+            query(&quoted, upper).ok_or(Malformed::Quote)?.ports()
         }
-        _ => return Ok(Content::Error(Error { kind: header[0], code: header[1], quoted, ports: (0, 0) })),
+        (protocol::TCP | protocol::UDP | protocol::SCTP, _) => (word(upper, 0), word(upper, 2)),
+        _ => (0, 0),
     };
-    // An error about an error, or about something that is no query, is nobody's (RFC 1122 section 3.2.2).
-    let ports = query.ok_or(Malformed::Quote)?.ports();
     Ok(Content::Error(Error { kind: header[0], code: header[1], quoted, ports }))
+}
+
+/// The query that a packet's upper layer begins with.
+pub(crate) fn query(layout: &Layout, upper: &[u8]) -> Option<Query> {
+    let header = upper.first_chunk()?;
+    match (layout.protocol, layout.source) {
+        (protocol::ICMP, IpAddr::V4(_)) => query_v4(header),
+        (protocol::ICMPV6, IpAddr::V6(_)) => query_v6(header),
+        _ => None,
+    }
 }
 
 fn query_v4(header: &[u8; HEADER]) -> Option<Query> {

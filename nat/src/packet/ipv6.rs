@@ -47,14 +47,7 @@ pub(super) fn fields(packet: &[u8], at: usize) -> Result<Layout, Malformed> {
     };
     for _ in 0..=EXTENSIONS {
         let rest = &packet[layout.upper - at..];
-        let length = match layout.protocol {
-            extension::FRAGMENT => 8,
-            extension::AUTHENTICATION => (usize::from(rest.get(1).copied().unwrap_or(0)) + 2) * 4,
-            extension::HOP_BY_HOP | extension::ROUTING | extension::DESTINATION | extension::MOBILITY => {
-                (usize::from(rest.get(1).copied().unwrap_or(0)) + 1) * 8
-            }
-            _ => return Ok(layout),
-        };
+        let Some(length) = length(layout.protocol, rest) else { return Ok(layout) };
         let extension = rest.get(..length).ok_or(Malformed::Extensions)?;
         if layout.protocol == extension::FRAGMENT {
             let position = word(extension, 2);
@@ -76,4 +69,48 @@ pub(super) fn fields(packet: &[u8], at: usize) -> Result<Layout, Malformed> {
         }
     }
     Err(Malformed::Extensions)
+}
+
+/// Octets of the extension header of this number that `rest` begins with; `None` for what is no extension header.
+fn length(number: u8, rest: &[u8]) -> Option<usize> {
+    let said = usize::from(rest.get(1).copied().unwrap_or(0));
+    match number {
+        extension::FRAGMENT => Some(8),
+        extension::AUTHENTICATION => Some((said + 2) * 4),
+        extension::HOP_BY_HOP | extension::ROUTING | extension::DESTINATION | extension::MOBILITY => {
+            Some((said + 1) * 8)
+        }
+        _ => None,
+    }
+}
+
+/// Where each extension header begins that `layout` tells of, and its number.
+fn extensions<'a>(bytes: &'a [u8], layout: &Layout) -> impl Iterator<Item = (usize, u8)> + 'a {
+    let upper = layout.upper;
+    let mut at = layout.header + HEADER;
+    let mut number = bytes.get(layout.header + 6).copied().unwrap_or(0);
+    core::iter::from_fn(move || {
+        let rest = bytes.get(at..upper).filter(|rest| !rest.is_empty())?;
+        let found = (at, number);
+        at += length(number, rest)?;
+        number = rest[0];
+        Some(found)
+    })
+}
+
+/// Whether a routing header sends the packet on from its destination. The upper layer's checksum covers the last
+/// destination then, and not the one in the IPv6 header (RFC 8200 section 8.1).
+#[inline]
+pub(crate) fn is_routed(bytes: &[u8], layout: &Layout) -> bool {
+    // All but a few packets have no extension header at all.
+    let extended = layout.source.is_ipv6() && layout.upper.wrapping_sub(layout.header) != HEADER;
+    extended
+        && extensions(bytes, layout).any(|(at, number)| {
+            number == extension::ROUTING && bytes.get(at + 3).is_some_and(|&left| left != 0)
+        })
+}
+
+/// Where the part begins that was cut into fragments: behind the fragment header.
+pub(crate) fn fragmentable(bytes: &[u8], layout: &Layout) -> Option<usize> {
+    extensions(bytes, layout).find(|&(_, number)| number == extension::FRAGMENT).map(|(at, _)| at + 8)
 }

@@ -4,9 +4,9 @@
 //! [`Layout`] and calls [`Layout::read`] for the rest. Either way a [`Packet`] holds together: every offset lies within the
 //! octets it was read from, and the upper layer's header is there as far as tracking and translation touch it.
 
-mod icmp;
+pub(crate) mod icmp;
 mod ipv4;
-mod ipv6;
+pub(crate) mod ipv6;
 #[cfg(test)]
 mod tests;
 
@@ -163,9 +163,13 @@ impl Packet {
     }
 
     /// Whether the upper layer's checksum is right. Fragments cannot be judged and pass, and so does UDP over IPv4 without
-    /// a checksum (RFC 768); over IPv6 that is an error (RFC 8200 section 8.1).
+    /// a checksum (RFC 768); over IPv6 that is an error (RFC 8200 section 8.1). What a routing header sends on from its
+    /// destination is for the last destination to judge, and passes too.
     pub fn has_sound_checksum(&self, bytes: &[u8]) -> bool {
         let Layout { source, destination, protocol, upper, end, fragment, .. } = self.layout;
+        if ipv6::is_routed(bytes, &self.layout) {
+            return true;
+        }
         let Some(upper) = bytes.get(upper..end).filter(|_| fragment.is_none()) else { return true };
         let pseudo = |length| checksum::pseudo_header(source, destination, protocol, length);
         let Ok(length) = u32::try_from(upper.len()) else { return false };
