@@ -5,6 +5,7 @@
 extern crate alloc;
 
 pub mod checksum;
+pub mod ports;
 pub mod timeouts;
 pub mod tuple;
 
