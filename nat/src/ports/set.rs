@@ -91,7 +91,7 @@ impl Parity {
     }
 }
 
-/// A set of ports; 8.5 KiB, whatever it holds.
+/// A set of ports; 8.3 KiB, whatever it holds.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PortSet {
     words: Box<[u64; WORDS as usize]>,
