@@ -53,7 +53,7 @@ pub enum Assignment<A> {
     Deterministic(Deterministic<A>),
 }
 
-/// Capacities of a pool, and what happens there.
+/// Capacities of a pool, and what happens there. Memory for all of them is taken when the pool is made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
     /// Inside addresses with leases or blocks: others are [`Refused::Subscribers`](super::Refused::Subscribers).

@@ -71,6 +71,21 @@ fn nat_56_a_block_comes_back_when_its_last_port_has_waited() {
 }
 
 #[test]
+fn nat_56_a_block_comes_back_with_its_address_or_when_its_port_is_reserved() {
+    let mut pool = pool(64, 1, PortSet::range(1024..=65_535));
+    let waits = lease(&mut pool, &ask(host(1), Protocol::Udp, 40_000), 1, 1).unwrap();
+    let first = one(pool.block_events().collect());
+    assert!(pool.release(waits, 1, NOW, true));
+    assert!(pool.reserve(waits.external, Protocol::Udp, waits.port));
+    assert_eq!(one(pool.block_events().collect()), BlockEvent { kind: BlockEventKind::Returned, ..first });
+    let held = lease(&mut pool, &ask(host(2), Protocol::Udp, 40_000), 1, 1).unwrap();
+    let second = one(pool.block_events().collect());
+    assert!(pool.remove(held.external));
+    assert_eq!(one(pool.block_events().collect()), BlockEvent { kind: BlockEventKind::Returned, ..second });
+    assert_eq!(pool.subscribers(), 0);
+}
+
+#[test]
 fn two_choices_of_one_host_do_not_take_two_first_blocks() {
     let mut pool = pool(64, 8, PortSet::range(1024..=65_535));
     let request = ask(host(1), Protocol::Udp, 40_000);
@@ -79,6 +94,18 @@ fn two_choices_of_one_host_do_not_take_two_first_blocks() {
     assert_eq!(pool.take(other, 2), Err(NotTaken::Gone));
     lease(&mut pool, &request, 3, 2).unwrap();
     assert_eq!(pool.block_events().count(), 1);
+}
+
+#[test]
+fn a_choice_in_a_block_that_went_to_another_is_gone() {
+    let mut pool = pool(64, 1, PortSet::range(1024..=1087));
+    pool.remove(external(2));
+    let first = lease(&mut pool, &ask(host(1), Protocol::Udp, 1030), 1, 1).unwrap();
+    let stale = pool.choose(&ask(host(1), Protocol::Udp, 1040), 1).unwrap();
+    assert!(pool.release(first, 1, NOW, false));
+    lease(&mut pool, &ask(host(2), Protocol::Udp, 1050), 1, 2).unwrap();
+    assert_eq!(pool.take(stale, 3), Err(NotTaken::Gone));
+    assert_eq!(pool.leases_of(host(1)), 0);
 }
 
 #[test]

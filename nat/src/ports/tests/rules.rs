@@ -439,6 +439,8 @@ fn an_exhausted_address_shares_ports_towards_other_destinations() {
     assert_eq!((nothing, asked[0], asked.len()), (Err(Refused::Exhausted), 2002, 4));
     assert_eq!(asked.iter().collect::<BTreeSet<_>>().len(), 4);
     let choice = pool.choose_shared(&request, 1, |_, port| port == 2001).unwrap();
+    let owner = pool.owner(external(1), Protocol::Udp, 2001).unwrap();
+    assert_eq!(pool.take(choice, owner), Err(NotTaken::Gone), "nobody shares with himself");
     let shared = pool.take(choice, 10).unwrap();
     assert_eq!(shared.port, 2001);
     assert!(pool.is_shared(external(1), Protocol::Udp, 2001));
@@ -518,9 +520,9 @@ fn a_lease_changes_hands() {
 fn a_space_takes_the_memory_that_is_documented() {
     let mut pool = pool();
     assert_eq!(pool.memory(), 0);
-    lease(&mut pool, &ask(host(1), Protocol::Tcp, 40_000), 1, 1).unwrap();
+    lease(&mut pool, &ask(host(1), Protocol::Icmp, 40_000), 1, 1).unwrap();
     assert!((11_500..11_700).contains(&pool.memory()), "{}", pool.memory());
-    fill(&mut pool, Protocol::Tcp, &mut Numbers(1));
+    fill(&mut pool, Protocol::Icmp, &mut Numbers(1));
     let dense = pool.memory();
     assert!((271_000..272_000).contains(&dense), "{dense}");
     lease(&mut pool, &ask(host(1), Protocol::Udp, 40_000), 1, 1).unwrap();
