@@ -10,6 +10,7 @@ pub mod fragment;
 pub mod packet;
 pub mod table;
 pub mod ticks;
+pub mod ports;
 pub mod timeouts;
 pub mod translate;
 pub mod tuple;
