@@ -4,9 +4,14 @@
 
 extern crate alloc;
 
+mod accepted;
 pub mod checksum;
+pub mod sctp;
+pub mod tcp;
 pub mod timeouts;
 pub mod tuple;
+
+pub use accepted::Accepted;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

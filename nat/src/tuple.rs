@@ -9,6 +9,7 @@ use core::hash::Hash;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 mod sealed {
+    #[expect(unnameable_types, reason = "so that nobody else implements what it seals")]
     pub trait Sealed {}
     impl Sealed for core::net::Ipv4Addr {}
     impl Sealed for core::net::Ipv6Addr {}
