@@ -180,8 +180,11 @@ impl Tcp {
         let mut sender = self.side(direction);
         let mut receiver = self.side(direction.reverse());
         let fit = window::fit(&mut sender, &mut receiver, segment, direction == Direction::Reply, from);
-        self.store(direction, sender);
-        self.store(direction.reverse(), receiver);
+        // A RST that may not count proves nothing.
+        if kind != Kind::Rst || to == State::Close {
+            self.store(direction, sender);
+            self.store(direction.reverse(), receiver);
+        }
         // Without the SYNs' options nothing is known about a RST's window either.
         let liberal = sender.marks.has(Marks::LIBERAL) || (knobs.liberal && kind != Kind::Rst);
         match fit {

@@ -4,6 +4,7 @@
 //! it last acknowledged, and of that the tracker knows only what went past; so a RST in window that is not exact may
 //! still count, or may be answered with a challenge ACK. It is passed on, and the connection stands for the time of a
 //! closed one: that is short if it has counted, and the first segment of a connection that lives on lengthens it again.
+//! Unlike in Linux, such a RST leaves no other trace, so that a forged one does not shorten the time for longer.
 
 use super::outcome::Invalid;
 use super::segment::Segment;

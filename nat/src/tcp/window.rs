@@ -144,7 +144,7 @@ impl Side {
         self.edges.max_window = window;
         self.edges.max_end = end.wrapping_add(window);
         // The answer to a keep-alive acknowledges one octet more than the keep-alive's end.
-        if acknowledged == receiver.edges.end.wrapping_add(1) {
+        if receiver.marks.has(Marks::LIBERAL) && acknowledged == receiver.edges.end.wrapping_add(1) {
             receiver.edges.end = acknowledged;
         }
     }
