@@ -8,6 +8,9 @@
 //!
 //! A packet counts as a whole or not at all. States are those of the association, not of either end.
 
+#[cfg(test)]
+mod tests;
+
 use core::fmt;
 use core::time::Duration;
 
