@@ -170,7 +170,7 @@ pub struct Sctp {
 }
 
 // A table of associations pays for every octet.
-const _: () = assert!(size_of::<Sctp>() <= 16);
+const _: () = assert!(size_of::<Sctp>() == 12);
 
 /// Bits of an association.
 mod bit {

@@ -187,6 +187,18 @@ fn both_sides_may_begin() {
 }
 
 #[test]
+fn who_begins_again_may_get_another_tag() {
+    let mut sctp = opened();
+    assert!(say(&mut sctp, Reply, chunk::INIT).is_ok());
+    let other = packet(A, &[(chunk::INIT_ACK, 0, &init(0x777))]);
+    assert_eq!(give(&mut { sctp }, Reply, &other), Err(Invalid::Tag));
+    assert!(say(&mut sctp, Original, chunk::INIT).is_ok());
+    assert_eq!(give(&mut sctp, Reply, &other), accepted(true, true));
+    let echo = packet(0x777, &[(chunk::COOKIE_ECHO, 0, &[])]);
+    assert_eq!(give(&mut sctp, Original, &echo), accepted(true, true));
+}
+
+#[test]
 fn a_second_path_is_known_by_its_heartbeats() {
     let beat = packet(B, &[(chunk::HEARTBEAT, 0, &[0; 8])]);
     let mut sctp = open(&beat).unwrap();
@@ -211,6 +223,9 @@ fn an_answered_heartbeat_replaces_the_tags_and_one_alone_does_not() {
     assert_eq!(give(&mut sctp, Original, &beat), accepted(false, false));
     assert_eq!(give(&mut sctp, Original, &answer), Err(Invalid::Tag), "nobody answers himself");
     assert_eq!(say(&mut sctp, Original, chunk::DATA), accepted(true, false), "nothing is proven");
+    let mut still = sctp;
+    assert_eq!(say(&mut still, Original, chunk::HEARTBEAT), accepted(true, false), "the old tag is alive");
+    assert_eq!(give(&mut still, Reply, &answer), Err(Invalid::Tag));
     assert_eq!(give(&mut sctp, Reply, &answer), accepted(true, false));
     assert_eq!(say(&mut sctp, Reply, chunk::DATA), Err(Invalid::Tag));
     assert!(give(&mut sctp, Reply, &packet(NEW[1], &[(chunk::DATA, 0, &[])])).is_ok());

@@ -52,7 +52,7 @@ pub struct Tcp {
 }
 
 // A table of connections pays for every octet.
-const _: () = assert!(size_of::<Tcp>() <= 56);
+const _: () = assert!(size_of::<Tcp>() == 56);
 
 /// The newest segment that was accepted or ignored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -102,7 +102,7 @@ impl Tcp {
         };
         let mut tcp = Self::nothing();
         if kind == Kind::Syn {
-            tcp.begin(segment);
+            tcp.sides(Direction::Original).0.begin(segment, None);
         } else if knobs.loose {
             tcp.pick_up(segment);
         } else {
@@ -133,12 +133,6 @@ impl Tcp {
         }
     }
 
-    fn begin(&mut self, segment: &Segment) {
-        let mut sender = self.side(Direction::Original);
-        sender.begin(segment, None);
-        self.store(Direction::Original, sender);
-    }
-
     /// Begins in the middle: the windows' scale is unknown, so the conditions cannot count.
     fn pick_up(&mut self, segment: &Segment) {
         let window = at_least_one(segment.window.into());
@@ -157,61 +151,82 @@ impl Tcp {
             marks.set(Marks::SACK | Marks::LIBERAL);
         }
         self.marks[0].set(Marks::ACKNOWLEDGED);
-        self.note(Direction::Original, segment);
+        self.note(Direction::Original, Kind::Ack, segment);
     }
 
     /// Takes a segment of the connection.
     pub fn update(&mut self, direction: Direction, segment: &Segment, knobs: Knobs) -> Outcome {
+        // Nearly every segment is one of these, and needs nothing but its numbers to be looked at.
+        const MEANINGLESS: u8 = flag::PSH | flag::URG | flag::ECE | flag::CWR;
+        if segment.flags & !MEANINGLESS == flag::ACK && self.state == State::Established {
+            let established = State::Established;
+            return self.weigh(direction, Kind::Ack, segment, knobs, established, established);
+        }
+        self.update_slowly(direction, segment, knobs)
+    }
+
+    #[inline(never)]
+    fn update_slowly(&mut self, direction: Direction, segment: &Segment, knobs: Knobs) -> Outcome {
         if !segment.has_valid_flags() {
             return Outcome::Invalid { reason: Invalid::Flags, shorten: false };
         }
         let kind = Kind::of(segment);
         let mut from = self.state;
-        let to = match state::next(direction, kind, from) {
-            Next::To(State::Established) => State::Established,
-            next @ (Next::To(_) | Next::Ignore | Next::Invalid) => {
-                match self.step(direction, kind, next, segment, knobs, &mut from) {
-                    Step::Check(state) => state,
-                    Step::Skip(state) => return self.accept(direction, kind, from, state),
-                    Step::Done(outcome) => return outcome,
-                }
-            }
-        };
-        let mut sender = self.side(direction);
-        let mut receiver = self.side(direction.reverse());
-        let fit = window::fit(&mut sender, &mut receiver, segment, direction == Direction::Reply, from);
-        // A RST that may not count proves nothing.
-        if kind != Kind::Rst || to == State::Close {
-            self.store(direction, sender);
-            self.store(direction.reverse(), receiver);
+        match self.step(direction, kind, segment, knobs, &mut from) {
+            Step::Check(to) => self.weigh(direction, kind, segment, knobs, from, to),
+            Step::Skip(to) => self.accept(direction, kind, from, to),
+            Step::Done(outcome) => outcome,
         }
-        // Without the SYNs' options nothing is known about a RST's window either.
-        let liberal = sender.marks.has(Marks::LIBERAL) || (knobs.liberal && kind != Kind::Rst);
+    }
+
+    /// Holds a segment against the windows, and follows it if it lies in them.
+    #[inline(always)]
+    fn weigh(
+        &mut self,
+        direction: Direction,
+        kind: Kind,
+        segment: &Segment,
+        knobs: Knobs,
+        from: State,
+        to: State,
+    ) -> Outcome {
+        let before = (self.edges, self.marks);
+        let (sender, receiver) = self.sides(direction);
+        let fit = window::fit(sender, receiver, segment, kind, direction == Direction::Reply, from);
+        // A RST that may not count proves nothing.
+        if kind == Kind::Rst && to != State::Close {
+            (self.edges, self.marks) = before;
+        }
         match fit {
             Fit::In => {
                 if kind == Kind::Ack {
-                    self.repeated(direction, segment);
+                    self.repeated(direction, kind, segment);
                 }
             }
-            Fit::Ignored(_) | Fit::Invalid(_) if liberal => {}
+            Fit::Ignored(_) | Fit::Invalid(_) if self.is_liberal(direction, kind, knobs) => {}
             Fit::Ignored(reason) => return self.ignore(direction, reason),
             Fit::Invalid(reason) => return self.refuse(direction, kind, reason),
         }
         self.accept(direction, kind, from, to)
     }
 
+    /// Whether the windows count for nothing.
+    #[cold]
+    fn is_liberal(&self, direction: Direction, kind: Kind, knobs: Knobs) -> bool {
+        // Without the SYNs' options nothing is known about a RST's window either.
+        self.marks[direction.index()].has(Marks::LIBERAL) || (knobs.liberal && kind != Kind::Rst)
+    }
+
     /// What the table says, completed by what it cannot know. `from` changes if the tracker follows the endpoints.
-    #[inline(never)]
     fn step(
         &mut self,
         direction: Direction,
         kind: Kind,
-        next: Next,
         segment: &Segment,
         knobs: Knobs,
         from: &mut State,
     ) -> Step {
-        let to = match next {
+        let to = match state::next(direction, kind, *from) {
             Next::To(to) => to,
             Next::Ignore => return self.out_of_state(direction, kind, segment, from),
             Next::Invalid => return Step::Done(Outcome::Invalid { reason: Invalid::State, shorten: false }),
@@ -279,12 +294,11 @@ impl Tcp {
             self.edges[there] = Edges { end, max_end: end, max_window: window, max_acknowledgement: 0 };
             self.marks[there] = self.last.offer;
             self.edges[here] = Edges::default();
-            self.marks[here].reset();
             self.bits &= !bit::CHALLENGED;
             *from = State::SynSent;
             return Step::Check(State::SynRecv);
         }
-        self.note(direction, segment);
+        self.note(direction, kind, segment);
         self.last.kind = kind;
         if kind == Kind::Syn && direction == Direction::Original {
             self.last.offer = Marks::of(segment.options);
@@ -297,6 +311,7 @@ impl Tcp {
         Step::Done(self.ignore(direction, Ignored::State))
     }
 
+    #[inline(always)]
     fn accept(&mut self, direction: Direction, kind: Kind, from: State, to: State) -> Outcome {
         self.last.kind = kind;
         self.last.direction = direction;
@@ -338,17 +353,17 @@ impl Tcp {
     }
 
     /// Counts a segment that is the last one once more.
-    #[inline]
-    fn repeated(&mut self, direction: Direction, segment: &Segment) {
+    #[inline(always)]
+    fn repeated(&mut self, direction: Direction, kind: Kind, segment: &Segment) {
         let before = self.last;
-        self.note(direction, segment);
+        self.note(direction, kind, segment);
         self.retransmissions = if self.last == before { self.retransmissions.saturating_add(1) } else { 0 };
     }
 
-    #[inline]
-    fn note(&mut self, direction: Direction, segment: &Segment) {
+    #[inline(always)]
+    fn note(&mut self, direction: Direction, kind: Kind, segment: &Segment) {
         self.last = Last {
-            end: segment.end(),
+            end: segment.end_of(kind),
             acknowledgement: segment.acknowledgement,
             window: segment.window,
             length: u16::try_from(segment.length).unwrap_or(u16::MAX),
@@ -364,17 +379,15 @@ impl Tcp {
         }
     }
 
-    #[inline]
-    fn side(&self, direction: Direction) -> Side {
-        let index = direction.index();
-        Side { edges: self.edges[index], marks: self.marks[index] }
-    }
-
-    #[inline]
-    fn store(&mut self, direction: Direction, side: Side) {
-        let index = direction.index();
-        self.edges[index] = side.edges;
-        self.marks[index] = side.marks;
+    /// The sender and the receiver of a segment.
+    #[inline(always)]
+    fn sides(&mut self, direction: Direction) -> (Side<'_>, Side<'_>) {
+        let ([a, b], [c, d]) = (&mut self.edges, &mut self.marks);
+        let (original, reply) = (Side { edges: a, marks: c }, Side { edges: b, marks: d });
+        match direction {
+            Direction::Original => (original, reply),
+            Direction::Reply => (reply, original),
+        }
     }
 
     #[inline]
@@ -384,8 +397,8 @@ impl Tcp {
 
     /// The highest acknowledgement in a direction.
     fn acknowledged_by(&self, direction: Direction) -> Option<u32> {
-        let side = self.side(direction);
-        side.marks.has(Marks::ACKNOWLEDGED).then_some(side.edges.max_acknowledgement)
+        let index = direction.index();
+        self.marks[index].has(Marks::ACKNOWLEDGED).then_some(self.edges[index].max_acknowledgement)
     }
 
     /// Whether both ends agree on the connection and nobody closes it.

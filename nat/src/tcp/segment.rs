@@ -1,5 +1,7 @@
 //! What the tracker reads of a TCP segment (RFC 9293 section 3.1).
 
+use super::state::Kind;
+
 /// Bits of a segment's flags.
 pub mod flag {
     /// The sender has no more data.
@@ -121,6 +123,13 @@ impl Segment {
             .wrapping_add(self.length)
             .wrapping_add(self.has(flag::SYN) as u32)
             .wrapping_add(self.has(flag::FIN) as u32)
+    }
+
+    /// As [`Self::end`], where the kind is known: sane flags are never both SYN and FIN.
+    #[inline(always)]
+    pub(super) const fn end_of(&self, kind: Kind) -> u32 {
+        let control = kind.is_syn() || matches!(kind, Kind::Fin);
+        self.sequence.wrapping_add(self.length).wrapping_add(control as u32)
     }
 }
 

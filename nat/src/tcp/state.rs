@@ -77,6 +77,11 @@ impl Kind {
             Self::Other
         }
     }
+
+    #[inline]
+    pub(super) const fn is_syn(self) -> bool {
+        matches!(self, Self::Syn | Self::SynAck)
+    }
 }
 
 /// Where a segment leads.

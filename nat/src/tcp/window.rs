@@ -20,13 +20,12 @@
 
 use super::outcome::{Ignored, Invalid};
 use super::segment::{Options, Segment, flag};
-use super::state::State;
+use super::state::{Kind, State};
 
-/// What is known of one side. Between segments its two parts are stored apart, since together they would be padded.
-#[derive(Clone, Copy)]
-pub(super) struct Side {
-    pub(super) edges: Edges,
-    pub(super) marks: Marks,
+/// What is known of one side. Its two parts are stored apart, since together they would be padded.
+pub(super) struct Side<'a> {
+    pub(super) edges: &'a mut Edges,
+    pub(super) marks: &'a mut Marks,
 }
 
 /// Sequence numbers of one side, and its window. See the module's documentation.
@@ -86,11 +85,6 @@ impl Marks {
         }
         marks
     }
-
-    /// Forgets all but what was decided for the connection.
-    pub(super) const fn reset(&mut self) {
-        *self = Self { scale: 0, bits: self.bits & Self::LIBERAL };
-    }
 }
 
 /// What the conditions say.
@@ -113,18 +107,18 @@ pub(super) const fn at_least_one(window: u32) -> u32 {
     if window == 0 { 1 } else { window }
 }
 
-impl Side {
+impl Side<'_> {
     /// Takes up a side from its SYN. In the reply's direction it settles whether windows are shifted.
-    pub(super) fn begin(&mut self, segment: &Segment, other: Option<&mut Self>) {
+    pub(super) fn begin(&mut self, segment: &Segment, other: Option<&mut Side<'_>>) {
         let liberal = self.marks.has(Marks::LIBERAL);
         let end = segment.end();
-        self.edges = Edges {
+        *self.edges = Edges {
             end,
             max_end: end,
             max_window: at_least_one(segment.window.into()),
             max_acknowledgement: 0,
         };
-        self.marks = Marks::of(segment.options);
+        *self.marks = Marks::of(segment.options);
         if liberal {
             self.marks.set(Marks::LIBERAL);
         }
@@ -137,7 +131,7 @@ impl Side {
     }
 
     /// Takes up a side from the middle of its connection.
-    fn join(&mut self, segment: &Segment, acknowledged: u32, receiver: &mut Self) {
+    fn join(&mut self, segment: &Segment, acknowledged: u32, receiver: &mut Side<'_>) {
         let window = at_least_one(u32::from(segment.window) << self.marks.scale);
         let end = segment.end();
         self.edges.end = end;
@@ -160,89 +154,90 @@ struct Numbers {
     acknowledged: u32,
 }
 
-/// Holds a segment against the conditions, and takes up what it says if it meets them. `reply` tells its direction.
-#[inline]
+/// Holds a segment of a kind against the conditions, and takes up what it says if it meets them. `reply` tells its
+/// direction.
+///
+/// All that depends on flags is asked of the kind, so that nothing of it is left where the kind is known beforehand.
+#[inline(always)]
 pub(super) fn fit(
-    sender: &mut Side,
-    receiver: &mut Side,
+    mut sender: Side<'_>,
+    mut receiver: Side<'_>,
     segment: &Segment,
+    kind: Kind,
     reply: bool,
     state: State,
 ) -> Fit {
     let sack = if receiver.marks.has(Marks::SACK) { segment.options.sack } else { None };
     let mut numbers = Numbers {
         sequence: segment.sequence,
-        end: segment.end(),
+        end: segment.end_of(kind),
         acknowledgement: segment.acknowledgement,
         acknowledged: sack.unwrap_or(segment.acknowledgement),
     };
-    if (sender.edges.max_window == 0 || segment.has(flag::SYN))
-        && begins(sender, receiver, segment, numbers, reply, state)
-    {
-        return Fit::In;
+    if sender.edges.max_window == 0 || kind.is_syn() {
+        begins(&mut sender, &mut receiver, segment, kind, numbers, reply, state);
     }
-    let without = !segment.has(flag::ACK) || (segment.has(flag::RST) && numbers.acknowledgement == 0);
-    if without {
+    let acknowledges = match kind {
+        Kind::SynAck | Kind::Fin | Kind::Ack => true,
         // Some stacks set ACK in a RST that acknowledges nothing.
+        Kind::Rst => segment.has(flag::ACK) && numbers.acknowledgement != 0,
+        Kind::Syn | Kind::Other => false,
+    };
+    if !acknowledges {
         numbers.acknowledgement = receiver.edges.end;
         numbers.acknowledged = receiver.edges.end;
     }
-    if segment.has(flag::RST) && numbers.sequence == 0 && state == State::SynSent {
+    if kind == Kind::Rst && numbers.sequence == 0 && state == State::SynSent {
         // A RST that answers a SYN has nothing to number from (RFC 9293 section 3.10.7.1).
         numbers.sequence = sender.edges.end;
         numbers.end = sender.edges.end;
     }
-    let fit = conditions(sender, receiver, numbers);
+    let fit = conditions(&mut sender, &receiver, numbers);
     if fit == Fit::In {
-        take(sender, receiver, segment, numbers);
+        let scale = if kind.is_syn() { 0 } else { sender.marks.scale };
+        take(sender, receiver, u32::from(segment.window) << scale, acknowledges, numbers);
     }
     fit
 }
 
-/// Takes up a side that was not heard before, or that begins anew. True if nothing is left to compare.
+/// Takes up a side that was not heard before, or that begins anew.
 #[cold]
 fn begins(
-    sender: &mut Side,
-    receiver: &mut Side,
+    sender: &mut Side<'_>,
+    receiver: &mut Side<'_>,
     segment: &Segment,
+    kind: Kind,
     numbers: Numbers,
     reply: bool,
     state: State,
-) -> bool {
-    let syn = segment.has(flag::SYN);
-    let acknowledges = segment.has(flag::ACK);
-    if !syn {
-        sender.join(segment, numbers.acknowledged, receiver);
-        return false;
+) {
+    if !kind.is_syn() {
+        return sender.join(segment, numbers.acknowledged, receiver);
     }
-    if sender.edges.max_window != 0 {
-        // A later SYN replaces an earlier one, and the SYN, ACK of this very SYN whatever was heard before it.
-        let later = before(sender.edges.end, numbers.end);
-        let answer = state == State::SynSent
-            && acknowledges
-            && numbers.acknowledgement == receiver.edges.end
-            && numbers.end != sender.edges.end;
-        if !(answer || later && matches!(state, State::SynSent | State::SynRecv)) {
-            return false;
-        }
+    // A later SYN replaces an earlier one, and the SYN, ACK of this very SYN whatever was heard before it.
+    let later = before(sender.edges.end, numbers.end) && matches!(state, State::SynSent | State::SynRecv);
+    let answers = state == State::SynSent
+        && kind == Kind::SynAck
+        && numbers.acknowledgement == receiver.edges.end
+        && numbers.end != sender.edges.end;
+    if sender.edges.max_window == 0 || later || answers {
+        sender.begin(segment, reply.then_some(receiver));
     }
-    sender.begin(segment, reply.then_some(receiver));
-    reply && !acknowledges
 }
 
-#[inline]
-fn conditions(sender: &mut Side, receiver: &Side, numbers: Numbers) -> Fit {
+#[inline(always)]
+fn conditions(sender: &mut Side<'_>, receiver: &Side<'_>, numbers: Numbers) -> Fit {
     /// An acknowledgement may always be so much older than the newest octet.
     const LEAST: u32 = 66_000;
     let Numbers { sequence, end, acknowledged, .. } = numbers;
-    let (ours, theirs) = (&sender.edges, &receiver.edges);
+    let (ours, theirs) = (&mut *sender.edges, &*receiver.edges);
     let above = before(theirs.end, acknowledged);
     let overdue = before(acknowledged, theirs.end.wrapping_sub(ours.max_window.max(LEAST)));
     let old = before(end, ours.end.wrapping_sub(theirs.max_window));
     if before(ours.max_end, sequence) {
         let beyond = end.wrapping_sub(ours.max_end).wrapping_add(1);
         if theirs.max_window != 0 && !old && !overdue && !above && beyond <= theirs.max_window {
-            sender.edges.end = end;
+            ours.end = end;
             sender.marks.set(Marks::UNACKNOWLEDGED);
             return Fit::Ignored(Ignored::SequenceBeyond);
         }
@@ -260,12 +255,10 @@ fn conditions(sender: &mut Side, receiver: &Side, numbers: Numbers) -> Fit {
     Fit::In
 }
 
-#[inline]
-fn take(sender: &mut Side, receiver: &mut Side, segment: &Segment, numbers: Numbers) {
+#[inline(always)]
+fn take(sender: Side<'_>, receiver: Side<'_>, window: u32, acknowledges: bool, numbers: Numbers) {
     let Numbers { end, acknowledgement, acknowledged, .. } = numbers;
-    let scale = if segment.has(flag::SYN) { 0 } else { sender.marks.scale };
-    let window = u32::from(segment.window) << scale;
-    let (ours, theirs) = (&mut sender.edges, &mut receiver.edges);
+    let (ours, theirs) = (sender.edges, receiver.edges);
 
     let reach = window.wrapping_add(acknowledged.wrapping_sub(acknowledgement));
     ours.max_window = ours.max_window.max(reach);
@@ -273,7 +266,7 @@ fn take(sender: &mut Side, receiver: &mut Side, segment: &Segment, numbers: Numb
         ours.end = end;
         sender.marks.set(Marks::UNACKNOWLEDGED);
     }
-    if segment.has(flag::ACK)
+    if acknowledges
         && (!sender.marks.has(Marks::ACKNOWLEDGED) || before(ours.max_acknowledgement, acknowledgement))
     {
         ours.max_acknowledgement = acknowledgement;

@@ -84,7 +84,7 @@ fn element() -> impl Strategy<Value = TcpOptionElement> {
         any::<u8>().prop_map(TcpOptionElement::WindowScale),
         Just(TcpOptionElement::SelectiveAcknowledgementPermitted),
         any::<(u32, u32)>().prop_map(|(a, b)| TcpOptionElement::Timestamp(a, b)),
-        (block.clone(), proptest::option::of(block))
+        (block, proptest::option::of(block))
             .prop_map(|(first, more)| TcpOptionElement::SelectiveAcknowledgement(first, [more, None, None])),
     ]
 }

@@ -189,6 +189,8 @@ fn nat_25_windows_are_scaled_if_both_sides_offered_it_and_those_of_syns_never() 
 fn nat_25_a_window_of_zero_counts_as_one() {
     let mut talk = handshake([Options::default(); 2], 0).ok(Original, ACK, 0);
     let octet = segment(ACK, A + 1, B.wrapping_add(1), 1);
+    let mut after = talk;
+    assert_eq!(after.give(Original, segment(ACK, A + 2, B.wrapping_add(1), 0)), accepted(true, false));
     assert_eq!(talk.give(Original, octet), accepted(true, false), "a probe");
     assert_eq!(talk.give(Original, Segment { sequence: A + 4, ..octet }), above());
 }
@@ -213,6 +215,22 @@ fn nat_25_the_highest_selective_acknowledgement_counts() {
         assert_eq!(inside.give(Original, segment(ACK, limit, B.wrapping_add(1), 0)), accepted(true, false));
         let outside = segment(ACK, limit + 1, B.wrapping_add(1), 0);
         assert_eq!(talk.give(Original, outside), Outcome::Ignored(Ignored::SequenceBeyond));
+    }
+}
+
+#[test]
+fn nat_25_what_was_acknowledged_selectively_widens_the_window() {
+    let permitted = Options { sack_permitted: true, ..Options::default() };
+    let mut talk = handshake([permitted; 2], 32_768).ok(Original, ACK, 0).ok(Original, ACK, 2_000);
+    let options = Options { sack: Some(A + 2_001), ..Options::default() };
+    let sack = Segment { options, ..segment(ACK, B.wrapping_add(1), A + 1, 0) };
+    assert_eq!(talk.give(Reply, sack), accepted(true, false));
+    talk = talk.transfer(Original, 70_000);
+    let lowest = talk.at(Original) - WINDOW - 2_000;
+    for (end, expected) in
+        [(lowest, accepted(true, false)), (lowest - 1, Outcome::Ignored(Ignored::SequenceBelow))]
+    {
+        assert_eq!({ talk }.give(Original, segment(ACK, end - 10, B.wrapping_add(1), 10)), expected);
     }
 }
 
@@ -279,6 +297,44 @@ fn nat_27_a_reset_right_after_data_of_its_side_closes() {
 }
 
 #[test]
+fn nat_27_a_reset_that_refuses_an_ignored_syn_closes() {
+    // The server has forgotten the connection, and numbers its RST from nothing.
+    let mut talk = Talk::established(LINUX).transfer(Reply, 3_000);
+    assert_eq!(talk.give(Original, segment(SYN, 0x7000_0000, 0, 0)), Outcome::Ignored(Ignored::State));
+    let mut other = talk;
+    let refusal = segment(RST | ACK, 0, 0x7000_0001, 0);
+    assert_eq!(talk.give(Reply, refusal), accepted(true, true));
+    assert_eq!(talk.tcp.state(), State::Close);
+    let unrelated = segment(RST | ACK, 0, 0x7000_0002, 0);
+    assert_eq!(other.give(Reply, unrelated), invalid(Invalid::AcknowledgementAbove));
+}
+
+#[test]
+fn nat_27_a_reset_without_a_number_counts_before_the_connection_stands() {
+    let middle = segment(ACK, A, 5_000, 10);
+    let mut talk = Talk { tcp: Tcp::open(&middle, LINUX).unwrap(), knobs: LINUX, next: [A + 10, 5_000] };
+    let mut standing = talk.ok(Reply, ACK, 10).ok(Original, ACK, 0);
+    assert!(standing.tcp.is_assured());
+    let unnumbered = segment(RST | ACK, 0, A + 10, 0);
+    assert_eq!(talk.give(Reply, unnumbered), Outcome::Remove);
+    assert_eq!(standing.give(Reply, unnumbered), invalid(Invalid::Reset));
+    // Also if something else was heard before it.
+    let mut talk = Talk::open(LINUX);
+    let old = segment(SYN | ACK, 0x7000_0000, A.wrapping_sub(90_000), 0);
+    assert!(matches!(talk.give(Reply, old), Outcome::Ignored(_)));
+    assert_eq!(talk.give(Reply, segment(RST | ACK, 0, A + 1, 0)), accepted(true, true));
+}
+
+#[test]
+fn nat_27_a_reset_that_refuses_what_opened_nothing_closes() {
+    // Picked up from data that the other side knows nothing of: its RST follows what it was sent.
+    let middle = segment(ACK, A, 5_000, 10);
+    let tcp = Tcp::open(&middle, LINUX).unwrap();
+    let mut talk = Talk { tcp, knobs: LINUX, next: [A + 10, 5_000] };
+    assert_eq!(talk.give(Reply, segment(RST, 5_000, 0, 0)), Outcome::Remove);
+}
+
+#[test]
 fn nat_27_a_connection_that_closes_believes_every_reset() {
     for state in STATES {
         let mut talk = Talk::reach(state, LINUX);
@@ -301,8 +357,12 @@ fn nat_28_a_challenge_ack_is_not_taken_for_that_of_the_last_fin() {
         let challenge = Outcome::Ignored(Ignored::ChallengeAcknowledgement);
         assert_eq!(outcome == challenge, state == State::LastAck);
     }
-    assert_eq!(talk.say(Original, ACK, 0), accepted(true, true));
-    assert_eq!(talk.tcp.state(), State::TimeWait);
+    let mut again = talk;
+    for talk in [(Original, &mut talk), (Reply, &mut again)] {
+        let (direction, talk) = talk;
+        assert_eq!(talk.say(direction, ACK, 0), accepted(true, true), "one SYN is challenged once");
+        assert_eq!(talk.tcp.state(), State::TimeWait);
+    }
 }
 
 #[test]
@@ -361,6 +421,17 @@ fn nat_29_a_server_that_remembers_an_older_connection_challenges_the_syn() {
 }
 
 #[test]
+fn nat_29_a_client_may_refuse_a_challenge_by_acknowledging_it() {
+    let mut talk = Talk::open(LINUX);
+    let old = segment(ACK, 145_824_453, 643_160_523, 0);
+    assert_eq!(talk.give(Reply, old), Outcome::Ignored(Ignored::State));
+    let mut other = talk;
+    assert_eq!(talk.give(Original, segment(RST | ACK, A + 1, 145_824_453, 0)), accepted(true, true));
+    let unrelated = segment(RST | ACK, A + 1, 145_824_454, 0);
+    assert_eq!(other.give(Original, unrelated), invalid(Invalid::AcknowledgementAbove));
+}
+
+#[test]
 fn nat_29_an_old_syn_ack_does_not_stand_in_the_way_of_the_right_one() {
     // Below and above what it replaces.
     for right in [145_758_918, 0x7000_0000, 0xf000_0000] {
@@ -408,6 +479,7 @@ fn nat_30_the_answer_to_a_keep_alive_is_accepted_after_a_pick_up() {
     assert_eq!(talk.give(Reply, segment(ACK, B, A + 1, 0)), accepted(true, false));
     assert_eq!(talk.give(Original, segment(ACK, A + 1, B, 0)), accepted(true, false));
     assert!(talk.tcp.is_assured());
+    assert_eq!(talk.give(Original, segment(RST, A, 0, 0)), invalid(Invalid::Reset), "the answer counts");
 }
 
 #[test]
@@ -426,6 +498,11 @@ fn nat_31_a_simultaneous_open_is_a_connection() {
         assert_eq!(talk.tcp.state(), State::Established);
         talk = talk.ok(Original, ACK, 0).transfer(Original, 100_000).transfer(Reply, 100_000);
         assert!(talk.tcp.is_assured());
+        // What follows is opened by one side alone.
+        assert_eq!(talk.give(Original, segment(SYN, 0x7000_0000, 0, 0)), Outcome::Ignored(Ignored::State));
+        assert_eq!(talk.give(Reply, segment(SYN | ACK, 9, 0x7000_0001, 0)), accepted(true, true));
+        assert_eq!(talk.give(Reply, segment(ACK, 10, 0x7000_0001, 0)), accepted(true, false));
+        assert_eq!(talk.tcp.state(), State::SynRecv);
     }
 }
 
