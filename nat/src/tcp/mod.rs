@@ -4,10 +4,10 @@
 //! The tracker decides of each segment whether it belongs to its connection, and how long the connection is kept. It acts
 //! as Linux's connection tracking does, so that both can be compared; where it does not, the documentation says so.
 //!
-//! A segment goes through three steps. First a table leads from the state and the [kind](state) of segment to the next
+//! A segment goes through three steps. First a table leads from the state and the kind of segment to the next
 //! state, or says that the segment is invalid or has to be ignored. Then what the table cannot know is looked at: a SYN
-//! that opens the ports again, answers to segments that were ignored, simultaneous opens, [RSTs](reset). Last, the
-//! segment's numbers have to lie in the [windows](window). Only then does it count.
+//! that opens the ports again, answers to segments that were ignored, simultaneous opens, RSTs. Last, the
+//! segment's numbers have to lie in the windows. Only then does it count.
 //!
 //! *Ignored* is for segments about which the endpoints may know more than the tracker: its idea of the connection can
 //! be wrong, for it has not seen what was before it. Such a segment is passed on and noted. If a SYN was ignored and is
