@@ -399,6 +399,8 @@ fn nat_29_the_answer_to_an_ignored_syn_shows_that_the_ends_agree() {
         assert_eq!(talk.say(Original, ACK, 0), accepted(true, true));
         talk = talk.transfer(Original, 100_000).transfer(Reply, 100_000);
         assert_eq!(talk.tcp.state(), State::Established);
+        let scaled = segment(ACK, talk.at(Original) + 3 * WINDOW, talk.at(Reply), 0);
+        assert_eq!(talk.give(Original, scaled), accepted(true, false), "as both SYNs offered");
     }
 }
 
