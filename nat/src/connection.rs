@@ -2,6 +2,8 @@
 
 use core::time::Duration;
 
+use crate::sctp::Sctp;
+use crate::tcp::Tcp;
 use crate::ticks::Ticks;
 use crate::tuple::{Address, Direction, Endpoint, Tuple};
 
@@ -46,6 +48,10 @@ impl Status {
 /// The state of its protocol.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum State {
+    /// TCP.
+    Tcp(Tcp),
+    /// SCTP.
+    Sctp(Sctp),
     /// UDP, and when its first datagram came.
     Udp(Ticks),
     /// A query of ICMP or ICMPv6.
@@ -74,6 +80,10 @@ pub struct Connection<A> {
     pub state: State,
 }
 
+// What a million connections cost is decided here.
+const _: () = assert!(size_of::<Connection<core::net::Ipv4Addr>>() <= 116);
+const _: () = assert!(size_of::<Connection<core::net::Ipv6Addr>>() <= 164);
+
 impl<A: Address> Connection<A> {
     /// The tuple of packets that arrive in `direction`.
     #[inline]
@@ -86,6 +96,18 @@ impl<A: Address> Connection<A> {
     #[inline]
     pub fn translated(&self, direction: Direction) -> Tuple<A> {
         self.tuple(direction.reverse()).inverse()
+    }
+
+    /// The external address that its inside is seen with; `None` if the source is not translated.
+    pub fn external(&self) -> Option<A> {
+        let (inside, outside) = (self.endpoints[0][0], self.endpoints[1][1]);
+        (inside != outside || self.status.has(Status::LEASED)).then_some(outside.address)
+    }
+
+    /// The direction in which packets leave for the outside: that of the opener, unless it is its destination alone that is
+    /// translated.
+    pub fn outbound(&self) -> Direction {
+        if self.external().is_none() && self.is_translated() { Direction::Reply } else { Direction::Original }
     }
 
     /// Whether packets are translated at all.

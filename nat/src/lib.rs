@@ -5,20 +5,24 @@
 extern crate alloc;
 
 mod accepted;
+pub mod behaviour;
 pub mod checksum;
 pub mod connection;
 pub mod fragment;
+mod nat;
 pub mod packet;
 pub mod ports;
-pub mod table;
-pub mod ticks;
+pub mod rule;
 pub mod sctp;
+pub mod table;
 pub mod tcp;
+pub mod ticks;
 pub mod timeouts;
 pub mod translate;
 pub mod tuple;
 
 pub use accepted::Accepted;
+pub use nat::{Config, Counters, Invalid, Nat, New, Prepared, Refusal, Tracked};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -81,6 +81,14 @@ impl<A: Address> Table<A> {
         }
     }
 
+    /// Notes that a connection uses an external port that others use towards other destinations. It is no mapping: nothing
+    /// else can use the port because of it.
+    pub fn share(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.get_mut(id) {
+            connection.status.set(Status::SHARED);
+        }
+    }
+
     /// Takes a connection out of its mapping.
     pub(super) fn leave(&mut self, slot: u32) -> Remainder {
         let connection = &self.slots[slot as usize];

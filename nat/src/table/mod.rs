@@ -189,6 +189,12 @@ impl<A: Address> Table<A> {
         self.find(tuple, now).is_some()
     }
 
+    /// The connection that packets with this tuple belonged to until its time was up, and that was not cleared away yet.
+    pub fn over(&self, tuple: &Tuple<A>, now: Duration) -> Option<ConnectionId> {
+        let (slot, _) = self.filed(self.hash(tuple), tuple)?;
+        self.slots[slot as usize].deadline.has_come(Ticks::at(now)).then(|| self.id(slot))
+    }
+
     /// The connection, unless it has ended.
     #[inline]
     pub fn get(&self, id: ConnectionId) -> Option<&Connection<A>> {
@@ -214,13 +220,21 @@ impl<A: Address> Table<A> {
     }
 
     /// A connection that may go to make room for one with this tuple: one whose time is up, or else one that is not
-    /// assured.
-    pub fn victim(&self, tuple: &Tuple<A>, now: Duration) -> Option<ConnectionId> {
+    /// assured. One that is `needed` stays.
+    pub fn victim(
+        &self,
+        tuple: &Tuple<A>,
+        now: Duration,
+        needed: Option<ConnectionId>,
+    ) -> Option<ConnectionId> {
         let now = Ticks::at(now);
         let mut unassured = None;
         for number in self.index.near(self.hash(tuple), VICTIMS) {
             let (slot, _) = split(number);
             let connection = &self.slots[slot as usize];
+            if needed.is_some_and(|needed| needed.slot == slot) {
+                continue;
+            }
             if connection.deadline.has_come(now) {
                 return Some(self.id(slot));
             }

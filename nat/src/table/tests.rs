@@ -173,12 +173,12 @@ fn room_is_made_by_who_is_over_or_not_assured() {
     fn check<A: Address>() {
         let newcomer = |n: u16| opening::<A>(1000 + n, 1000, seconds(1)).original;
         let table = full::<A>(|_| true);
-        assert!((0..1000).all(|n| table.victim(&newcomer(n), seconds(9)).is_none()));
-        assert!((0..1000).all(|n| table.victim(&newcomer(n), seconds(10)).is_some()));
+        assert!((0..1000).all(|n| table.victim(&newcomer(n), seconds(9), None).is_none()));
+        assert!((0..1000).all(|n| table.victim(&newcomer(n), seconds(10), None).is_some()));
         let table = full::<A>(|n| n % 2 == 0);
         let mut found = 0;
         for n in 0..1000 {
-            let Some(victim) = table.victim(&newcomer(n), seconds(9)) else { continue };
+            let Some(victim) = table.victim(&newcomer(n), seconds(9), None) else { continue };
             assert!(!table.get(victim).unwrap().status.has(Status::ASSURED));
             found += 1;
         }
