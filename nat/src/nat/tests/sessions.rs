@@ -39,6 +39,43 @@ in_both_families! {
         }
     }
 
+    fn nat_2_a_stranger_is_no_insider_whatever_the_rule_says_of_sources<A>() {
+        let mut config = config::<A>(Behaviour::node(), 1, 100);
+        config.source_rules[0].matches.sources.clear();
+        let mut router = Router::new(config);
+        let seen = router.seen(inside(1, 4000), outside(1, 53));
+        assert_eq!(router.take(OUTSIDE, udp::<A>(outside(2, 53), seen)), Fate::Local);
+        assert_eq!(ends::<A>(&router.take(INSIDE, udp::<A>(inside(2, 1), seen)).by(INSIDE))[1], inside(1, 4000));
+    }
+
+    fn nat_22_a_mapping_goes_on_with_the_connections_it_has_left<A>() {
+        let open = Behaviour { filtering: Filtering::EndpointIndependent, ..Behaviour::strict() };
+        let mut router = Router::<A>::masquerade(open);
+        let client = inside(1, 4000);
+        let seen = router.seen(client, outside(1, 53));
+        let half = Timeouts::rfc().udp / 2;
+        router.wait(half);
+        assert_eq!(router.seen(client, outside(2, 53)), seen);
+        router.wait(half);
+        assert_eq!(router.nat.len(), 1);
+        // The first connection has ended; who asks is still led to the inside, and the inside still keeps its port.
+        assert_eq!(ends::<A>(&router.take(OUTSIDE, udp::<A>(outside(3, 99), seen)).by(INSIDE))[1], client);
+        assert_eq!(router.seen(client, outside(4, 53)), seen);
+        router.wait(half * 3);
+        assert!(router.nat.is_empty());
+    }
+
+    fn nat_24_a_reset_with_a_wrong_checksum_ends_nothing<A>() {
+        let mut router = Router::<A>::masquerade(Behaviour::strict());
+        let [client, server] = [inside::<A>(1, 4000), outside(1, 80)];
+        let seen = source(&router.take(INSIDE, tcp::<A>(client, server, flag::SYN, (100, 0), 0)).by(OUTSIDE));
+        let mut forged = tcp(server, seen, flag::RST | flag::ACK, (0, 101), 0);
+        let last = forged.len() - 1;
+        forged[last] ^= 1;
+        assert_eq!(router.take(OUTSIDE, forged), Fate::Invalid(Invalid::Checksum));
+        assert_eq!(router.nat.len(), 1);
+    }
+
     fn nat_6_the_port_stays_if_it_is_free<A>() {
         let mut router = Router::<A>::masquerade(Behaviour::node());
         assert_eq!(router.seen(inside(1, 4000), outside(1, 53)), external(0, 4000));
