@@ -56,7 +56,8 @@ impl<A: Address> Table<A> {
     pub fn siblings(&self, slot: u32) -> impl Iterator<Item = (ConnectionId, &Connection<A>)> {
         let mut next = slot;
         core::iter::from_fn(move || {
-            let connection = self.slots.get(next as usize)?;
+            let used = |connection: &&Connection<A>| !connection.status.has(Status::FREE);
+            let connection = self.slots.get(next as usize).filter(used)?;
             let id = ConnectionId { slot: next, generation: connection.generation };
             next = connection.siblings[1];
             Some((id, connection))
