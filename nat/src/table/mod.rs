@@ -1,12 +1,12 @@
 //! The table of connections: a fixed number of slots, and an index that finds a connection by either of its tuples.
 //!
 //! # Theory of operation
-//! Both tuples of a connection are filed in one [`index`], so that a packet of either direction finds it by one search.
+//! Both tuples of a connection are filed in one index, so that a packet of either direction finds it by one search.
 //! A slot that is freed is used again first; its generation tells the old connection from the new. Everything is allocated
 //! when the table is made and nothing grows afterwards.
 //!
 //! A connection whose time is up is gone for every search from that moment on; its slot is freed by [`Table::sweep`], a
-//! bounded piece at a time, see [`deadlines`].
+//! bounded piece at a time.
 //!
 //! A full table refuses nobody at once: of the few connections that lie near the new one's place in the index, one that is
 //! over or not assured makes room ([`Table::victim`]). An assured one never does.
