@@ -163,14 +163,14 @@ impl Delta {
     #[inline]
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
-        Self(fold(self.0 as u32 + other.0 as u32))
+        Self(add(self.0, other.0))
     }
 
     /// The checksum after the replacements. For TCP, ICMP, ICMPv6 and the IPv4 header.
     #[inline]
     #[must_use]
     pub const fn apply(self, checksum: u16) -> u16 {
-        !fold(!checksum as u32 + self.0 as u32)
+        !add(!checksum, self.0)
     }
 
     /// The UDP checksum after the replacements: 0 means that there is none and stays 0, and a computed 0 is sent as
@@ -193,8 +193,15 @@ impl Delta {
     #[inline]
     #[must_use]
     pub const fn apply_partial(self, sum: u16) -> u16 {
-        fold(sum as u32 + self.0 as u32)
+        add(sum, self.0)
     }
+}
+
+/// The ones' complement sum of two words: a carry comes back in at the bottom, and cannot carry again.
+#[inline]
+const fn add(a: u16, b: u16) -> u16 {
+    let (sum, carry) = a.overflowing_add(b);
+    sum + carry as u16
 }
 
 #[cfg(test)]

@@ -1,0 +1,123 @@
+//! What is kept of a connection.
+
+use core::time::Duration;
+
+use crate::sctp::Sctp;
+use crate::tcp::Tcp;
+use crate::ticks::Ticks;
+use crate::tuple::{Address, Direction, Endpoint, Tuple};
+
+/// Which connection; goes stale when the connection ends, and never means another one (until 2^32 have been in its slot).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct ConnectionId {
+    /// Its place in the table.
+    pub slot: u32,
+    /// How many were there before it.
+    pub generation: u32,
+}
+
+/// What else is known of a connection, one bit each.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Status(u8);
+
+impl Status {
+    /// A packet was seen in the reply direction.
+    pub const SEEN_REPLY: Self = Self(1);
+    /// It is worth keeping when the table is full: both sides have spoken, TCP's handshake is complete.
+    pub const ASSURED: Self = Self(1 << 1);
+    /// It holds an external port, alone or with others of the same inside endpoint.
+    pub const LEASED: Self = Self(1 << 2);
+    /// It holds an external port that others hold towards other destinations.
+    pub const SHARED: Self = Self(1 << 3);
+    /// There is no connection in this slot.
+    pub(crate) const FREE: Self = Self(1 << 7);
+
+    /// Whether it has all of `bits`.
+    #[inline]
+    pub const fn has(self, bits: Self) -> bool {
+        self.0 & bits.0 == bits.0
+    }
+
+    /// Adds `bits`.
+    #[inline]
+    pub const fn set(&mut self, bits: Self) {
+        self.0 |= bits.0;
+    }
+}
+
+/// The state of its protocol.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    /// TCP.
+    Tcp(Tcp),
+    /// SCTP.
+    Sctp(Sctp),
+    /// UDP, and when its first datagram came.
+    Udp(Ticks),
+    /// A query of ICMP or ICMPv6.
+    Query,
+    /// A protocol known by its addresses alone.
+    Other,
+}
+
+/// A connection: the tuple each side's packets carry on arrival. Where they are not each other's inverse, packets are
+/// translated: what goes one way leaves as the inverse of what comes the other.
+#[derive(Clone, Copy, Debug)]
+pub struct Connection<A> {
+    /// Source and destination, by direction.
+    pub(crate) endpoints: [[Endpoint<A>; 2]; 2],
+    pub(crate) zone: u16,
+    pub(crate) protocol: u8,
+    /// What else is known.
+    pub status: Status,
+    pub(crate) deadline: Ticks,
+    pub(crate) generation: u32,
+    /// Its neighbours among the connections of one mapping.
+    pub(crate) siblings: [u32; 2],
+    /// For the owner of the table to use: what the connection was judged under, where it goes.
+    pub marks: [u32; 3],
+    /// The state of its protocol.
+    pub state: State,
+}
+
+// What a million connections cost is decided here.
+const _: () = assert!(size_of::<Connection<core::net::Ipv4Addr>>() <= 116);
+const _: () = assert!(size_of::<Connection<core::net::Ipv6Addr>>() <= 164);
+
+impl<A: Address> Connection<A> {
+    /// The tuple of packets that arrive in `direction`.
+    #[inline]
+    pub fn tuple(&self, direction: Direction) -> Tuple<A> {
+        let [source, destination] = self.endpoints[direction.index()];
+        Tuple { source, destination, protocol: self.protocol, zone: self.zone }
+    }
+
+    /// The tuple with which packets that arrive in `direction` leave.
+    #[inline]
+    pub fn translated(&self, direction: Direction) -> Tuple<A> {
+        self.tuple(direction.reverse()).inverse()
+    }
+
+    /// The external address that its inside is seen with; `None` if the source is not translated.
+    pub fn external(&self) -> Option<A> {
+        let (inside, outside) = (self.endpoints[0][0], self.endpoints[1][1]);
+        (inside != outside || self.status.has(Status::LEASED)).then_some(outside.address)
+    }
+
+    /// The direction in which packets leave for the outside: that of the opener, unless it is its destination alone that is
+    /// translated.
+    pub fn outbound(&self) -> Direction {
+        if self.external().is_none() && self.is_translated() { Direction::Reply } else { Direction::Original }
+    }
+
+    /// Whether packets are translated at all.
+    #[inline]
+    pub fn is_translated(&self) -> bool {
+        self.endpoints[0][0] != self.endpoints[1][1] || self.endpoints[0][1] != self.endpoints[1][0]
+    }
+
+    /// How long it is kept from `now` on if it stays silent.
+    pub fn remaining(&self, now: Duration) -> Duration {
+        self.deadline.from(Ticks::at(now))
+    }
+}

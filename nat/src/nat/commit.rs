@@ -1,0 +1,117 @@
+//! How a connection begins and ends: the only places where tuples, ports and mappings change together.
+
+use core::time::Duration;
+
+use super::Nat;
+use super::prepare::{Port, Prepared, Refusal};
+use crate::connection::{Connection, ConnectionId, State, Status};
+use crate::ports::{Lease, Protocol, Refused};
+use crate::table::{Opening, Remainder};
+use crate::tcp;
+use crate::tuple::{Address, Direction};
+
+impl<A: Address> Nat<A> {
+    /// Begins a connection as it was prepared. Nothing may have begun between the two.
+    ///
+    /// # Errors
+    /// Why it cannot any more; then nothing has changed, but for who has made room.
+    pub fn commit(&mut self, now: Duration, prepared: &Prepared<A>) -> Result<ConnectionId, Refusal> {
+        let Prepared { new, reply, port } = prepared;
+        if self.table.is_full() {
+            let needed = match *port {
+                Port::Mapped(first) => Some(first),
+                Port::None | Port::Leased { .. } => None,
+            };
+            let victim = self.table.victim(&new.tuple, now, needed).ok_or(Refusal::Full)?;
+            self.end(victim, now, true);
+            self.counters.displaced += 1;
+        }
+        for tuple in [&new.tuple, reply] {
+            // One whose time is up may still be filed there.
+            if let Some(over) = self.table.over(tuple, now) {
+                self.end(over, now, true);
+                self.counters.expired += 1;
+            }
+        }
+        if self.table.is_taken(&new.tuple, now) || self.table.is_taken(reply, now) {
+            return Err(Refusal::Clash);
+        }
+        let opening = Opening { original: new.tuple, reply: *reply, state: new.state, timeout: new.timeout };
+        let id = self.table.insert(&opening, now).map_err(|_| Refusal::Full)?;
+        let leased = match *port {
+            Port::None => true,
+            // It may have ended with one whose time was up.
+            Port::Mapped(first) => {
+                self.table.get(first).is_some() && {
+                    self.table.join(id, Some(first));
+                    true
+                }
+            }
+            Port::Leased { pool, choice, shared } => {
+                let taken = self.pools.get_mut(pool).is_some_and(|pool| pool.take(choice, id.slot).is_ok());
+                if taken && shared {
+                    self.table.share(id);
+                } else if taken {
+                    self.table.join(id, None);
+                }
+                taken
+            }
+        };
+        if !leased {
+            self.table.remove(id);
+            return Err(Refusal::Ports(Refused::Exhausted));
+        }
+        self.counters.opened += 1;
+        // Another number for the next one (Weyl sequence, then mixed by whoever draws from it).
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        Ok(id)
+    }
+
+    /// Ends a connection and gives back what it held. Returns whether there was one.
+    pub(super) fn end(&mut self, id: ConnectionId, now: Duration, silent: bool) -> bool {
+        let Some((connection, remainder)) = self.table.remove(id) else { return false };
+        let Some(lease) = lease(&connection) else { return true };
+        let Some(pool) =
+            self.pools.iter_mut().find(|pool| pool.addresses().any(|address| address == lease.external))
+        else {
+            return true;
+        };
+        match remainder {
+            Remainder::Others => {}
+            Remainder::First(first) => {
+                pool.set_owner(lease, id.slot, first.slot);
+            }
+            Remainder::Nothing => {
+                // The state machine saw it close: nothing of it is on its way any more (RFC 6888 REQ-8 b).
+                let hold = silent && !is_closed(&connection);
+                pool.release(lease, id.slot, now, hold);
+            }
+            Remainder::NoMapping if connection.status.has(Status::SHARED) => {
+                pool.release(lease, id.slot, now, false);
+            }
+            Remainder::NoMapping => {}
+        }
+        true
+    }
+}
+
+/// The external port that a connection uses, if it does.
+fn lease<A: Address>(connection: &Connection<A>) -> Option<Lease<A>> {
+    if !connection.status.has(Status::LEASED) && !connection.status.has(Status::SHARED) {
+        return None;
+    }
+    let outside = connection.tuple(Direction::Reply).destination;
+    Some(Lease {
+        inside: connection.tuple(Direction::Original).source.address,
+        external: outside.address,
+        protocol: Protocol::from_number(connection.protocol)?,
+        port: outside.port,
+    })
+}
+
+fn is_closed<A>(connection: &Connection<A>) -> bool {
+    match &connection.state {
+        State::Tcp(tcp) => matches!(tcp.state(), tcp::State::TimeWait | tcp::State::Close),
+        State::Sctp(_) | State::Udp(_) | State::Query | State::Other => false,
+    }
+}

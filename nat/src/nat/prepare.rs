@@ -1,0 +1,234 @@
+//! How a new connection would leave: decided without a change to anything.
+
+use core::time::Duration;
+
+use super::Nat;
+use super::track::New;
+use crate::behaviour::{Filtering, Sharing};
+use crate::connection::ConnectionId;
+use crate::ports::{Choice, Protocol, Refused, Request};
+use crate::rule::{DestinationAction, Match, Rule, SourceAction, Way, exchange};
+use crate::translate::Rewrite;
+use crate::tuple::{Address, Direction, Endpoint, Tuple};
+
+/// Why a connection cannot begin.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Refusal {
+    /// The table is full of connections that are worth more.
+    Full,
+    /// There is no external port for it.
+    Ports(Refused),
+    /// Packets of its other side would belong to another connection.
+    Clash,
+}
+
+/// How a connection would begin.
+#[derive(Clone, Copy, Debug)]
+pub struct Prepared<A> {
+    pub(super) new: New<A>,
+    pub(super) reply: Tuple<A>,
+    pub(super) port: Port<A>,
+}
+
+/// Where the external port comes from.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Port<A> {
+    /// None is needed.
+    None,
+    /// It is that of a mapping, by one of its connections.
+    Mapped(ConnectionId),
+    /// It is to be leased.
+    Leased { pool: usize, choice: Choice<A>, shared: bool },
+}
+
+impl<A: Address> Prepared<A> {
+    /// How the first packet leaves; `None` if nothing is translated.
+    pub fn rewrite(&self) -> Option<Rewrite<A>> {
+        let leaves = self.reply.inverse();
+        (leaves != self.new.tuple).then(|| Rewrite::new(&self.new.tuple, &leaves))
+    }
+}
+
+impl<A: Address> Nat<A> {
+    /// Where a new connection goes instead, by a rule or by a mapping of the external address that it asks for; `None` if
+    /// its destination stays.
+    pub fn destination(&self, new: &New<A>, way: Way) -> Option<Endpoint<A>> {
+        let tuple = &new.tuple;
+        match self.destination_rules.iter().find(|rule| rule.matches.matches(tuple, way)) {
+            Some(rule) => to(rule, tuple.destination),
+            None => self.mapped(tuple, way),
+        }
+    }
+
+    /// Who uses the external endpoint that a packet goes to, if the packet may.
+    fn mapped(&self, tuple: &Tuple<A>, way: Way) -> Option<Endpoint<A>> {
+        let protocol = Protocol::from_number(tuple.protocol)?;
+        let Endpoint { address, port } = tuple.destination;
+        let owner = self.pools.iter().find_map(|pool| pool.owner(address, protocol, port))?;
+        let mut siblings = self.table.siblings(owner);
+        let (_, first) = siblings.next()?;
+        let inside = first.tuple(Direction::Original).source;
+        let asked = |remote: Endpoint<A>| remote.address == tuple.source.address;
+        let may = match self.behaviour.filtering {
+            Filtering::EndpointIndependent => true,
+            // Whoever is inside may, and is seen with its own external endpoint (RFC 4787 REQ-9).
+            Filtering::AddressDependent | Filtering::AddressAndPortDependent
+                if self.is_inside(tuple, way) =>
+            {
+                true
+            }
+            Filtering::AddressDependent => {
+                asked(first.tuple(Direction::Reply).source)
+                    || siblings.any(|(_, sibling)| asked(sibling.tuple(Direction::Reply).source))
+            }
+            Filtering::AddressAndPortDependent => false,
+        };
+        (may && first.external() == Some(address)).then_some(inside)
+    }
+
+    /// Whether the source would be translated if it sent to somebody outside: it is what some rule is for, and does not come
+    /// in where that rule's packets leave.
+    fn is_inside(&self, tuple: &Tuple<A>, way: Way) -> bool {
+        self.source_rules.iter().any(|rule| {
+            let Match { ingress, egress, sources, .. } = &rule.matches;
+            // A rule for all sources and all interfaces does not tell inside from outside.
+            let tells = !sources.is_empty() || egress.is_some();
+            tells
+                && rule.action != SourceAction::Keep
+                && (sources.is_empty() || sources.iter().any(|prefix| prefix.contains(tuple.source.address)))
+                && ingress.is_none_or(|ingress| ingress == way.ingress)
+                && egress.is_none_or(|egress| egress != way.ingress)
+        })
+    }
+
+    /// How a connection would begin whose destination becomes `destination`.
+    ///
+    /// # Errors
+    /// Why it cannot. Count it with [`Self::count_refusal`].
+    pub fn prepare(
+        &self,
+        now: Duration,
+        new: &New<A>,
+        destination: Option<Endpoint<A>>,
+        way: Way,
+    ) -> Result<Prepared<A>, Refusal> {
+        let tuple = new.tuple;
+        if self.table.is_full() && self.table.victim(&tuple, now, None).is_none() {
+            return Err(Refusal::Full);
+        }
+        let remote = destination.unwrap_or(tuple.destination);
+        let leaving = Tuple { destination: remote, ..tuple };
+        // Of rules the original destination counts, but for one that sends a packet back to where it came from.
+        let hairpin = destination.is_some_and(|to| self.is_hairpin(&tuple, to, way));
+        let rule = self.source_rules.iter().find(|rule| {
+            let way = if hairpin { Way { egress: rule.matches.egress, ..way } } else { way };
+            rule.matches.matches(if hairpin { &tuple } else { &leaving }, way)
+        });
+        let answer = |source: Endpoint<A>| Tuple { source, ..leaving }.inverse();
+        let pool = match rule.map(|rule| &rule.action) {
+            None | Some(SourceAction::Keep) => return self.without_port(now, new, answer(tuple.source)),
+            Some(SourceAction::Prefix { from, to }) => {
+                let address = exchange(tuple.source.address, from, to).unwrap_or(tuple.source.address);
+                return self.without_port(now, new, answer(Endpoint { address, ..tuple.source }));
+            }
+            Some(SourceAction::Pool(pool)) => *pool,
+        };
+        self.leased(now, new, pool, answer)
+    }
+
+    /// Whether a packet goes to an inside endpoint because it went to its mapping.
+    fn is_hairpin(&self, tuple: &Tuple<A>, to: Endpoint<A>, way: Way) -> bool {
+        let Some(protocol) = Protocol::from_number(tuple.protocol) else { return false };
+        let Endpoint { address, port } = tuple.destination;
+        let owned = self.pools.iter().any(|pool| pool.owner(address, protocol, port).is_some());
+        owned && to != tuple.destination && self.is_inside(tuple, way)
+    }
+
+    fn without_port(&self, now: Duration, new: &New<A>, reply: Tuple<A>) -> Result<Prepared<A>, Refusal> {
+        if self.table.is_taken(&reply, now) {
+            return Err(Refusal::Clash);
+        }
+        Ok(Prepared { new: *new, reply, port: Port::None })
+    }
+
+    /// The mapping that the inside endpoint has in the pool, or a port of it.
+    fn leased(
+        &self,
+        now: Duration,
+        new: &New<A>,
+        number: usize,
+        answer: impl Fn(Endpoint<A>) -> Tuple<A>,
+    ) -> Result<Prepared<A>, Refusal> {
+        let tuple = new.tuple;
+        let pool = self.pools.get(number).ok_or(Refusal::Ports(Refused::Exhausted))?;
+        let Some(protocol) = Protocol::from_number(tuple.protocol) else {
+            // What has no ports can share an address as long as the tuples differ.
+            let address = pool.addresses().next().ok_or(Refusal::Ports(Refused::Exhausted))?;
+            return self.without_port(now, new, answer(Endpoint { address, port: 0 }));
+        };
+        let is_free = |address, port| !self.table.is_taken(&answer(Endpoint { address, port }), now);
+        let mapping = self.table.mapping(&tuple, |connection| {
+            connection.external().is_some_and(|external| pool.addresses().any(|address| address == external))
+        });
+        if let Some(id) = mapping
+            && let Some(connection) = self.table.get(id)
+        {
+            let external = connection.tuple(Direction::Reply).destination;
+            if is_free(external.address, external.port) {
+                return Ok(Prepared { new: *new, reply: answer(external), port: Port::Mapped(id) });
+            }
+        }
+        let source = tuple.source;
+        let request =
+            Request { inside: source.address, protocol, port: source.port, keep: self.behaviour.keep };
+        let random = self.random ^ u64::from(source.port) << 32;
+        let chosen = |choice: Choice<A>, shared| {
+            let lease = choice.lease();
+            let reply = answer(Endpoint { address: lease.external, port: lease.port });
+            Prepared { new: *new, reply, port: Port::Leased { pool: number, choice, shared } }
+        };
+        let own = pool.choose(&request, random);
+        let kept = own.as_ref().is_ok_and(|choice| choice.lease().port == source.port);
+        let sharing = match self.behaviour.sharing {
+            Sharing::Never => false,
+            Sharing::Exhausted => own == Err(Refused::Exhausted),
+            Sharing::Eager => !kept,
+        };
+        if sharing && let Ok(choice) = pool.choose_shared(&request, random, is_free) {
+            return Ok(chosen(choice, true));
+        }
+        let prepared = chosen(own.map_err(Refusal::Ports)?, false);
+        // A port that was never leased can still be in use: a forward, or the caller's own connection.
+        if self.table.is_taken(&prepared.reply, now) {
+            return Err(Refusal::Clash);
+        }
+        Ok(prepared)
+    }
+
+    /// Counts a connection that could not begin.
+    pub fn count_refusal(&mut self, refusal: Refusal) {
+        match refusal {
+            Refusal::Full => self.counters.refused_full += 1,
+            Refusal::Ports(_) => self.counters.refused_ports += 1,
+            Refusal::Clash => self.counters.refused_clash += 1,
+        }
+    }
+}
+
+/// Where a rule sends a packet that goes to `destination`.
+fn to<A: Address>(rule: &Rule<A, DestinationAction<A>>, destination: Endpoint<A>) -> Option<Endpoint<A>> {
+    match &rule.action {
+        DestinationAction::Keep => None,
+        DestinationAction::Prefix { from, to } => {
+            Some(Endpoint { address: exchange(destination.address, from, to)?, ..destination })
+        }
+        DestinationAction::To { address, ports } => {
+            let first = rule.matches.destination_ports.map_or(destination.port, |ports| ports.first);
+            let port = ports.map_or(destination.port, |ports| {
+                let place = u32::from(destination.port - first) % ports.len().max(1);
+                ports.first.saturating_add(u16::try_from(place).unwrap_or(0))
+            });
+            Some(Endpoint { address: address.unwrap_or(destination.address), port })
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! What a packet is to the connections there are.
+
+use core::time::Duration;
+
+use super::Nat;
+use crate::connection::{ConnectionId, State, Status};
+use crate::packet::{Content, Packet};
+use crate::sctp::{self, Sctp};
+use crate::tcp::{self, Outcome, Segment, Tcp, flag};
+use crate::ticks::Ticks;
+use crate::timeouts::Timeouts;
+use crate::translate::{ChecksumState, ErrorFault, Rewrite, check_error};
+use crate::tuple::{Address, Direction, Tuple, protocol};
+
+/// What a packet is to the connections there are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tracked<A> {
+    /// It belongs to this one.
+    Known {
+        /// The connection, which has ended with this very packet if [`Nat::get`] does not find it.
+        id: ConnectionId,
+        /// Which way the packet goes in it.
+        direction: Direction,
+        /// How it leaves; `None` if nothing is translated.
+        rewrite: Option<Rewrite<A>>,
+    },
+    /// It is an error about a packet of this one, and goes to who sent that.
+    Related {
+        /// The connection.
+        id: ConnectionId,
+        /// Which way the error goes in it.
+        direction: Direction,
+        /// How packets that go this way leave; see [`Rewrite::apply_error`].
+        rewrite: Option<Rewrite<A>>,
+        /// Where the error comes from afterwards: not from an address that is hidden (RFC 5508 REQ-5).
+        source: A,
+    },
+    /// It may open one.
+    New(New<A>),
+    /// It belongs to none and cannot: to be dropped.
+    Invalid(Invalid),
+    /// Nothing is tracked of its kind: neighbour discovery and the like, fragments other than the first.
+    Untracked,
+}
+
+/// Why a packet belongs to no connection.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Invalid {
+    /// Its checksum is wrong.
+    Checksum,
+    /// Its upper layer's header contradicts itself.
+    Malformed,
+    /// It does not fit the TCP connection with its tuple, or opens none.
+    Tcp(tcp::Invalid),
+    /// It does not fit the SCTP association with its tuple, or opens none.
+    Sctp(sctp::Invalid),
+    /// It answers a query that nobody asked.
+    Unasked,
+    /// It is an error that must not be passed on.
+    Error(ErrorFault),
+    /// It is an error about a packet of no connection (RFC 5508 REQ-4c).
+    Unrelated,
+}
+
+/// A packet that may open a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct New<A> {
+    /// Its tuple.
+    pub tuple: Tuple<A>,
+    pub(super) state: State,
+    pub(super) timeout: Duration,
+}
+
+/// What a packet of a known connection did to it.
+enum Fed {
+    /// Nothing but that it is still there, for so long.
+    Kept(Duration),
+    /// Nothing.
+    Unchanged,
+    /// It ended.
+    Ended,
+    /// It ended, and the packet may open another.
+    Reopened,
+    Invalid(Invalid),
+}
+
+impl<A: Address> Nat<A> {
+    /// Says what a packet is, and takes note of it if it belongs to a connection. `bytes` are those that `packet` was read
+    /// from; of a checksum that a device will finish nothing is judged.
+    pub fn track(
+        &mut self,
+        now: Duration,
+        zone: u16,
+        packet: &Packet,
+        bytes: &[u8],
+        checksum: ChecksumState,
+    ) -> Tracked<A> {
+        let tracked = self.decide(now, zone, packet, bytes, checksum);
+        match tracked {
+            Tracked::Invalid(Invalid::Unrelated) => self.counters.unrelated += 1,
+            Tracked::Invalid(_) => self.counters.invalid += 1,
+            Tracked::Known { .. } | Tracked::Related { .. } | Tracked::New(_) | Tracked::Untracked => {}
+        }
+        tracked
+    }
+
+    fn decide(
+        &mut self,
+        now: Duration,
+        zone: u16,
+        packet: &Packet,
+        bytes: &[u8],
+        checksum: ChecksumState,
+    ) -> Tracked<A> {
+        if let Content::Error(error) = packet.content {
+            if let Err(fault) = check_error(bytes, packet) {
+                return Tracked::Invalid(Invalid::Error(fault));
+            }
+            // The error goes the way of what answers the packet that it quotes.
+            let answer = error.tuple(zone).map(Tuple::inverse);
+            let Some((id, direction)) = answer.and_then(|answer| self.table.find(&answer, now)) else {
+                return Tracked::Invalid(Invalid::Unrelated);
+            };
+            return self.related(id, direction, packet);
+        }
+        let Some(tuple) = packet.tuple::<A>(zone) else { return Tracked::Untracked };
+        let Some((id, direction)) = self.table.find(&tuple, now) else {
+            return self.open(now, tuple, packet, bytes, checksum);
+        };
+        let rewrite = self.rewrite(id, direction);
+        match self.feed(now, id, direction, packet, bytes, checksum) {
+            Fed::Kept(timeout) => self.table.keep(id, now, timeout),
+            Fed::Unchanged => {}
+            Fed::Ended => {
+                self.counters.cut_short += 1;
+                self.end(id, now, false);
+            }
+            Fed::Reopened => {
+                self.counters.cut_short += 1;
+                self.end(id, now, false);
+                return self.open(now, tuple, packet, bytes, checksum);
+            }
+            Fed::Invalid(reason) => return Tracked::Invalid(reason),
+        }
+        Tracked::Known { id, direction, rewrite }
+    }
+
+    fn related(&self, id: ConnectionId, direction: Direction, packet: &Packet) -> Tracked<A> {
+        let rewrite = self.rewrite(id, direction);
+        let hidden = self.table.get(id).map(|connection| connection.tuple(direction).source.address);
+        let shown = rewrite.map(|rewrite| rewrite.source().address);
+        let source = match A::from_ip(packet.layout.source) {
+            // Whoever on the hidden side has sent it is seen as the connection's end there.
+            Some(source) if shown.is_none() || shown == hidden => source,
+            Some(source) => shown.unwrap_or(source),
+            None => return Tracked::Untracked,
+        };
+        Tracked::Related { id, direction, rewrite, source }
+    }
+
+    /// How packets of a connection leave that arrive in `direction`; `None` if they are not translated.
+    pub fn rewrite(&self, id: ConnectionId, direction: Direction) -> Option<Rewrite<A>> {
+        let connection = self.table.get(id).filter(|connection| connection.is_translated())?;
+        Some(Rewrite::new(&connection.tuple(direction), &connection.translated(direction)))
+    }
+
+    /// Holds a packet against its connection.
+    fn feed(
+        &mut self,
+        now: Duration,
+        id: ConnectionId,
+        direction: Direction,
+        packet: &Packet,
+        bytes: &[u8],
+        checksum: ChecksumState,
+    ) -> Fed {
+        let (behaviour, timeouts) = (&self.behaviour, &self.timeouts);
+        let Some(connection) = self.table.get_mut(id) else { return Fed::Unchanged };
+        let remaining = connection.remaining(now);
+        let translated = connection.is_translated();
+        let outbound = direction == connection.outbound();
+        let Some(upper) = bytes.get(packet.layout.upper..packet.layout.end) else { return Fed::Unchanged };
+        let first_part = packet.layout.fragment.is_some();
+        let fed = match &mut connection.state {
+            // Of a fragment the flags may be known and the length is not.
+            State::Tcp(_) | State::Sctp(_) if first_part => Fed::Unchanged,
+            State::Tcp(tcp) => {
+                let Ok(segment) = Segment::read(upper) else { return Fed::Invalid(Invalid::Malformed) };
+                let weighty = segment.flags & (flag::SYN | flag::FIN | flag::RST) != 0;
+                if weighty && checksum == ChecksumState::Complete && !packet.has_sound_checksum(bytes) {
+                    return Fed::Invalid(Invalid::Checksum);
+                }
+                match tcp.update(direction, &segment, behaviour.tcp) {
+                    Outcome::Accepted(accepted) if accepted.refresh => {
+                        Fed::Kept(tcp.timeout(&timeouts.tcp, behaviour.tcp))
+                    }
+                    Outcome::Accepted(_) | Outcome::Ignored(_) => Fed::Unchanged,
+                    Outcome::Remove => return Fed::Ended,
+                    Outcome::StartAgain => return Fed::Reopened,
+                    Outcome::Invalid { reason, shorten } => {
+                        if shorten {
+                            self.table.keep(id, now, remaining.min(timeouts.tcp.unacknowledged));
+                        }
+                        return Fed::Invalid(Invalid::Tcp(reason));
+                    }
+                }
+            }
+            State::Sctp(sctp) => {
+                let updated = sctp::Packet::read(upper).and_then(|packet| sctp.update(direction, packet));
+                match updated {
+                    Ok(accepted) if accepted.refresh => Fed::Kept(sctp.timeout(&timeouts.sctp)),
+                    Ok(_) => Fed::Unchanged,
+                    Err(reason) => return Fed::Invalid(Invalid::Sctp(reason)),
+                }
+            }
+            State::Udp(began) => Fed::Kept(udp_timeout(timeouts, *began, now, connection.status, direction)),
+            State::Query => Fed::Kept(timeouts.icmp),
+            State::Other => Fed::Kept(timeouts.generic),
+        };
+        if direction == Direction::Reply {
+            connection.status.set(Status::SEEN_REPLY);
+        }
+        let assured = match &connection.state {
+            State::Tcp(tcp) => tcp.is_assured(),
+            State::Sctp(sctp) => sctp.is_assured(),
+            State::Udp(_) | State::Query | State::Other => connection.status.has(Status::SEEN_REPLY),
+        };
+        if assured {
+            connection.status.set(Status::ASSURED);
+        }
+        // Of a translated connection it may be the inside alone that says how long it lasts (RFC 4787 REQ-6).
+        let stateless = matches!(connection.state, State::Udp(_) | State::Query | State::Other);
+        if translated && stateless && !outbound && !behaviour.inbound_refreshes {
+            return Fed::Unchanged;
+        }
+        fed
+    }
+
+    /// What a packet of no connection may open.
+    fn open(
+        &self,
+        now: Duration,
+        tuple: Tuple<A>,
+        packet: &Packet,
+        bytes: &[u8],
+        checksum: ChecksumState,
+    ) -> Tracked<A> {
+        if checksum == ChecksumState::Complete && !packet.has_sound_checksum(bytes) {
+            return Tracked::Invalid(Invalid::Checksum);
+        }
+        match self.opening(now, packet, bytes, tuple.protocol) {
+            Ok((state, timeout)) => Tracked::New(New { tuple, state, timeout }),
+            Err(reason) => Tracked::Invalid(reason),
+        }
+    }
+
+    fn opening(
+        &self,
+        now: Duration,
+        packet: &Packet,
+        bytes: &[u8],
+        number: u8,
+    ) -> Result<(State, Duration), Invalid> {
+        let (timeouts, knobs) = (&self.timeouts, self.behaviour.tcp);
+        let upper = bytes.get(packet.layout.upper..packet.layout.end).ok_or(Invalid::Malformed)?;
+        let fragment = packet.layout.fragment.is_some();
+        match (number, packet.content) {
+            (_, Content::Query(query)) if query.answers => Err(Invalid::Unasked),
+            (_, Content::Query(_)) => Ok((State::Query, timeouts.icmp)),
+            // Nobody begins with a segment that does not fit a packet.
+            (protocol::TCP | protocol::SCTP, _) if fragment => Err(Invalid::Malformed),
+            (protocol::TCP, _) => {
+                let segment = Segment::read(upper).map_err(|_| Invalid::Malformed)?;
+                let tcp = Tcp::open(&segment, knobs).map_err(Invalid::Tcp)?;
+                Ok((State::Tcp(tcp), tcp.timeout(&timeouts.tcp, knobs)))
+            }
+            (protocol::SCTP, _) => {
+                let sctp = sctp::Packet::read(upper).and_then(Sctp::open).map_err(Invalid::Sctp)?;
+                Ok((State::Sctp(sctp), sctp.timeout(&timeouts.sctp)))
+            }
+            (protocol::UDP, _) => Ok((State::Udp(Ticks::at(now)), timeouts.udp)),
+            _ => Ok((State::Other, timeouts.generic)),
+        }
+    }
+}
+
+/// A UDP flow is a stream once datagrams have gone both ways for a while.
+fn udp_timeout(
+    timeouts: &Timeouts,
+    began: Ticks,
+    now: Duration,
+    status: Status,
+    direction: Direction,
+) -> Duration {
+    let answered = status.has(Status::SEEN_REPLY) || direction == Direction::Reply;
+    let lasting = began.after(Timeouts::UDP_STREAM_AFTER).has_come(Ticks::at(now));
+    if answered && lasting { timeouts.udp_stream } else { timeouts.udp }
+}
