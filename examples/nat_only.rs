@@ -59,8 +59,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     ];
     let now = Duration::from_secs(1);
     for (bytes, way) in [
-        (&mut question, Way { ingress: 1, egress: Some(OUTSIDE) }),
-        (&mut answer, Way { ingress: OUTSIDE, egress: Some(1) }),
+        (&mut question, Way { ingress: 1, egress: Some(OUTSIDE), zone: 0 }),
+        (&mut answer, Way { ingress: OUTSIDE, egress: Some(1), zone: 0 }),
     ] {
         let before = packet::parse(bytes).map_err(|fault| format!("{fault:?}"))?;
         assert!(forward(&mut nat, now, way, bytes), "it is dropped");

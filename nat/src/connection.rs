@@ -66,7 +66,8 @@ pub enum State {
 pub struct Connection<A> {
     /// Source and destination, by direction.
     pub(crate) endpoints: [[Endpoint<A>; 2]; 2],
-    pub(crate) zone: u16,
+    /// By direction, like the endpoints: tenants that use the same addresses can share an outside.
+    pub(crate) zones: [u16; 2],
     pub(crate) protocol: u8,
     /// What else is known.
     pub status: Status,
@@ -89,7 +90,7 @@ impl<A: Address> Connection<A> {
     #[inline]
     pub fn tuple(&self, direction: Direction) -> Tuple<A> {
         let [source, destination] = self.endpoints[direction.index()];
-        Tuple { source, destination, protocol: self.protocol, zone: self.zone }
+        Tuple { source, destination, protocol: self.protocol, zone: self.zones[direction.index()] }
     }
 
     /// The tuple with which packets that arrive in `direction` leave.

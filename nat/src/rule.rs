@@ -67,6 +67,8 @@ pub struct Way {
     pub ingress: u32,
     /// The interface that it leaves by, once that is known.
     pub egress: Option<u32>,
+    /// The zone that its answers come from.
+    pub zone: u16,
 }
 
 impl<A: Address> Match<A> {

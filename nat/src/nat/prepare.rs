@@ -45,7 +45,8 @@ impl<A: Address> Prepared<A> {
     /// How the first packet leaves; `None` if nothing is translated.
     pub fn rewrite(&self) -> Option<Rewrite<A>> {
         let leaves = self.reply.inverse();
-        (leaves != self.new.tuple).then(|| Rewrite::new(&self.new.tuple, &leaves))
+        (leaves.source != self.new.tuple.source || leaves.destination != self.new.tuple.destination)
+            .then(|| Rewrite::new(&self.new.tuple, &leaves))
     }
 }
 
@@ -124,7 +125,7 @@ impl<A: Address> Nat<A> {
             let way = if hairpin { Way { egress: rule.matches.egress, ..way } } else { way };
             rule.matches.matches(if hairpin { &tuple } else { &leaving }, way)
         });
-        let answer = |source: Endpoint<A>| Tuple { source, ..leaving }.inverse();
+        let answer = |source: Endpoint<A>| Tuple { source, zone: way.zone, ..leaving }.inverse();
         let pool = match rule.map(|rule| &rule.action) {
             None | Some(SourceAction::Keep) => return self.without_port(now, new, answer(tuple.source)),
             Some(SourceAction::Prefix { from, to }) => {

@@ -192,7 +192,10 @@ impl<A: Address> Nat<A> {
                 }
                 match tcp.update(direction, &segment, behaviour.tcp) {
                     Outcome::Accepted(accepted) if accepted.refresh => {
-                        Fed::Kept(tcp.timeout(&timeouts.tcp, behaviour.tcp))
+                        let timeout = tcp.timeout(&timeouts.tcp, behaviour.tcp);
+                        // A RST prolongs nothing (RFC 7857 section 8).
+                        let reset = segment.flags & flag::RST != 0;
+                        Fed::Kept(if reset { timeout.min(remaining) } else { timeout })
                     }
                     Outcome::Accepted(_) | Outcome::Ignored(_) => Fed::Unchanged,
                     Outcome::Remove => return Fed::Ended,

@@ -262,7 +262,7 @@ impl<A: Address> Table<A> {
         let Opening { original, reply, state, .. } = *opening;
         let mut connection = Connection {
             endpoints: [[original.source, original.destination], [reply.source, reply.destination]],
-            zone: original.zone,
+            zones: [original.zone, reply.zone],
             protocol: original.protocol,
             status: Status::default(),
             deadline,

@@ -37,7 +37,7 @@ fn sweep_all<A: Address>(table: &mut Table<A>, now: Duration) -> usize {
 }
 
 #[test]
-fn a_flow_takes_what_is_published() {
+fn nat_50_a_flow_takes_what_is_published() {
     // Everything of a table of a million, per flow.
     assert!(Table::<Ipv4Addr>::new(1 << 20, 1).size() / (1 << 20) <= 160);
     assert!(Table::<Ipv6Addr>::new(1 << 20, 1).size() / (1 << 20) <= 256);

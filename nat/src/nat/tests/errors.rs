@@ -4,13 +4,17 @@ use super::*;
 
 /// "Port unreachable" from `from` to `to`, about the packet whose octets are quoted.
 fn error<A: Address>(from: A, to: A, quote: &[u8]) -> Vec<u8> {
+    error_of(if A::BITS == 32 { (3, 3) } else { (1, 4) }, from, to, quote)
+}
+
+fn error_of<A: Address>((type_u8, code_u8): (u8, u8), from: A, to: A, quote: &[u8]) -> Vec<u8> {
     let [from, to] = [from, to].map(|address| Endpoint { address, port: 0 });
     let mut bytes = Vec::new();
     if A::BITS == 32 {
-        let kind = Icmpv4Type::Unknown { type_u8: 3, code_u8: 3, bytes5to8: [0; 4] };
+        let kind = Icmpv4Type::Unknown { type_u8, code_u8, bytes5to8: [0; 4] };
         start(from, to).icmpv4(kind).write(&mut bytes, quote).unwrap();
     } else {
-        let kind = Icmpv6Type::Unknown { type_u8: 1, code_u8: 4, bytes5to8: [0; 4] };
+        let kind = Icmpv6Type::Unknown { type_u8, code_u8, bytes5to8: [0; 4] };
         start(from, to).icmpv6(kind).write(&mut bytes, quote).unwrap();
     }
     bytes
@@ -81,6 +85,22 @@ in_both_families! {
         assert_eq!(router.nat.len(), 1);
         router.wait(seconds(2));
         assert!(router.nat.is_empty());
+    }
+
+    fn nat_38_every_kind_of_error_finds_its_way<A>() {
+        let mut router = Router::<A>::masquerade(Behaviour::node());
+        let [client, server] = [inside::<A>(1, 4000), outside(1, 53)];
+        let sent = router.take(INSIDE, udp(client, server)).by(OUTSIDE);
+        // Unreachable, source quench, redirect, time exceeded, parameter problem; and ICMPv6's four.
+        let kinds: &[(u8, u8)] =
+            if A::BITS == 32 { &[(3, 0), (3, 4), (3, 13), (4, 0), (5, 1), (11, 0), (12, 0)] } else { &[(1, 0), (2, 0), (3, 0), (4, 0)] };
+        for &kind in kinds {
+            let told = error_of(kind, server.address, external(0, 0).address, &sent);
+            let told = router.take(OUTSIDE, told).by(INSIDE);
+            let Content::Error(error) = parse(&told).unwrap().content else { panic!("{kind:?}") };
+            assert_eq!((error.kind, error.code), kind);
+        }
+        assert_eq!(router.nat.len(), 1);
     }
 
     fn nat_36_an_error_with_a_wrong_checksum_is_dropped<A>() {

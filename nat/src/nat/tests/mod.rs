@@ -176,10 +176,15 @@ impl<A: Address> Router<A> {
     }
 
     /// A packet comes in.
-    fn take(&mut self, ingress: u32, mut bytes: Vec<u8>) -> Fate {
+    fn take(&mut self, ingress: u32, bytes: Vec<u8>) -> Fate {
+        self.take_from(0, ingress, bytes)
+    }
+
+    /// A packet comes in, from a zone.
+    fn take_from(&mut self, zone: u16, ingress: u32, mut bytes: Vec<u8>) -> Fate {
         let (now, state) = (self.now, ChecksumState::Complete);
         let packet = parse(&bytes).unwrap();
-        let rewrite = match self.nat.track(now, 0, &packet, &bytes, state) {
+        let rewrite = match self.nat.track(now, zone, &packet, &bytes, state) {
             Tracked::Known { rewrite, .. } => rewrite,
             Tracked::Related { rewrite, source, .. } => {
                 if let Some(rewrite) = rewrite {
@@ -209,7 +214,7 @@ impl<A: Address> Router<A> {
         ingress: u32,
         new: &New<A>,
     ) -> Result<Option<Option<crate::translate::Rewrite<A>>>, Refusal> {
-        let way = Way { ingress, egress: None };
+        let way = Way { ingress, ..Way::default() };
         let destination = self.nat.destination(new, way);
         let Some(egress) = self.route(destination.unwrap_or(new.tuple.destination).address) else {
             return Ok(None);

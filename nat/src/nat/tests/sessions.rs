@@ -48,6 +48,63 @@ in_both_families! {
         assert_eq!(ends::<A>(&router.take(INSIDE, udp::<A>(inside(2, 1), seen)).by(INSIDE))[1], inside(1, 4000));
     }
 
+    fn nat_15_tenants_with_the_same_addresses_share_an_outside<A>() {
+        let mut router = Router::<A>::masquerade(Behaviour::node());
+        let [client, server] = [inside::<A>(1, 4000), outside(1, 53)];
+        let seen = [1, 2].map(|zone| source::<A>(&router.take_from(zone, INSIDE, udp(client, server)).by(OUTSIDE)));
+        assert_ne!(seen[0], seen[1]);
+        for (zone, seen) in [1, 2].into_iter().zip(seen) {
+            assert_eq!(ends::<A>(&router.take(OUTSIDE, udp(server, seen)).by(INSIDE)), [server, client]);
+            let again = router.take_from(zone, INSIDE, udp(client, server)).by(OUTSIDE);
+            assert_eq!(source::<A>(&again), seen);
+        }
+        let zones: std::collections::BTreeSet<u16> = router
+            .nat
+            .connections()
+            .map(|(_, connection)| connection.tuple(crate::tuple::Direction::Original).zone)
+            .collect();
+        assert_eq!(zones.into_iter().collect::<Vec<_>>(), [1, 2]);
+    }
+
+    /// Addresses within a payload are the endpoints' affair, active FTP fails closed.
+    fn nat_17_payloads_are_never_rewritten<A>() {
+        let mut router = Router::<A>::masquerade(Behaviour::node());
+        let [client, server] = [inside::<A>(1, 4000), outside(1, 21)];
+        let seen = source::<A>(&router.take(INSIDE, tcp(client, server, flag::SYN, (100, 0), 0)).by(OUTSIDE));
+        router.take(OUTSIDE, tcp(server, seen, flag::SYN | flag::ACK, (7000, 101), 0)).by(INSIDE);
+        let mut request = Vec::new();
+        let line = b"PORT 10,0,0,1,15,160\r\n";
+        start(client, server).tcp(client.port, server.port, 101, 65_000).ack(7001).write(&mut request, line).unwrap();
+        let sent = router.take(INSIDE, request).by(OUTSIDE);
+        assert!(sent.ends_with(line));
+        let data = tcp(Endpoint { port: 20, ..server }, external(0, 4000), flag::SYN, (1, 0), 0);
+        assert_eq!(router.take(OUTSIDE, data), Fate::Local);
+    }
+
+    fn nat_19_a_reset_prolongs_nothing<A>() {
+        let mut router = Router::<A>::masquerade(Behaviour::strict());
+        let [client, server] = [inside::<A>(1, 4000), outside(1, 80)];
+        let seen = source::<A>(&router.take(INSIDE, tcp(client, server, flag::SYN, (100, 0), 0)).by(OUTSIDE));
+        router.take(OUTSIDE, tcp(server, seen, flag::SYN | flag::ACK, (7000, 101), 0)).by(INSIDE);
+        router.take(INSIDE, tcp(client, server, flag::ACK, (101, 7001), 0)).by(OUTSIDE);
+        router.wait(Timeouts::rfc().tcp.established - seconds(10));
+        router.take(INSIDE, tcp(client, server, flag::RST, (101, 0), 0)).by(OUTSIDE);
+        assert_eq!(router.nat.len(), 1);
+        router.wait(seconds(11));
+        assert!(router.nat.is_empty());
+    }
+
+    fn nat_34_queries_with_one_identifier_are_told_apart<A>() {
+        let mut router = Router::<A>::masquerade(Behaviour::strict());
+        let server = outside::<A>(1, 0);
+        let seen = [1, 2].map(|host| source::<A>(&router.take(INSIDE, echo(inside(host, 77), server, false)).by(OUTSIDE)));
+        assert_ne!(seen[0].port, seen[1].port);
+        for (host, seen) in [1, 2].into_iter().zip(seen) {
+            let answer = router.take(OUTSIDE, echo(server, seen, true)).by(INSIDE);
+            assert_eq!(ends::<A>(&answer)[1], inside(host, 77));
+        }
+    }
+
     fn nat_22_a_mapping_goes_on_with_the_connections_it_has_left<A>() {
         let open = Behaviour { filtering: Filtering::EndpointIndependent, ..Behaviour::strict() };
         let mut router = Router::<A>::masquerade(open);
