@@ -99,16 +99,29 @@ impl<A: Address> Connection<A> {
         self.tuple(direction.reverse()).inverse()
     }
 
-    /// The external address that its inside is seen with; `None` if the source is not translated.
-    pub fn external(&self) -> Option<A> {
-        let (inside, outside) = (self.endpoints[0][0], self.endpoints[1][1]);
-        (inside != outside || self.status.has(Status::LEASED)).then_some(outside.address)
+    /// The direction in which packets leave for the outside: that of the opener, unless it is its destination alone that is
+    /// translated, by a rule or a mapping.
+    #[inline]
+    pub fn outbound(&self) -> Direction {
+        let [[source, destination], [answerer, answered]] = self.endpoints;
+        let destination_alone = source == answered && destination != answerer;
+        if destination_alone { Direction::Reply } else { Direction::Original }
     }
 
-    /// The direction in which packets leave for the outside: that of the opener, unless it is its destination alone that is
-    /// translated.
-    pub fn outbound(&self) -> Direction {
-        if self.external().is_none() && self.is_translated() { Direction::Reply } else { Direction::Original }
+    /// The tuple of packets from its inside, as they arrive.
+    pub fn inside(&self) -> Tuple<A> {
+        self.tuple(self.outbound())
+    }
+
+    /// The same, as they leave: from the external endpoint to the one outside.
+    pub fn outside(&self) -> Tuple<A> {
+        self.translated(self.outbound())
+    }
+
+    /// The external address that its inside is seen with; `None` if that is not translated.
+    pub fn external(&self) -> Option<A> {
+        let (inside, outside) = (self.inside().source, self.outside().source);
+        (inside != outside || self.status.has(Status::LEASED)).then_some(outside.address)
     }
 
     /// Whether packets are translated at all.

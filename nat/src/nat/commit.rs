@@ -8,7 +8,7 @@ use crate::connection::{Connection, ConnectionId, State, Status};
 use crate::ports::{Lease, Protocol, Refused};
 use crate::table::{Opening, Remainder};
 use crate::tcp;
-use crate::tuple::{Address, Direction};
+use crate::tuple::Address;
 
 impl<A: Address> Nat<A> {
     /// Begins a connection as it was prepared. Nothing may have begun between the two.
@@ -40,13 +40,7 @@ impl<A: Address> Nat<A> {
         let id = self.table.insert(&opening, now).map_err(|_| Refusal::Full)?;
         let leased = match *port {
             Port::None => true,
-            // It may have ended with one whose time was up.
-            Port::Mapped(first) => {
-                self.table.get(first).is_some() && {
-                    self.table.join(id, Some(first));
-                    true
-                }
-            }
+            Port::Mapped(first) => self.join(id, first),
             Port::Leased { pool, choice, shared } => {
                 let taken = self.pools.get_mut(pool).is_some_and(|pool| pool.take(choice, id.slot).is_ok());
                 if taken && shared {
@@ -65,6 +59,19 @@ impl<A: Address> Nat<A> {
         // Another number for the next one (Weyl sequence, then mixed by whoever draws from it).
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         Ok(id)
+    }
+
+    /// Adds a connection to the mapping that `first` began; false if nothing is left of it.
+    fn join(&mut self, id: ConnectionId, first: ConnectionId) -> bool {
+        let Some(connection) = self.table.get(id) else { return false };
+        let (inside, external) = (connection.inside(), connection.outside().source);
+        // The first one may have ended since, because its time was up.
+        let first = self.table.get(first).map(|_| first);
+        let first = first.or_else(|| self.table.mapping(&inside, |other| other.outside().source == external));
+        if first.is_some() {
+            self.table.join(id, first);
+        }
+        first.is_some()
     }
 
     /// Ends a connection and gives back what it held. Returns whether there was one.
@@ -100,9 +107,9 @@ fn lease<A: Address>(connection: &Connection<A>) -> Option<Lease<A>> {
     if !connection.status.has(Status::LEASED) && !connection.status.has(Status::SHARED) {
         return None;
     }
-    let outside = connection.tuple(Direction::Reply).destination;
+    let outside = connection.outside().source;
     Some(Lease {
-        inside: connection.tuple(Direction::Original).source.address,
+        inside: connection.inside().source.address,
         external: outside.address,
         protocol: Protocol::from_number(connection.protocol)?,
         port: outside.port,

@@ -5,11 +5,11 @@ use core::time::Duration;
 use super::Nat;
 use super::track::New;
 use crate::behaviour::{Filtering, Sharing};
-use crate::connection::ConnectionId;
+use crate::connection::{ConnectionId, Status};
 use crate::ports::{Choice, Protocol, Refused, Request};
 use crate::rule::{DestinationAction, Match, Rule, SourceAction, Way, exchange};
 use crate::translate::Rewrite;
-use crate::tuple::{Address, Direction, Endpoint, Tuple};
+use crate::tuple::{Address, Endpoint, Tuple};
 
 /// Why a connection cannot begin.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -35,7 +35,7 @@ pub struct Prepared<A> {
 pub(super) enum Port<A> {
     /// None is needed.
     None,
-    /// It is that of a mapping, by one of its connections.
+    /// It is that of a mapping, by one of its connections; who uses it is its inside, or somebody outside.
     Mapped(ConnectionId),
     /// It is to be leased.
     Leased { pool: usize, choice: Choice<A>, shared: bool },
@@ -68,7 +68,7 @@ impl<A: Address> Nat<A> {
         let owner = self.pools.iter().find_map(|pool| pool.owner(address, protocol, port))?;
         let mut siblings = self.table.siblings(owner);
         let (_, first) = siblings.next()?;
-        let inside = first.tuple(Direction::Original).source;
+        let inside = first.inside().source;
         let asked = |remote: Endpoint<A>| remote.address == tuple.source.address;
         let may = match self.behaviour.filtering {
             Filtering::EndpointIndependent => true,
@@ -79,8 +79,8 @@ impl<A: Address> Nat<A> {
                 true
             }
             Filtering::AddressDependent => {
-                asked(first.tuple(Direction::Reply).source)
-                    || siblings.any(|(_, sibling)| asked(sibling.tuple(Direction::Reply).source))
+                asked(first.outside().destination)
+                    || siblings.any(|(_, sibling)| asked(sibling.outside().destination))
             }
             Filtering::AddressAndPortDependent => false,
         };
@@ -127,10 +127,13 @@ impl<A: Address> Nat<A> {
         });
         let answer = |source: Endpoint<A>| Tuple { source, zone: way.zone, ..leaving }.inverse();
         let pool = match rule.map(|rule| &rule.action) {
-            None | Some(SourceAction::Keep) => return self.without_port(now, new, answer(tuple.source)),
+            None | Some(SourceAction::Keep) => {
+                let port = self.asked(&tuple, remote).map_or(Port::None, Port::Mapped);
+                return self.without_port(now, new, answer(tuple.source), port);
+            }
             Some(SourceAction::Prefix { from, to }) => {
                 let address = exchange(tuple.source.address, from, to).unwrap_or(tuple.source.address);
-                return self.without_port(now, new, answer(Endpoint { address, ..tuple.source }));
+                return self.without_port(now, new, answer(Endpoint { address, ..tuple.source }), Port::None);
             }
             Some(SourceAction::Pool(pool)) => *pool,
         };
@@ -145,11 +148,26 @@ impl<A: Address> Nat<A> {
         owned && to != tuple.destination && self.is_inside(tuple, way)
     }
 
-    fn without_port(&self, now: Duration, new: &New<A>, reply: Tuple<A>) -> Result<Prepared<A>, Refusal> {
+    /// The mapping that leads to `to`, by its first connection.
+    fn asked(&self, tuple: &Tuple<A>, to: Endpoint<A>) -> Option<ConnectionId> {
+        let protocol = Protocol::from_number(tuple.protocol)?;
+        let Endpoint { address, port } = tuple.destination;
+        let owner = self.pools.iter().find_map(|pool| pool.owner(address, protocol, port))?;
+        let (id, first) = self.table.siblings(owner).next()?;
+        (first.status.has(Status::LEASED) && first.inside().source == to).then_some(id)
+    }
+
+    fn without_port(
+        &self,
+        now: Duration,
+        new: &New<A>,
+        reply: Tuple<A>,
+        port: Port<A>,
+    ) -> Result<Prepared<A>, Refusal> {
         if self.table.is_taken(&reply, now) {
             return Err(Refusal::Clash);
         }
-        Ok(Prepared { new: *new, reply, port: Port::None })
+        Ok(Prepared { new: *new, reply, port })
     }
 
     /// The mapping that the inside endpoint has in the pool, or a port of it.
@@ -165,7 +183,7 @@ impl<A: Address> Nat<A> {
         let Some(protocol) = Protocol::from_number(tuple.protocol) else {
             // What has no ports can share an address as long as the tuples differ.
             let address = pool.addresses().next().ok_or(Refusal::Ports(Refused::Exhausted))?;
-            return self.without_port(now, new, answer(Endpoint { address, port: 0 }));
+            return self.without_port(now, new, answer(Endpoint { address, port: 0 }), Port::None);
         };
         let is_free = |address, port| !self.table.is_taken(&answer(Endpoint { address, port }), now);
         let mapping = self.table.mapping(&tuple, |connection| {
@@ -174,7 +192,7 @@ impl<A: Address> Nat<A> {
         if let Some(id) = mapping
             && let Some(connection) = self.table.get(id)
         {
-            let external = connection.tuple(Direction::Reply).destination;
+            let external = connection.outside().source;
             if is_free(external.address, external.port) {
                 return Ok(Prepared { new: *new, reply: answer(external), port: Port::Mapped(id) });
             }

@@ -10,7 +10,7 @@ use core::hash::{BuildHasher as _, Hasher as _};
 
 use super::{NONE, Table};
 use crate::connection::{Connection, ConnectionId, Status};
-use crate::tuple::{Address, Direction, Tuple};
+use crate::tuple::{Address, Tuple};
 
 /// What remains of a connection's mapping when it has ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,7 +44,7 @@ impl<A: Address> Table<A> {
     ) -> Option<ConnectionId> {
         let slot = self.sources.find(self.source_hash(original), |slot| {
             let connection = &self.slots[slot as usize];
-            let tuple = connection.tuple(Direction::Original);
+            let tuple = connection.inside();
             let same = (tuple.source, tuple.protocol, tuple.zone)
                 == (original.source, original.protocol, original.zone);
             same && is(connection)
@@ -64,11 +64,12 @@ impl<A: Address> Table<A> {
         })
     }
 
-    /// Makes a connection the first of a new mapping, or one more of the mapping that `first` begins.
+    /// Makes a connection the first of a new mapping, or one more of the mapping that `first` begins, be it opened from inside
+    /// or from outside.
     pub fn join(&mut self, id: ConnectionId, first: Option<ConnectionId>) {
         let Some(connection) = self.get_mut(id) else { return };
         connection.status.set(Status::LEASED);
-        let tuple = connection.tuple(Direction::Original);
+        let tuple = connection.inside();
         match first.filter(|&first| self.get(first).is_some()) {
             None => self.sources.insert(self.source_hash(&tuple), id.slot),
             Some(first) => {
@@ -96,7 +97,7 @@ impl<A: Address> Table<A> {
         if !connection.status.has(Status::LEASED) {
             return Remainder::NoMapping;
         }
-        let ([before, after], tuple) = (connection.siblings, connection.tuple(Direction::Original));
+        let ([before, after], tuple) = (connection.siblings, connection.inside());
         if let Some(after) = self.slots.get_mut(after as usize) {
             after.siblings[0] = before;
         }

@@ -343,7 +343,8 @@ impl<A: Address> Table<A> {
     /// In how long [`Self::sweep`] is to be called; `None` while there is nothing to end.
     pub fn next_sweep(&self, now: Duration) -> Option<Duration> {
         let now = Ticks::at(now);
-        let due = self.deadlines.next()?;
+        // The moments of connections that were removed may still stand.
+        let due = self.deadlines.next().filter(|_| !self.is_empty())?;
         // What was begun goes on at once.
         let pause =
             if self.cursor == 0 { self.swept.after(SWEEP_INTERVAL).from(now) } else { Duration::ZERO };

@@ -3,6 +3,7 @@
 extern crate std;
 
 mod errors;
+mod model;
 mod pressure;
 mod rules;
 mod sessions;
