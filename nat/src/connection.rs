@@ -130,6 +130,21 @@ impl<A: Address> Connection<A> {
         self.endpoints[0][0] != self.endpoints[1][1] || self.endpoints[0][1] != self.endpoints[1][0]
     }
 
+    /// Notes that a packet went in `direction` that belongs to it.
+    pub(crate) fn heard(&mut self, direction: Direction) {
+        if direction == Direction::Reply {
+            self.status.set(Status::SEEN_REPLY);
+        }
+        let assured = match &self.state {
+            State::Tcp(tcp) => tcp.is_assured(),
+            State::Sctp(sctp) => sctp.is_assured(),
+            State::Udp(_) | State::Query | State::Other => self.status.has(Status::SEEN_REPLY),
+        };
+        if assured {
+            self.status.set(Status::ASSURED);
+        }
+    }
+
     /// How long it is kept from `now` on if it stays silent.
     pub fn remaining(&self, now: Duration) -> Duration {
         self.deadline.from(Ticks::at(now))

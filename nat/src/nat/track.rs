@@ -220,17 +220,7 @@ impl<A: Address> Nat<A> {
             State::Query => Fed::Kept(timeouts.icmp),
             State::Other => Fed::Kept(timeouts.generic),
         };
-        if direction == Direction::Reply {
-            connection.status.set(Status::SEEN_REPLY);
-        }
-        let assured = match &connection.state {
-            State::Tcp(tcp) => tcp.is_assured(),
-            State::Sctp(sctp) => sctp.is_assured(),
-            State::Udp(_) | State::Query | State::Other => connection.status.has(Status::SEEN_REPLY),
-        };
-        if assured {
-            connection.status.set(Status::ASSURED);
-        }
+        connection.heard(direction);
         // Of a translated connection it may be the inside alone that says how long it lasts (RFC 4787 REQ-6).
         let stateless = matches!(connection.state, State::Udp(_) | State::Query | State::Other);
         if translated && stateless && !outbound && !behaviour.inbound_refreshes {
