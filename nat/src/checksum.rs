@@ -205,14 +205,14 @@ const fn add(a: u16, b: u16) -> u16 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     extern crate std;
     use super::*;
     use proptest::prelude::*;
     use std::vec::Vec;
 
     /// RFC 1071 to the letter: one word at a time, carry folded at each step.
-    fn naive(bytes: &[u8]) -> u16 {
+    pub(crate) fn naive(bytes: &[u8]) -> u16 {
         let mut sum = 0u32;
         for pair in bytes.chunks(2) {
             sum += u32::from(pair[0]) << 8 | pair.get(1).copied().map_or(0, u32::from);

@@ -78,9 +78,7 @@ impl<A: Address> Nat<A> {
     pub(super) fn end(&mut self, id: ConnectionId, now: Duration, silent: bool) -> bool {
         let Some((connection, remainder)) = self.table.remove(id) else { return false };
         let Some(lease) = lease(&connection) else { return true };
-        let Some(pool) =
-            self.pools.iter_mut().find(|pool| pool.addresses().any(|address| address == lease.external))
-        else {
+        let Some(pool) = self.pools.iter_mut().find(|pool| pool.contains(lease.external)) else {
             return true;
         };
         match remainder {

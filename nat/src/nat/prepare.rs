@@ -63,10 +63,7 @@ impl<A: Address> Nat<A> {
 
     /// Who uses the external endpoint that a packet goes to, if the packet may.
     fn mapped(&self, tuple: &Tuple<A>, way: Way) -> Option<Endpoint<A>> {
-        let protocol = Protocol::from_number(tuple.protocol)?;
-        let Endpoint { address, port } = tuple.destination;
-        let owner = self.pools.iter().find_map(|pool| pool.owner(address, protocol, port))?;
-        let mut siblings = self.table.siblings(owner);
+        let mut siblings = self.table.siblings(self.owner(tuple)?);
         let (_, first) = siblings.next()?;
         let inside = first.inside().source;
         let asked = |remote: Endpoint<A>| remote.address == tuple.source.address;
@@ -84,7 +81,14 @@ impl<A: Address> Nat<A> {
             }
             Filtering::AddressAndPortDependent => false,
         };
-        (may && first.external() == Some(address)).then_some(inside)
+        (may && first.external() == Some(tuple.destination.address)).then_some(inside)
+    }
+
+    /// Who holds the external port that a packet goes to.
+    fn owner(&self, tuple: &Tuple<A>) -> Option<u32> {
+        let protocol = Protocol::from_number(tuple.protocol)?;
+        let Endpoint { address, port } = tuple.destination;
+        self.pools.iter().find_map(|pool| pool.owner(address, protocol, port))
     }
 
     /// Whether the source would be translated if it sent to somebody outside: it is what some rule is for, and does not come
@@ -142,18 +146,12 @@ impl<A: Address> Nat<A> {
 
     /// Whether a packet goes to an inside endpoint because it went to its mapping.
     fn is_hairpin(&self, tuple: &Tuple<A>, to: Endpoint<A>, way: Way) -> bool {
-        let Some(protocol) = Protocol::from_number(tuple.protocol) else { return false };
-        let Endpoint { address, port } = tuple.destination;
-        let owned = self.pools.iter().any(|pool| pool.owner(address, protocol, port).is_some());
-        owned && to != tuple.destination && self.is_inside(tuple, way)
+        to != tuple.destination && self.owner(tuple).is_some() && self.is_inside(tuple, way)
     }
 
     /// The mapping that leads to `to`, by its first connection.
     fn asked(&self, tuple: &Tuple<A>, to: Endpoint<A>) -> Option<ConnectionId> {
-        let protocol = Protocol::from_number(tuple.protocol)?;
-        let Endpoint { address, port } = tuple.destination;
-        let owner = self.pools.iter().find_map(|pool| pool.owner(address, protocol, port))?;
-        let (id, first) = self.table.siblings(owner).next()?;
+        let (id, first) = self.table.siblings(self.owner(tuple)?).next()?;
         (first.status.has(Status::LEASED) && first.inside().source == to).then_some(id)
     }
 
@@ -187,7 +185,7 @@ impl<A: Address> Nat<A> {
         };
         let is_free = |address, port| !self.table.is_taken(&answer(Endpoint { address, port }), now);
         let mapping = self.table.mapping(&tuple, |connection| {
-            connection.external().is_some_and(|external| pool.addresses().any(|address| address == external))
+            connection.external().is_some_and(|external| pool.contains(external))
         });
         if let Some(id) = mapping
             && let Some(connection) = self.table.get(id)

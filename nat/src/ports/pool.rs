@@ -107,6 +107,11 @@ impl<A: Address> Pool<A> {
         true
     }
 
+    /// Whether `address` is one of the external addresses.
+    pub fn contains(&self, address: A) -> bool {
+        self.position(address).is_ok()
+    }
+
     /// The external addresses, in order.
     pub fn addresses(&self) -> impl Iterator<Item = A> {
         self.externals.iter().map(|external| external.address)

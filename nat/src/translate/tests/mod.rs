@@ -15,6 +15,7 @@ use etherparse::{
 use proptest::prelude::*;
 
 use super::*;
+use crate::checksum::tests::naive;
 use crate::packet::{Content, parse};
 use crate::tuple::{Address, Endpoint, Tuple};
 
@@ -124,16 +125,6 @@ fn crc32c(bytes: &[u8]) -> u32 {
         }
     }
     !register
-}
-
-/// RFC 1071 to the letter.
-fn naive(bytes: &[u8]) -> u16 {
-    let mut sum = 0u32;
-    for pair in bytes.chunks(2) {
-        sum += u32::from(pair[0]) << 8 | pair.get(1).copied().map_or(0, u32::from);
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !u16::try_from(sum).unwrap()
 }
 
 fn apply(from: Ends, to: Ends, kind: Kind, bytes: &mut [u8], state: ChecksumState) -> Result<(), Unfit> {
