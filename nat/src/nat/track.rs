@@ -84,6 +84,34 @@ enum Fed {
     Invalid(Invalid),
 }
 
+/// A packet under judgement.
+#[derive(Clone, Copy)]
+struct Subject<'a> {
+    /// What was read of it.
+    packet: &'a Packet,
+    /// What it was read from.
+    bytes: &'a [u8],
+    /// Whether its checksum can be judged.
+    checksum: ChecksumState,
+}
+
+impl<'a> Subject<'a> {
+    /// Its upper layer, header and all.
+    fn upper(&self) -> Option<&'a [u8]> {
+        self.bytes.get(self.packet.layout.upper..self.packet.layout.end)
+    }
+
+    /// Whether it is the first part of a packet: of such the upper layer's length is not known.
+    fn is_fragment(&self) -> bool {
+        self.packet.layout.fragment.is_some()
+    }
+
+    /// Whether its checksum is known to be wrong.
+    fn is_damaged(&self) -> bool {
+        self.checksum == ChecksumState::Complete && !self.packet.has_sound_checksum(self.bytes)
+    }
+}
+
 impl<A: Address> Nat<A> {
     /// Says what a packet is, and takes note of it if it belongs to a connection. `bytes` are those that `packet` was read
     /// from; of a checksum that a device will finish nothing is judged.
@@ -95,7 +123,7 @@ impl<A: Address> Nat<A> {
         bytes: &[u8],
         checksum: ChecksumState,
     ) -> Tracked<A> {
-        let tracked = self.decide(now, zone, packet, bytes, checksum);
+        let tracked = self.decide(now, zone, Subject { packet, bytes, checksum });
         match tracked {
             Tracked::Invalid(Invalid::Unrelated) => self.counters.unrelated += 1,
             Tracked::Invalid(_) => self.counters.invalid += 1,
@@ -104,16 +132,9 @@ impl<A: Address> Nat<A> {
         tracked
     }
 
-    fn decide(
-        &mut self,
-        now: Duration,
-        zone: u16,
-        packet: &Packet,
-        bytes: &[u8],
-        checksum: ChecksumState,
-    ) -> Tracked<A> {
-        if let Content::Error(error) = packet.content {
-            if let Err(fault) = check_error(bytes, packet) {
+    fn decide(&mut self, now: Duration, zone: u16, subject: Subject<'_>) -> Tracked<A> {
+        if let Content::Error(error) = subject.packet.content {
+            if let Err(fault) = check_error(subject.bytes, subject.packet) {
                 return Tracked::Invalid(Invalid::Error(fault));
             }
             // The error goes the way of what answers the packet that it quotes.
@@ -121,14 +142,14 @@ impl<A: Address> Nat<A> {
             let Some((id, direction)) = answer.and_then(|answer| self.table.find(&answer, now)) else {
                 return Tracked::Invalid(Invalid::Unrelated);
             };
-            return self.related(id, direction, packet);
+            return self.related(id, direction, subject.packet);
         }
-        let Some(tuple) = packet.tuple::<A>(zone) else { return Tracked::Untracked };
+        let Some(tuple) = subject.packet.tuple::<A>(zone) else { return Tracked::Untracked };
         let Some((id, direction)) = self.table.find(&tuple, now) else {
-            return self.open(now, tuple, packet, bytes, checksum);
+            return self.open(now, tuple, subject);
         };
         let rewrite = self.rewrite(id, direction);
-        match self.feed(now, id, direction, packet, bytes, checksum) {
+        match self.feed(now, id, direction, subject) {
             Fed::Kept(timeout) => self.table.keep(id, now, timeout),
             Fed::Unchanged => {}
             Fed::Ended => {
@@ -138,7 +159,7 @@ impl<A: Address> Nat<A> {
             Fed::Reopened => {
                 self.counters.cut_short += 1;
                 self.end(id, now, false);
-                return self.open(now, tuple, packet, bytes, checksum);
+                return self.open(now, tuple, subject);
             }
             Fed::Invalid(reason) => return Tracked::Invalid(reason),
         }
@@ -165,29 +186,20 @@ impl<A: Address> Nat<A> {
     }
 
     /// Holds a packet against its connection.
-    fn feed(
-        &mut self,
-        now: Duration,
-        id: ConnectionId,
-        direction: Direction,
-        packet: &Packet,
-        bytes: &[u8],
-        checksum: ChecksumState,
-    ) -> Fed {
+    fn feed(&mut self, now: Duration, id: ConnectionId, direction: Direction, subject: Subject<'_>) -> Fed {
         let (behaviour, timeouts) = (&self.behaviour, &self.timeouts);
         let Some(connection) = self.table.get_mut(id) else { return Fed::Unchanged };
         let remaining = connection.remaining(now);
         let translated = connection.is_translated();
         let outbound = direction == connection.outbound();
-        let Some(upper) = bytes.get(packet.layout.upper..packet.layout.end) else { return Fed::Unchanged };
-        let first_part = packet.layout.fragment.is_some();
+        let Some(upper) = subject.upper() else { return Fed::Unchanged };
         let fed = match &mut connection.state {
             // Of a fragment the flags may be known and the length is not.
-            State::Tcp(_) | State::Sctp(_) if first_part => Fed::Unchanged,
+            State::Tcp(_) | State::Sctp(_) if subject.is_fragment() => Fed::Unchanged,
             State::Tcp(tcp) => {
                 let Ok(segment) = Segment::read(upper) else { return Fed::Invalid(Invalid::Malformed) };
                 let weighty = segment.flags & (flag::SYN | flag::FIN | flag::RST) != 0;
-                if weighty && checksum == ChecksumState::Complete && !packet.has_sound_checksum(bytes) {
+                if weighty && subject.is_damaged() {
                     return Fed::Invalid(Invalid::Checksum);
                 }
                 match tcp.update(direction, &segment, behaviour.tcp) {
@@ -230,38 +242,24 @@ impl<A: Address> Nat<A> {
     }
 
     /// What a packet of no connection may open.
-    fn open(
-        &self,
-        now: Duration,
-        tuple: Tuple<A>,
-        packet: &Packet,
-        bytes: &[u8],
-        checksum: ChecksumState,
-    ) -> Tracked<A> {
-        if checksum == ChecksumState::Complete && !packet.has_sound_checksum(bytes) {
+    fn open(&self, now: Duration, tuple: Tuple<A>, subject: Subject<'_>) -> Tracked<A> {
+        if subject.is_damaged() {
             return Tracked::Invalid(Invalid::Checksum);
         }
-        match self.opening(now, packet, bytes, tuple.protocol) {
+        match self.opening(now, tuple.protocol, subject) {
             Ok((state, timeout)) => Tracked::New(New { tuple, state, timeout }),
             Err(reason) => Tracked::Invalid(reason),
         }
     }
 
-    fn opening(
-        &self,
-        now: Duration,
-        packet: &Packet,
-        bytes: &[u8],
-        number: u8,
-    ) -> Result<(State, Duration), Invalid> {
+    fn opening(&self, now: Duration, number: u8, subject: Subject<'_>) -> Result<(State, Duration), Invalid> {
         let (timeouts, knobs) = (&self.timeouts, self.behaviour.tcp);
-        let upper = bytes.get(packet.layout.upper..packet.layout.end).ok_or(Invalid::Malformed)?;
-        let fragment = packet.layout.fragment.is_some();
-        match (number, packet.content) {
+        let upper = subject.upper().ok_or(Invalid::Malformed)?;
+        match (number, subject.packet.content) {
             (_, Content::Query(query)) if query.answers => Err(Invalid::Unasked),
             (_, Content::Query(_)) => Ok((State::Query, timeouts.icmp)),
             // Nobody begins with a segment that does not fit a packet.
-            (protocol::TCP | protocol::SCTP, _) if fragment => Err(Invalid::Malformed),
+            (protocol::TCP | protocol::SCTP, _) if subject.is_fragment() => Err(Invalid::Malformed),
             (protocol::TCP, _) => {
                 let segment = Segment::read(upper).map_err(|_| Invalid::Malformed)?;
                 let tcp = Tcp::open(&segment, knobs).map_err(Invalid::Tcp)?;
