@@ -45,7 +45,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     config.pools.push(ports::Config::new(vec![Ipv4Addr::new(192, 0, 2, 1)], 0x5eed));
     let inside = Prefix { address: Ipv4Addr::new(10, 0, 0, 0), length: 8 };
     let matches = Match { sources: vec![inside], egress: Some(OUTSIDE), ..Match::default() };
-    config.source_rules.push(Rule { matches, action: SourceAction::Pool(0) });
+    config.rules.source.push(Rule { matches, action: SourceAction::Pool(0) });
     let mut nat = Nat::new(config)?;
 
     // A datagram of 10.0.0.7:40000 to 203.0.113.9:53, without a UDP checksum, and the answer to what the server sees.

@@ -9,6 +9,7 @@ use crate::tcp::Knobs;
 /// Which packets from outside may use a mapping, beside those of its own connections (RFC 4787 section 5). Packets from
 /// inside always may (RFC 4787 REQ-9).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Filtering {
     /// All.
     EndpointIndependent,
@@ -20,6 +21,7 @@ pub enum Filtering {
 
 /// When an external port is used for several inside endpoints, towards different destinations (RFC 7857 section 3).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Sharing {
     /// Never (RFC 4787 REQ-3).
     Never,
@@ -32,6 +34,7 @@ pub enum Sharing {
 /// What the sender of a packet is told whose connection is refused for want of a port, a quota or a place in the table
 /// (RFC 5508 REQ-8, RFC 6888 REQ-11).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum OnRefusal {
     /// Destination unreachable, communication administratively prohibited.
     Prohibited,
@@ -43,6 +46,7 @@ pub enum OnRefusal {
 
 /// All choices.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 pub struct Behaviour {
     /// Who may use a mapping from outside.
     pub filtering: Filtering,

@@ -20,6 +20,7 @@ mod prepare;
 mod tests;
 mod track;
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -30,7 +31,7 @@ pub use track::{Invalid, New, Tracked};
 use crate::behaviour::{Behaviour, OnRefusal};
 use crate::connection::{Connection, ConnectionId};
 use crate::ports::{self, Pool};
-use crate::rule::{DestinationAction, Rule, SourceAction};
+use crate::rule::Rules;
 use crate::table::Table;
 use crate::timeouts::Timeouts;
 use crate::tuple::Address;
@@ -43,8 +44,7 @@ const GROUPS: usize = 64;
 pub struct Nat<A> {
     table: Table<A>,
     pools: Vec<Pool<A>>,
-    source_rules: Vec<Rule<A, SourceAction<A>>>,
-    destination_rules: Vec<Rule<A, DestinationAction<A>>>,
+    rules: Arc<Rules<A>>,
     behaviour: Behaviour,
     timeouts: Timeouts,
     /// What chance is made from; another number for each connection.
@@ -64,8 +64,7 @@ impl<A: Address> Nat<A> {
         Ok(Self {
             table: Table::new(config.capacity, config.seed),
             pools,
-            source_rules: config.source_rules,
-            destination_rules: config.destination_rules,
+            rules: Arc::new(config.rules),
             behaviour: config.behaviour,
             timeouts: config.timeouts,
             random: config.seed,
@@ -75,13 +74,37 @@ impl<A: Address> Nat<A> {
     }
 
     /// Replaces the rules. Connections that have begun keep what was decided for them.
-    pub fn set_rules(
+    pub fn set_rules(&mut self, rules: Arc<Rules<A>>) {
+        self.rules = rules;
+    }
+
+    /// Replaces what is left to choice. Connections that have begun are kept for as long as was decided last, until they are
+    /// heard again.
+    pub fn set_behaviour(&mut self, behaviour: Behaviour, timeouts: Timeouts) {
+        self.behaviour = behaviour;
+        self.timeouts = timeouts;
+    }
+
+    /// Puts a pool under a number, in the place of what was there; connections with addresses of that one end. Numbers in
+    /// between that were never used stand for pools without addresses. Returns how many connections ended.
+    ///
+    /// # Errors
+    /// When the pool cannot be made; then nothing has changed.
+    pub fn set_pool(
         &mut self,
-        source: Vec<Rule<A, SourceAction<A>>>,
-        destination: Vec<Rule<A, DestinationAction<A>>>,
-    ) {
-        self.source_rules = source;
-        self.destination_rules = destination;
+        number: usize,
+        config: ports::Config<A>,
+        now: Duration,
+    ) -> Result<usize, ports::ConfigError> {
+        let pool = Pool::new(config)?;
+        let addresses: Vec<A> =
+            self.pools.get(number).map(|old| old.addresses().collect()).unwrap_or_default();
+        let ended = addresses.into_iter().map(|address| self.remove_address(number, address, now)).sum();
+        while self.pools.len() <= number {
+            self.pools.push(Pool::new(ports::Config::none())?);
+        }
+        self.pools[number] = pool;
+        Ok(ended)
     }
 
     /// What was counted since the beginning.

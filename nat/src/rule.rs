@@ -135,6 +135,22 @@ pub struct Rule<A, T> {
     pub action: T,
 }
 
+/// All rules of one family.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Rules<A> {
+    /// What becomes of sources; of those that match no rule, nothing.
+    pub source: Vec<Rule<A, SourceAction<A>>>,
+    /// What becomes of destinations; of those that match no rule, nothing.
+    pub destination: Vec<Rule<A, DestinationAction<A>>>,
+}
+
+impl<A> Default for Rules<A> {
+    /// Nothing is translated.
+    fn default() -> Self {
+        Self { source: Vec::new(), destination: Vec::new() }
+    }
+}
+
 /// The address at the same place in `to` as `address` is in `from`.
 pub(crate) fn exchange<A: Address>(address: A, from: &Prefix<A>, to: &Prefix<A>) -> Option<A> {
     if !from.contains(address) || from.length != to.length {

@@ -10,6 +10,7 @@ pub const LONGEST: Duration = Duration::from_millis((1 << 31) - 1);
 
 /// One time for each state that a connection can be silent in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 pub struct Timeouts {
     /// UDP without an answer so far (RFC 4787 REQ-5: at least 2 minutes, 5 recommended).
     pub udp: Duration,
@@ -29,6 +30,7 @@ pub struct Timeouts {
 
 /// Times of TCP's states (RFC 5382 REQ-5, RFC 7857 section 2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 pub struct TcpTimeouts {
     /// A SYN was seen.
     pub syn_sent: Duration,
@@ -58,6 +60,7 @@ pub struct TcpTimeouts {
 
 /// Times of SCTP's states.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 pub struct SctpTimeouts {
     /// INIT was seen.
     pub cookie_wait: Duration,

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use crate::behaviour::Behaviour;
 use crate::ports;
-use crate::rule::{DestinationAction, Rule, SourceAction};
+use crate::rule::Rules;
 use crate::timeouts::Timeouts;
 
 /// A translator's configuration.
@@ -15,10 +15,8 @@ pub struct Config<A> {
     pub capacity: usize,
     /// External addresses, in pools that source rules name by number.
     pub pools: Vec<ports::Config<A>>,
-    /// What becomes of sources; of those that match no rule, nothing.
-    pub source_rules: Vec<Rule<A, SourceAction<A>>>,
-    /// What becomes of destinations; of those that match no rule, nothing.
-    pub destination_rules: Vec<Rule<A, DestinationAction<A>>>,
+    /// What is translated.
+    pub rules: Rules<A>,
     /// How to act where the field disagrees.
     pub behaviour: Behaviour,
     /// How long silent connections are kept.
@@ -30,15 +28,7 @@ pub struct Config<A> {
 impl<A> Config<A> {
     /// A tracker that translates nothing.
     pub fn new(capacity: usize, behaviour: Behaviour, timeouts: Timeouts, seed: u64) -> Self {
-        Self {
-            capacity,
-            pools: Vec::new(),
-            source_rules: Vec::new(),
-            destination_rules: Vec::new(),
-            behaviour,
-            timeouts,
-            seed,
-        }
+        Self { capacity, pools: Vec::new(), rules: Rules::default(), behaviour, timeouts, seed }
     }
 }
 

@@ -55,7 +55,7 @@ impl<A: Address> Nat<A> {
     /// its destination stays.
     pub fn destination(&self, new: &New<A>, way: Way) -> Option<Endpoint<A>> {
         let tuple = &new.tuple;
-        match self.destination_rules.iter().find(|rule| rule.matches.matches(tuple, way)) {
+        match self.rules.destination.iter().find(|rule| rule.matches.matches(tuple, way)) {
             Some(rule) => to(rule, tuple.destination),
             None => self.mapped(tuple, way),
         }
@@ -94,7 +94,7 @@ impl<A: Address> Nat<A> {
     /// Whether the source would be translated if it sent to somebody outside: it is what some rule is for, and does not come
     /// in where that rule's packets leave.
     fn is_inside(&self, tuple: &Tuple<A>, way: Way) -> bool {
-        self.source_rules.iter().any(|rule| {
+        self.rules.source.iter().any(|rule| {
             let Match { ingress, egress, sources, .. } = &rule.matches;
             // A rule for all sources and all interfaces does not tell inside from outside.
             let tells = !sources.is_empty() || egress.is_some();
@@ -125,7 +125,7 @@ impl<A: Address> Nat<A> {
         let leaving = Tuple { destination: remote, ..tuple };
         // Of rules the original destination counts, but for one that sends a packet back to where it came from.
         let hairpin = destination.is_some_and(|to| self.is_hairpin(&tuple, to, way));
-        let rule = self.source_rules.iter().find(|rule| {
+        let rule = self.rules.source.iter().find(|rule| {
             let way = if hairpin { Way { egress: rule.matches.egress, ..way } } else { way };
             rule.matches.matches(if hairpin { &tuple } else { &leaving }, way)
         });

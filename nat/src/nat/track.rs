@@ -133,6 +133,39 @@ impl<A: Address> Nat<A> {
     }
 
     fn decide(&mut self, now: Duration, zone: u16, subject: Subject<'_>) -> Tracked<A> {
+        let seen = self.judge(now, zone, subject);
+        let Tracked::Known { id, direction, .. } = seen else { return seen };
+        match self.feed(now, id, direction, subject) {
+            Fed::Kept(timeout) => self.table.keep(id, now, timeout),
+            Fed::Unchanged => {}
+            Fed::Ended => {
+                self.counters.cut_short += 1;
+                self.end(id, now, false);
+            }
+            Fed::Reopened => {
+                self.counters.cut_short += 1;
+                self.end(id, now, false);
+                return self.judge(now, zone, subject);
+            }
+            Fed::Invalid(reason) => return Tracked::Invalid(reason),
+        }
+        seen
+    }
+
+    /// What [`Self::track`] would say, without taking note of anything: of a connection's own packets only that they are
+    /// its, not whether its state allows them.
+    pub fn look(
+        &self,
+        now: Duration,
+        zone: u16,
+        packet: &Packet,
+        bytes: &[u8],
+        checksum: ChecksumState,
+    ) -> Tracked<A> {
+        self.judge(now, zone, Subject { packet, bytes, checksum })
+    }
+
+    fn judge(&self, now: Duration, zone: u16, subject: Subject<'_>) -> Tracked<A> {
         if let Content::Error(error) = subject.packet.content {
             if let Err(fault) = check_error(subject.bytes, subject.packet) {
                 return Tracked::Invalid(Invalid::Error(fault));
@@ -145,25 +178,10 @@ impl<A: Address> Nat<A> {
             return self.related(id, direction, subject.packet);
         }
         let Some(tuple) = subject.packet.tuple::<A>(zone) else { return Tracked::Untracked };
-        let Some((id, direction)) = self.table.find(&tuple, now) else {
-            return self.open(now, tuple, subject);
-        };
-        let rewrite = self.rewrite(id, direction);
-        match self.feed(now, id, direction, subject) {
-            Fed::Kept(timeout) => self.table.keep(id, now, timeout),
-            Fed::Unchanged => {}
-            Fed::Ended => {
-                self.counters.cut_short += 1;
-                self.end(id, now, false);
-            }
-            Fed::Reopened => {
-                self.counters.cut_short += 1;
-                self.end(id, now, false);
-                return self.open(now, tuple, subject);
-            }
-            Fed::Invalid(reason) => return Tracked::Invalid(reason),
+        match self.table.find(&tuple, now) {
+            Some((id, direction)) => Tracked::Known { id, direction, rewrite: self.rewrite(id, direction) },
+            None => self.open(now, tuple, subject),
         }
-        Tracked::Known { id, direction, rewrite }
     }
 
     fn related(&self, id: ConnectionId, direction: Direction, packet: &Packet) -> Tracked<A> {

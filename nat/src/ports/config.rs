@@ -42,6 +42,14 @@ impl<A> Config<A> {
     }
 }
 
+impl<A> Config<A> {
+    /// A pool that has no addresses and never will have.
+    pub(crate) fn none() -> Self {
+        let limits = Limits { subscribers: 0, leases_per_subscriber: 0, waiting: 0, block_events: 0 };
+        Self { limits, ..Self::new(Vec::new(), 0) }
+    }
+}
+
 /// How ports are divided among inside addresses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Assignment<A> {

@@ -89,6 +89,7 @@ impl Protocol {
 /// What an external port has in common with the inside port. What is asked for is kept always: a port that differs is not
 /// given out even if there is no other (RFC 4787 REQ-11).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 pub struct Keep {
     /// Try the inside port itself before all others. This alone is a preference.
     pub port: bool,

@@ -21,6 +21,7 @@ const GROUPS: u16 = WORDS / 64;
 
 /// Consecutive ports, empty if `first` is above `last`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 pub struct PortRange {
     /// The lowest.
     pub first: u16,

@@ -3,6 +3,7 @@
 /// Choices where the field disagrees. Every one can be set; the three functions are the combinations that are known to
 /// go together.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 pub struct Knobs {
     /// A connection whose beginning was not seen is picked up from an ACK that the inside sends.
     pub loose: bool,

@@ -22,7 +22,7 @@ use crate::behaviour::{Filtering, Sharing};
 use crate::connection::State;
 use crate::packet::{Content, Packet, parse};
 use crate::ports::{Keep, PortRange, PortSet, Refused};
-use crate::rule::{Match, Prefix, Way};
+use crate::rule::{DestinationAction, Match, Prefix, Rule, SourceAction, Way};
 use crate::tcp::flag;
 use crate::translate::ChecksumState;
 use crate::tuple::{Endpoint, protocol};
@@ -155,7 +155,7 @@ fn config<A: Address>(behaviour: Behaviour, addresses: u16, capacity: usize) -> 
     let mut config = Config::new(capacity, behaviour, Timeouts::rfc(), 42);
     config.pools.push(ports::Config::new(externals, 43));
     let matches = Match { egress: Some(OUTSIDE), sources: vec![prefix(inside(0, 0))], ..Match::default() };
-    config.source_rules.push(Rule { matches, action: SourceAction::Pool(0) });
+    config.rules.source.push(Rule { matches, action: SourceAction::Pool(0) });
     config
 }
 

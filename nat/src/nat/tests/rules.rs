@@ -10,7 +10,7 @@ in_both_families! {
     fn nat_10_an_exception_is_not_translated<A>() {
         let mut config = config::<A>(Behaviour::node(), 1, 100);
         let only = Prefix { address: outside::<A>(5, 0).address, length: u8::try_from(A::BITS).unwrap() };
-        config.source_rules.insert(0, rule(Match { destinations: vec![only], ..Match::default() }, SourceAction::Keep));
+        config.rules.source.insert(0, rule(Match { destinations: vec![only], ..Match::default() }, SourceAction::Keep));
         let mut router = Router::new(config);
         assert_eq!(router.seen(inside(1, 4000), outside(5, 53)), inside(1, 4000));
         assert_eq!(router.seen(inside(1, 4000), outside(6, 53)), external(0, 4000));
@@ -26,7 +26,7 @@ in_both_families! {
             ..Match::default()
         };
         let [one, two] = [inside::<A>(1, 0).address, inside::<A>(2, 0).address];
-        config.destination_rules = vec![
+        config.rules.destination = vec![
             rule(
                 published(PortRange { first: 8080, last: 8080 }),
                 DestinationAction::To { address: Some(one), ports: Some(PortRange { first: 80, last: 80 }) },
@@ -62,9 +62,10 @@ in_both_families! {
         let mut config = Config::<A>::new(100, Behaviour::strict(), Timeouts::rfc(), 1);
         let length = u8::try_from(A::BITS - 8).unwrap();
         let [from, to] = [inside(0, 0), external(0, 0)].map(|at: Endpoint<A>| Prefix { address: at.address, length });
-        config.source_rules.push(rule(Match { sources: vec![from], ..Match::default() }, SourceAction::Prefix { from, to }));
+        config.rules.source.push(rule(Match { sources: vec![from], ..Match::default() }, SourceAction::Prefix { from, to }));
         config
-            .destination_rules
+            .rules
+            .destination
             .push(rule(Match { destinations: vec![to], ..Match::default() }, DestinationAction::Prefix { from: to, to: from }));
         let mut router = Router::new(config);
         assert_eq!(router.seen(inside(7, 4000), outside(1, 53)), external(7, 4000));
@@ -80,7 +81,7 @@ in_both_families! {
         for port in [81, 82] {
             let ports = Some(PortRange { first: port, last: port });
             let server = DestinationAction::To { address: Some(inside::<A>(1, 0).address), ports: Some(PortRange { first: 80, last: 80 }) };
-            config.destination_rules.push(rule(Match { destination_ports: ports, ..Match::default() }, server));
+            config.rules.destination.push(rule(Match { destination_ports: ports, ..Match::default() }, server));
         }
         let mut router = Router::new(config);
         router.take(OUTSIDE, udp::<A>(outside(1, 4000), outside(9, 81))).by(INSIDE);
@@ -92,7 +93,7 @@ in_both_families! {
     fn nat_53_rules_change_and_connections_stay<A>() {
         let mut router = Router::<A>::masquerade(Behaviour::node());
         let seen = router.seen(inside(1, 4000), outside(1, 53));
-        router.nat.set_rules(Vec::new(), Vec::new());
+        router.nat.set_rules(Default::default());
         assert_eq!(router.seen(inside(1, 4000), outside(1, 53)), seen);
         assert_eq!(router.seen(inside(2, 4000), outside(1, 53)), inside(2, 4000));
     }

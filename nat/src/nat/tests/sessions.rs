@@ -41,7 +41,7 @@ in_both_families! {
 
     fn nat_2_a_stranger_is_no_insider_whatever_the_rule_says_of_sources<A>() {
         let mut config = config::<A>(Behaviour::node(), 1, 100);
-        config.source_rules[0].matches.sources.clear();
+        config.rules.source[0].matches.sources.clear();
         let mut router = Router::new(config);
         let seen = router.seen(inside(1, 4000), outside(1, 53));
         assert_eq!(router.take(OUTSIDE, udp::<A>(outside(2, 53), seen)), Fate::Local);
