@@ -20,7 +20,7 @@ fn port(id: u16) -> PortConfig {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let lan = SegmentConfig::new(SegmentId(0), "lan");
-    let config = Config { ports: vec![port(0), port(1)], segments: vec![lan], routes: vec![] };
+    let config = Config { ports: vec![port(0), port(1)], segments: vec![lan], ..Config::default() };
     let mut switch = Switch::new(Limits::default(), &Seed::from_u64(1), FramePool::new());
     switch.install(Snapshot::compile(config, None)?);
 

@@ -1,5 +1,6 @@
 //! What is kept of a connection.
 
+use core::fmt;
 use core::time::Duration;
 
 use crate::sctp::Sctp;
@@ -58,6 +59,17 @@ pub enum State {
     Query,
     /// A protocol known by its addresses alone.
     Other,
+}
+
+impl fmt::Display for State {
+    /// Its name, as Linux's tools write it; nothing where there is none.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(tcp) => tcp.state().fmt(f),
+            Self::Sctp(sctp) => sctp.state().fmt(f),
+            Self::Udp(_) | Self::Query | Self::Other => Ok(()),
+        }
+    }
 }
 
 /// A connection: the tuple each side's packets carry on arrival. Where they are not each other's inverse, packets are

@@ -61,16 +61,22 @@ impl<A: Address> Nat<A> {
     /// When a pool cannot be made.
     pub fn new(config: Config<A>) -> Result<Self, ports::ConfigError> {
         let pools = config.pools.into_iter().map(Pool::new).collect::<Result<_, _>>()?;
-        Ok(Self {
-            table: Table::new(config.capacity, config.seed),
-            pools,
-            rules: Arc::new(config.rules),
-            behaviour: config.behaviour,
-            timeouts: config.timeouts,
-            random: config.seed,
+        let nat = Self::without_pools(config.capacity, config.behaviour, config.timeouts, config.seed);
+        Ok(Self { pools, rules: Arc::new(config.rules), ..nat })
+    }
+
+    /// A tracker that translates nothing yet; the parameters are those of [`Config`].
+    pub fn without_pools(capacity: usize, behaviour: Behaviour, timeouts: Timeouts, seed: u64) -> Self {
+        Self {
+            table: Table::new(capacity, seed),
+            pools: Vec::new(),
+            rules: Arc::default(),
+            behaviour,
+            timeouts,
+            random: seed,
             counters: Counters::default(),
             ended: Vec::with_capacity(GROUPS * 64),
-        })
+        }
     }
 
     /// Replaces the rules. Connections that have begun keep what was decided for them.

@@ -102,16 +102,17 @@ impl Counters {
         }
     }
 
-    /// Checks the two equations of conservation over a whole switch: `queued` and `parked` are the frames that sit in
-    /// its output queues and wait for neighbours. Says what does not add up.
-    pub fn check(&self, queued: u64, parked: u64) -> Result<(), String> {
+    /// Checks the two equations of conservation over a whole switch: `queued`, `parked` and `held` are the frames that sit
+    /// in its output queues, wait for neighbours, and wait for the first fragment of their datagram; these have no fate
+    /// yet. Says what does not add up.
+    pub fn check(&self, queued: u64, parked: u64, held: u64) -> Result<(), String> {
         let mut text = String::new();
         let mut equal = |what: &str, left: u64, right: u64| {
             if left != right {
                 let _ = writeln!(text, "{what}: {left} != {right}");
             }
         };
-        equal("frames in = fates", self.rx_frames, self.fates.iter().sum());
+        equal("frames in = fates + held", self.rx_frames, self.fates.iter().sum::<u64>() + held);
         equal("fate dropped = drops", self.fate(Fate::Dropped), self.drops.iter().sum());
         equal(
             "frames by origin = out + egress drops + queued",

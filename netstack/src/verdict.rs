@@ -112,7 +112,8 @@ closed_list! {
         Icmpv6Truncated = "icmpv6_truncated",
         /// Less than an SCTP header.
         SctpTruncated = "sctp_truncated",
-        /// The L4 checksum of a packet to an address of ours is wrong.
+        /// The L4 checksum is wrong, of a packet to an address of ours, of one that would begin a connection, or of a TCP
+        /// segment that would change one's state.
         TransportChecksum = "transport_checksum",
         /// A neighbour discovery message fails RFC 4861 section 6.1 or 7.1 (hop limit, code, checksum, options).
         NeighborDiscoveryInvalid = "neighbor_discovery_invalid",
@@ -170,6 +171,34 @@ closed_list! {
         AddressTentative = "address_tentative",
         /// For an address of ours, protocol or port with nobody behind it.
         NoListener = "no_listener",
+
+        // Connections.
+        /// Fits no connection and may begin none: TCP flags or numbers that make no sense there, a wrong SCTP tag.
+        ConnectionInvalid = "connection_invalid",
+        /// An ICMP error about a packet of no connection (RFC 5508 REQ-4), or an answer that nobody asked for.
+        IcmpUnrelated = "icmp_unrelated",
+        /// An ICMP error that is damaged or quotes too little (RFC 5508 REQ-3).
+        IcmpQuoteInvalid = "icmp_quote_invalid",
+        /// There are as many connections as there may be, and none that could make room.
+        ConnectionTableFull = "connection_table_full",
+        /// The answers would belong to another connection.
+        ConnectionClash = "connection_clash",
+        /// No external port is free (RFC 4787 REQ-3).
+        PortsExhausted = "ports_exhausted",
+        /// The sender has as many external ports as it may have (RFC 6888 REQ-4).
+        PortQuota = "port_quota",
+        /// For an external address, and nobody inside has asked for it or is published there.
+        NoMapping = "no_mapping",
+        /// A packet that cannot be translated: a fragment of SCTP, whose ports its checksum covers.
+        TranslationUnfit = "translation_unfit",
+        /// A fragment that overlaps another, repeats one, or leaves its headers to the next (RFC 5722, RFC 3128).
+        FragmentRefused = "fragment_refused",
+        /// A fragment that had to make room for others while it waited for the first of its datagram.
+        FragmentsFull = "fragments_full",
+        /// A fragment of whose datagram the first did not come in time.
+        FragmentTimeout = "fragment_timeout",
+        /// A fragment whose first one was dropped.
+        FragmentOrphaned = "fragment_orphaned",
 
         // Consumption that ends badly.
         /// An offload state that does not fit the frame it came with.

@@ -457,7 +457,7 @@ impl Peer {
             ..PortConfig::new(PortId(0), "kernel", VlanMode::Access(lan))
         };
         let segment = SegmentConfig { mtu: 1420, gateway: Some(gateway), ..SegmentConfig::new(lan, "lan") };
-        let config = Config { ports: vec![port], segments: vec![segment], routes: vec![] };
+        let config = Config { ports: vec![port], segments: vec![segment], ..Config::default() };
         self.switch.install(Snapshot::compile(config, Some(self.switch.snapshot())).unwrap());
     }
 

@@ -238,7 +238,7 @@ impl Switched {
         let segment = SegmentConfig::new(SegmentId(0), "br0");
         let names = vec!["p0", "p1", "p2"];
         let ports = (0..).zip(&names).map(|(id, name)| port(id, name)).collect();
-        Self::new(Config { ports, segments: vec![segment], routes: Vec::new() }, names)
+        Self::new(Config { ports, segments: vec![segment], ..Config::default() }, names)
     }
 
     fn router() -> Self {

@@ -54,7 +54,6 @@ impl Limits {
 
 /// Why a fragment goes no further.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[non_exhaustive]
 pub enum Refusal {
     /// The same octets came before. The datagram is not harmed.
     Duplicate,

@@ -19,7 +19,6 @@ use crate::tuple::{Address, Endpoint, Tuple, protocol};
 
 /// Why octets are no packet that can be tracked. Nothing of it reaches a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[non_exhaustive]
 pub enum Malformed {
     /// Neither version 4 nor 6.
     Version,

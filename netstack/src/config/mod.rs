@@ -1,13 +1,17 @@
 //! What a switch is to be: plain data, written by people and by the control plane, compiled by `Snapshot::compile`.
 
 mod advertise;
+pub mod nat;
 mod router;
 mod snapshot;
+pub(crate) mod translator;
 mod validate;
 
 pub use advertise::{AdvertisedPrefix, RouterAdvertisement};
+pub use nat::NatConfig;
 pub use router::{Router, Target};
 pub use snapshot::{Gateway, Port, Segment, Snapshot, Station as StationEntry};
+pub use translator::Translator;
 pub use validate::{ConfigError, ConfigErrors};
 
 use alloc::string::String;
@@ -31,6 +35,8 @@ pub struct Config {
     pub segments: Vec<SegmentConfig>,
     /// Routes beside those to the segments' own prefixes.
     pub routes: Vec<RouteConfig>,
+    /// Tracking of connections and translation of addresses; none for a switch that does neither.
+    pub nat: Option<NatConfig>,
 }
 
 /// One port.
@@ -271,6 +277,9 @@ pub struct Limits {
     pub events: u32,
     /// ICMP errors per second over all destinations.
     pub icmp_errors_per_second: u32,
+    /// Connections tracked, in each family. At the limit one that nobody has answered makes room, else new ones are
+    /// refused.
+    pub connections: u32,
 }
 
 impl Default for Limits {
@@ -286,6 +295,7 @@ impl Default for Limits {
             queue_bytes: 8 << 20,
             events: 1_024,
             icmp_errors_per_second: 1_000,
+            connections: 65_536,
         }
     }
 }

@@ -14,6 +14,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use super::router::{Router, Target, node_local_stations};
+use super::translator::Translator;
 use super::{
     Config, ConfigErrors, PortConfig, ReversePath, RouteTarget, RouterAdvertisement, SegmentConfig,
     Station as StationConfig, VlanMode, validate,
@@ -34,6 +35,7 @@ pub struct Snapshot {
     ports: Vec<Option<Arc<Port>>>,
     segments: Vec<Option<Arc<Segment>>>,
     router: Arc<Router>,
+    translator: Option<Arc<Translator>>,
 }
 
 /// A compiled port.
@@ -122,8 +124,10 @@ impl Snapshot {
             Some(p) if p.routes_like(&config) => Arc::clone(&p.router),
             _ => Arc::new(Router::compile(&config)),
         };
+        let before = previous.and_then(|p| p.translator.as_ref());
+        let translator = config.nat.as_ref().map(|nat| Translator::compile(nat, before));
         let generation = previous.map_or(1, |p| p.generation + 1);
-        Ok(Arc::new(Self { generation, config: Arc::new(config), ports, segments, router }))
+        Ok(Arc::new(Self { generation, config: Arc::new(config), ports, segments, router, translator }))
     }
 
     /// The snapshot of a switch that has not been configured: it names no port, so none carries anything.
@@ -134,6 +138,7 @@ impl Snapshot {
             ports: Vec::new(),
             segments: Vec::new(),
             router: Arc::new(Router::compile(&Config::default())),
+            translator: None,
         })
     }
 
@@ -194,6 +199,12 @@ impl Snapshot {
     #[inline]
     pub fn router(&self) -> &Router {
         &self.router
+    }
+
+    /// What tracks connections and translates, if anything does.
+    #[inline]
+    pub fn translator(&self) -> Option<&Arc<Translator>> {
+        self.translator.as_ref()
     }
 
     fn routes_like(&self, config: &Config) -> bool {

@@ -8,7 +8,7 @@ use core::net::IpAddr;
 
 use super::{
     Config, GatewayConfig, NextHop, PortConfig, RouteConfig, RouteTarget, RouterAdvertisement, SegmentConfig,
-    Station, VlanMode,
+    Station, VlanMode, translator,
 };
 use crate::addr::{IpNet, MacAddr, PortId, SegmentId};
 
@@ -164,6 +164,14 @@ pub enum ConfigError {
         /// The prefix.
         prefix: IpNet,
     },
+    /// A pool or a rule of translation.
+    #[error("nat, {place}: {problem}")]
+    Nat {
+        /// Which one.
+        place: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A prefix with host bits.
     #[error("{place}: {prefix} has bits set behind its length; write {network}")]
     HostBits {
@@ -201,6 +209,10 @@ pub(super) fn validate(config: &Config) -> Result<(), ConfigErrors> {
     check.ports();
     check.stations();
     check.routes();
+    if let Some(nat) = &config.nat {
+        let Check { segments, errors, .. } = &mut check;
+        translator::check(nat, |segment| segments.contains_key(&segment), errors);
+    }
     if check.errors.is_empty() { Ok(()) } else { Err(ConfigErrors(check.errors)) }
 }
 

@@ -2,6 +2,8 @@
 
 mod key;
 mod plan;
+mod translation;
 
 pub use key::FlowKey;
 pub use plan::Plan;
+pub use translation::{Change, Translation};

@@ -179,6 +179,24 @@ pub enum Transport {
 }
 
 impl Ip {
+    /// The same in the words of the translator.
+    #[inline]
+    pub fn layout(&self) -> nat::packet::Layout {
+        nat::packet::Layout {
+            source: self.source,
+            destination: self.destination,
+            protocol: self.protocol,
+            header: self.offset,
+            upper: self.transport_offset,
+            end: self.end,
+            fragment: self.fragment.map(|Fragment { offset, more, id }| nat::packet::Fragment {
+                offset,
+                more,
+                identification: id,
+            }),
+        }
+    }
+
     /// The tuple that identifies the packet's flow.
     pub fn flow_key(&self) -> FlowKey {
         let (source_port, destination_port) = match (self.fragment, self.transport) {

@@ -189,7 +189,7 @@ impl Lab {
         let port = |id| PortConfig::new(PortId(id), format!("port-{id}"), VlanMode::Access(SegmentId(0)));
         let lan = SegmentConfig::new(SegmentId(0), "lan");
         let config =
-            Config { ports: (0..ports).map(port).collect(), segments: alloc::vec![lan], routes: Vec::new() };
+            Config { ports: (0..ports).map(port).collect(), segments: alloc::vec![lan], ..Config::default() };
         // Ports on a bridged segment alone leave nothing to get wrong but their number, and that one carries nothing.
         let snapshot = Snapshot::compile(config, None).unwrap_or_else(|_| Snapshot::empty());
         self.add_switch(name, snapshot, Limits::default())

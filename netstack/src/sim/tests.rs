@@ -255,7 +255,7 @@ fn a_switch_does_what_is_due_though_nothing_happens_to_it() {
     let mut port = PortConfig::new(PortId(0), "port-0", VlanMode::Access(SegmentId(0)));
     port.loop_guard = true;
     let segments = vec![SegmentConfig::new(SegmentId(0), "lan")];
-    let snapshot = Snapshot::compile(Config { ports: vec![port], segments, routes: Vec::new() }, None);
+    let snapshot = Snapshot::compile(Config { ports: vec![port], segments, ..Config::default() }, None);
     let switch = lab.add_switch("switch", snapshot.unwrap(), Limits::default()).unwrap();
     lab.run_for(10 * SECOND).unwrap();
     assert!(lab.unplugged((switch, PortId(0))) >= 4, "a probe every two seconds");

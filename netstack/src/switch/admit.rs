@@ -3,7 +3,7 @@
 use core::net::IpAddr;
 
 use super::explain::{Recorder, Stage};
-use crate::addr::{MacAddr, PortId};
+use crate::addr::{MacAddr, PortId, SegmentId};
 use crate::bridge;
 use crate::config::{Port, Segment, Snapshot, Station};
 use crate::frame::Frame;
@@ -25,7 +25,28 @@ pub(super) struct Arrival<'s> {
     pub(super) discovery: Option<NeighborDiscovery>,
 }
 
-impl Arrival<'_> {
+impl<'s> Arrival<'s> {
+    /// That of a frame which was let in before and has waited since; `None` if its port or segment is no more.
+    pub(super) fn again(
+        snapshot: &'s Snapshot,
+        port: PortId,
+        segment: SegmentId,
+        frame: &Frame,
+    ) -> Option<Self> {
+        let (port, segment) = snapshot.port(port).zip(snapshot.segment(segment))?;
+        let link = parse::link(frame.bytes()).ok()?;
+        let network = parse::network(frame.bytes(), &link).ok()?;
+        Some(Self { port, segment, link, network: Some(network), discovery: None })
+    }
+
+    /// The IP packet that it is.
+    pub(super) fn ip(&self) -> Option<Ip> {
+        match self.network {
+            Some(Network::Ip(ip)) => Some(ip),
+            Some(Network::Arp(_) | Network::Other) | None => None,
+        }
+    }
+
     pub(super) fn is_managed(&self) -> bool {
         matches!(self.port.station(), Station::Managed { .. })
     }
@@ -70,7 +91,9 @@ pub(super) fn admit<'s, R: Recorder>(
     });
     let mut arrival = Arrival { port, segment, link, network: None, discovery: None };
     let strict = arrival.is_managed() || arrival.to_gateway() || is_offloaded(frame);
-    arrival.network = look_inside(&arrival, frame, strict)?;
+    // Answers to what was translated may be bridged, and still must be translated back.
+    let tracked = snapshot.translator().is_some() && segment.gateway().is_some();
+    arrival.network = look_inside(&arrival, frame, strict, tracked)?;
     if is_offloaded(frame) {
         match &arrival.network {
             Some(Network::Ip(ip)) => offload::validate(frame, ip)?,
@@ -103,13 +126,18 @@ pub(super) fn admit<'s, R: Recorder>(
     Ok(arrival)
 }
 
-/// Parses what must be understood: all of it from a managed port or for the gateway, and what the switch may have to
-/// answer. Everything else is bridged whatever it carries.
-fn look_inside(arrival: &Arrival<'_>, frame: &Frame, strict: bool) -> Result<Option<Network>, DropReason> {
+/// Parses what must be understood: all of it from a managed port or for the gateway, what the switch may have to answer,
+/// and where connections are tracked what can be. Everything else is bridged whatever it carries.
+fn look_inside(
+    arrival: &Arrival<'_>,
+    frame: &Frame,
+    strict: bool,
+    tracked: bool,
+) -> Result<Option<Network>, DropReason> {
     let link = &arrival.link;
     let maybe_discovery = link.ethertype == ethertype::ARP
         || (link.ethertype == ethertype::IPV6 && !is_tcp_or_udp(frame.bytes(), link));
-    if !strict && !maybe_discovery {
+    if !strict && !maybe_discovery && !tracked {
         return Ok(None);
     }
     match parse::network(frame.bytes(), link) {

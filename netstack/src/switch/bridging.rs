@@ -2,6 +2,7 @@
 
 use super::Switch;
 use super::admit::Arrival;
+use super::connections::Passage;
 use super::explain::{Recorder, Stage};
 use super::protect;
 use super::slow::{Decision, Scope};
@@ -29,7 +30,7 @@ impl Switch {
         if destination.is_multicast() {
             let scope = if is_for_foreign_only(destination) { Scope::Foreign } else { Scope::All };
             recorder.step(Stage::Classify, || alloc::format!("group address, flooded to {scope:?} ports"));
-            return Decision::Flood(scope);
+            return Decision::Flood(scope, Passage::Plain);
         }
         match self.port_of(now, segment, destination) {
             Some(port) if port == arrival.port.id() => drop(DropReason::SameIngress),
@@ -41,14 +42,14 @@ impl Switch {
             }
             Some(port) => {
                 recorder.step(Stage::Classify, || alloc::format!("bridged, {destination} is behind {port}"));
-                Decision::Bridge(port)
+                Decision::Bridge(port, Passage::Plain)
             }
             None if self.storms(now, arrival.port, recorder) => drop(DropReason::StormControl),
             None => {
                 recorder.step(Stage::Classify, || {
                     alloc::format!("{destination} is unknown, flooded to foreign ports")
                 });
-                Decision::Flood(Scope::Foreign)
+                Decision::Flood(Scope::Foreign, Passage::Plain)
             }
         }
     }

@@ -5,6 +5,7 @@ use core::time::Duration;
 
 use super::Switch;
 use super::admit::Arrival;
+use super::connections::{Passage, Tracked};
 use super::protect;
 use super::slow::{Adjacent, Answer, Aside, Decided, Decision, Hearsay, Route, Scope};
 use crate::addr::{MacAddr, PortId, SegmentId};
@@ -38,6 +39,7 @@ pub(super) struct Waiting {
     ingress_segment: SegmentId,
     egress: SegmentId,
     plan: Plan,
+    passage: Passage,
     fragment: Option<u16>,
 }
 
@@ -66,6 +68,7 @@ impl Switch {
         snapshot: &Snapshot,
         now: Duration,
         arrival: &Arrival<'_>,
+        tracked: &Tracked,
         decided: Decided,
         frame: Frame,
     ) {
@@ -100,12 +103,18 @@ impl Switch {
                 self.pool.recycle(frame);
                 self.probe_returned(now, sent_by, port);
             }
-            Decision::Bridge(to) => {
-                self.count_fate(port, Fate::Forwarded);
-                self.send(snapshot, to, arrival.segment, frame, Origin::Forwarded);
-            }
-            Decision::Flood(scope) => self.flood(snapshot, arrival, scope, frame),
-            Decision::Route(route) => self.route(snapshot, now, arrival, route, frame),
+            Decision::Bridge(to, passage) => match self.translate(now, tracked.packet(), &passage, frame) {
+                Ok(frame) => {
+                    self.count_fate(port, Fate::Forwarded);
+                    self.send(snapshot, to, arrival.segment, frame, Origin::Forwarded);
+                }
+                Err((frame, reason)) => self.drop_frame(port, frame, reason),
+            },
+            Decision::Flood(scope, passage) => match self.translate(now, tracked.packet(), &passage, frame) {
+                Ok(frame) => self.flood(snapshot, arrival, scope, frame),
+                Err((frame, reason)) => self.drop_frame(port, frame, reason),
+            },
+            Decision::Route(route) => self.route(snapshot, now, arrival, tracked, route, frame),
         }
     }
 
@@ -156,6 +165,7 @@ impl Switch {
         snapshot: &Snapshot,
         now: Duration,
         arrival: &Arrival<'_>,
+        tracked: &Tracked,
         route: Route,
         frame: Frame,
     ) {
@@ -180,6 +190,10 @@ impl Switch {
         if ports.is_empty() {
             return self.drop_frame(ingress, frame, DropReason::NoOtherPort);
         }
+        let frame = match self.translate(now, tracked.packet(), &route.passage, frame) {
+            Ok(frame) => frame,
+            Err((frame, reason)) => return self.drop_frame(ingress, frame, reason),
+        };
         self.count_fate(ingress, fate);
         self.distribute(ports.iter().copied(), frame, |switch, port, frame, _| {
             switch.transmit(snapshot, port, egress, &route.plan, route.fragment, frame, origin);
@@ -207,6 +221,7 @@ impl Switch {
             ingress_segment: arrival.segment.id(),
             egress: route.egress,
             plan: route.plan,
+            passage: route.passage,
             fragment: route.fragment,
         };
         match self.parked.park(slot, frame, waiting) {
@@ -251,6 +266,13 @@ impl Switch {
                 self.drop_parked(frame, &context, DropReason::PacketTooBig);
                 continue;
             }
+            let frame = match self.translate_late(now, &context.passage, frame) {
+                Ok(frame) => frame,
+                Err((frame, reason)) => {
+                    self.drop_parked(frame, &context, reason);
+                    continue;
+                }
+            };
             context.plan.source = gateway.mac;
             context.plan.destination = mac;
             // Where the bridge has no room for the next hop's place, the frame goes to every foreign port.
@@ -264,6 +286,7 @@ impl Switch {
                 let origin = if last { Origin::Unparked } else { Origin::FloodCopy };
                 switch.transmit(snapshot, port, egress, &context.plan, context.fragment, frame, origin);
             });
+            self.proceed_fragments(snapshot, now);
         }
     }
 
@@ -330,14 +353,8 @@ impl Switch {
 
     /// Tells a parked frame's sender that its next hop did not answer.
     fn unreachable(&mut self, snapshot: &Snapshot, now: Duration, frame: &Frame, context: &Waiting) {
-        let (Some(port), Some(segment)) =
-            (snapshot.port(context.ingress), snapshot.segment(context.ingress_segment))
-        else {
-            return;
-        };
-        let Ok(link) = parse::link(frame.bytes()) else { return };
-        let Ok(network) = parse::network(frame.bytes(), &link) else { return };
-        let arrival = Arrival { port, segment, link, network: Some(network), discovery: None };
+        let arrival = Arrival::again(snapshot, context.ingress, context.ingress_segment, frame);
+        let Some(arrival) = arrival else { return };
         if let Some(answer) = self.host_unreachable(snapshot, now, &arrival, frame) {
             self.answer(snapshot, now, &arrival, frame, &answer);
         }

@@ -6,13 +6,17 @@ use core::fmt;
 use core::net::IpAddr;
 use core::time::Duration;
 
+use nat::tuple::{Address, Direction, Tuple};
+
 use super::Switch;
 use super::admit;
+use super::connections::{Connections, Kind, Passage, Tracked, What};
 use super::protect;
 use super::slow::{Adjacent, Answer, Aside, Conflict, Decision, Route};
 use crate::addr::{PortId, SegmentId};
 use crate::bridge;
 use crate::frame::{Frame, FramePool, MAX_FRAME};
+use crate::parse::protocol;
 use crate::verdict::{DropReason, EgressDrop};
 
 /// A stage of the slow path, in the order in which a frame meets them.
@@ -26,6 +30,8 @@ pub enum Stage {
     Guard,
     /// Loops, storm control, isolated ports.
     Protection,
+    /// What the packet is to the connections there are.
+    Track,
     /// ARP and neighbour discovery.
     Discovery,
     /// To the switch, bridged, or routed.
@@ -34,6 +40,8 @@ pub enum Stage {
     Route,
     /// Size against the next link.
     Mtu,
+    /// How it leaves.
+    Translate,
     /// The next hop's MAC address.
     Neighbor,
     /// Ports the frame leaves by.
@@ -113,9 +121,16 @@ pub(super) fn explain(switch: &Switch, now: Duration, port: PortId, bytes: &[u8]
             return trace;
         }
     };
+    let mut tracked = Tracked::Not;
     let decided = match switch.gate(now, &arrival, &frame, &mut trace) {
         Some(stopped) => stopped,
-        None => switch.decide(snapshot, now, &arrival, &frame, &mut trace),
+        None => match switch.look(snapshot, now, &arrival, &frame, &mut trace) {
+            Ok(seen) => {
+                tracked = seen;
+                switch.decide(snapshot, now, &arrival, &tracked, &frame, &mut trace)
+            }
+            Err(reason) => Decision::dropped(reason),
+        },
     };
     match decided.decision {
         Decision::Drop { reason, answer } => {
@@ -133,18 +148,23 @@ pub(super) fn explain(switch: &Switch, now: Duration, port: PortId, bytes: &[u8]
         Decision::LoopProbe { sent_by } => {
             trace.outcome = alloc::format!("consumed by the switch: {sent_by} and {port} are one loop");
         }
-        Decision::Bridge(to) => {
+        Decision::Bridge(to, passage) => {
+            let frame = translated(&tracked, &passage, frame);
             leave(&mut trace, switch, "bridged", &[to], arrival.segment.id(), Some(frame))
         }
-        Decision::Flood(scope) => {
+        Decision::Flood(scope, passage) => {
             let ports: Vec<PortId> = protect::flood_targets(snapshot, &arrival, scope).collect();
             if ports.is_empty() {
                 trace.outcome = dropped(protect::without_targets(&arrival, scope));
                 return trace;
             }
+            let frame = translated(&tracked, &passage, frame);
             leave(&mut trace, switch, "flooded", &ports, arrival.segment.id(), Some(frame));
         }
-        Decision::Route(route) => routed(switch, now, &mut trace, &route, frame),
+        Decision::Route(route) => {
+            let frame = translated(&tracked, &route.passage, frame);
+            routed(switch, now, &mut trace, &route, frame);
+        }
     }
     if let Some(Aside::Conflict(conflict)) = &decided.aside {
         trace.outcome.push_str(&conflicting(switch, now, arrival.segment.id(), conflict));
@@ -172,6 +192,58 @@ fn routed(switch: &Switch, now: Duration, trace: &mut Trace, route: &Route, mut 
     }
     route.plan.apply(&mut frame);
     leave(trace, switch, "routed", &ports, egress.id(), Some(frame));
+}
+
+/// The frame with its endpoints as they leave.
+fn translated(tracked: &Tracked, passage: &Passage, mut frame: Frame) -> Frame {
+    if let Some((packet, translation)) = tracked.packet().zip(passage.translation()) {
+        // What cannot be translated is dropped when it comes; here it is shown as it is.
+        let _ = translation.apply(&mut frame, packet);
+    }
+    frame
+}
+
+/// What a packet is to the connections there are, in words.
+pub(super) fn tracked_text<A: Kind>(connections: &Connections, now: Duration, what: &What<A>) -> String {
+    match *what {
+        What::Known { id, direction, .. } => {
+            let side = match direction {
+                Direction::Original => "from who opened it",
+                Direction::Reply => "in answer",
+            };
+            alloc::format!("of the connection {}, {side}", connections.describe::<A>(now, id))
+        }
+        What::Related { id, .. } => {
+            alloc::format!("an error about a packet of the connection {}", connections.describe::<A>(now, id))
+        }
+        What::Opens { new, destination: None } => {
+            alloc::format!("opens a connection, {}", tuple(&new.tuple))
+        }
+        What::Opens { new, destination: Some(endpoint) } => alloc::format!(
+            "opens a connection, {}, which goes to {}",
+            tuple(&new.tuple),
+            endpoint.to_socket()
+        ),
+        What::Later(_) | What::Untracked => "of a kind that has no connections".into(),
+    }
+}
+
+/// Who talks to whom.
+pub(super) fn tuple<A: Address>(tuple: &Tuple<A>) -> String {
+    let name = match tuple.protocol {
+        protocol::TCP => "tcp",
+        protocol::UDP => "udp",
+        protocol::SCTP => "sctp",
+        protocol::ICMP | protocol::ICMPV6 => {
+            let (source, destination) = (tuple.source, tuple.destination.address);
+            return alloc::format!("icmp {:?} > {destination:?} id {}", source.address, source.port);
+        }
+        other => {
+            let (source, destination) = (tuple.source.address, tuple.destination.address);
+            return alloc::format!("protocol {other} {source:?} > {destination:?}");
+        }
+    };
+    alloc::format!("{name} {} > {}", tuple.source.to_socket(), tuple.destination.to_socket())
 }
 
 /// `frame` is none when it leaves in pieces.

@@ -20,25 +20,32 @@
 mod admit;
 mod bridging;
 mod commit;
+mod connections;
 mod discovery;
 mod explain;
+mod layer3;
 mod output;
 mod own;
 mod port;
 mod protect;
 mod slow;
+mod track;
 
 pub use explain::{Stage, Step, Trace};
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::net::{Ipv4Addr, Ipv6Addr};
 use core::time::Duration;
 
 use lb::hash::FlowHash;
+use nat::Nat;
 
 use self::commit::Waiting;
+use self::connections::{Connections, Tracked};
 use self::explain::Silent;
 use self::port::PortState;
 use self::protect::Moves;
@@ -81,12 +88,17 @@ pub struct Switch {
     claims: Claims,
     defence: Defence,
     advertiser: Advertiser,
+    /// From the first configuration on that asks for them.
+    connections: Option<Box<Connections>>,
+    connections_seed: u64,
     flow_hash: FlowHash,
     events: VecDeque<Event>,
     events_lost: u64,
     /// When it was last told that no more neighbours are resolved.
     neighbors_full_told: Option<Duration>,
     next_sweep: Duration,
+    /// What time it was last, for what is asked without being told it.
+    seen: Duration,
     /// Scratch for frames being cut.
     pieces: Vec<Frame>,
     segments: Vec<Frame>,
@@ -114,11 +126,14 @@ impl Switch {
             claims: Claims::new(seed),
             defence: Defence::new(seed),
             advertiser: Advertiser::new(seed),
+            connections: None,
+            connections_seed: seed.derive("connections"),
             flow_hash: FlowHash::new(flow_key(seed)),
             events: VecDeque::with_capacity(limits.events as usize),
             events_lost: 0,
             neighbors_full_told: None,
             next_sweep: SWEEP_INTERVAL,
+            seen: Duration::ZERO,
             pieces: Vec::with_capacity(64),
             segments: Vec::with_capacity(64),
             actions: Vec::with_capacity(TIMEOUT_BUDGET),
@@ -131,6 +146,7 @@ impl Switch {
     /// Takes in the frames of a batch, leaving it empty.
     pub fn handle_frames(&mut self, now: Duration, port: PortId, batch: &mut FrameBatch) {
         let snapshot = Arc::clone(&self.snapshot);
+        self.seen = now;
         for frame in batch.drain() {
             self.handle_frame(&snapshot, now, port, frame);
         }
@@ -141,18 +157,13 @@ impl Switch {
         counters.rx_frames += 1;
         counters.rx_bytes += frame.len() as u64;
         match admit::admit(snapshot, port, &mut frame, &mut Silent) {
-            Ok(arrival) => {
-                let decided = match self.gate(now, &arrival, &frame, &mut Silent) {
-                    Some(stopped) => stopped,
-                    None => {
-                        self.learn(now, &arrival);
-                        let decided = self.decide(snapshot, now, &arrival, &frame, &mut Silent);
-                        self.charge(now, &arrival, &decided.decision);
-                        decided
-                    }
-                };
-                self.commit(snapshot, now, &arrival, decided, frame);
-            }
+            Ok(arrival) => match self.gate(now, &arrival, &frame, &mut Silent) {
+                Some(stopped) => self.commit(snapshot, now, &arrival, &Tracked::Not, stopped, frame),
+                None => {
+                    self.learn(now, &arrival);
+                    self.pass(snapshot, now, &arrival, frame);
+                }
+            },
             Err(reason) => self.drop_frame(port, frame, reason),
         }
     }
@@ -160,9 +171,14 @@ impl Switch {
     /// Does what is due by `now`; bounded work, so call again while [`Switch::poll_timeout`] is not after `now`.
     pub fn handle_timeout(&mut self, now: Duration) {
         let snapshot = Arc::clone(&self.snapshot);
+        self.seen = now;
         self.neighbor_timeouts(&snapshot, now);
         self.protection_timeouts(&snapshot, now);
         self.own_timeouts(&snapshot, now);
+        if let Some(connections) = &mut self.connections {
+            connections.expire(now);
+            self.drop_lost();
+        }
         if now >= self.next_sweep {
             self.next_sweep = now + SWEEP_INTERVAL;
             self.fdb.sweep(now, SWEEP_SLOTS);
@@ -216,6 +232,7 @@ impl Switch {
             self.moves.next_timeout(),
             self.claims.next_timeout(),
             self.advertiser.next_timeout(),
+            self.connections.as_ref().and_then(|connections| connections.next_timeout(self.seen)),
         ];
         pending.into_iter().flatten().min()
     }
@@ -262,8 +279,19 @@ impl Switch {
         }
         self.loops.watch(new.ports().filter(|p| p.is_loop_guarded()).map(Port::id));
         self.configure_own(&old, &new);
+        self.configure_connections(&new);
         self.event(Event::Installed { generation: new.generation() });
         old
+    }
+
+    /// Takes up what a new configuration says about connections. Those that have begun stay, but for those with an
+    /// external address that is no more.
+    fn configure_connections(&mut self, new: &Snapshot) {
+        let Some(translator) = new.translator() else { return };
+        let (limits, seed, now) = (&self.limits, self.connections_seed, self.seen);
+        let connections =
+            self.connections.get_or_insert_with(|| Box::new(Connections::new(limits, translator, seed)));
+        connections.configure(translator, now);
     }
 
     fn forget_neighbors(&mut self, segment: SegmentId) {
@@ -329,6 +357,16 @@ impl Switch {
         self.ports.iter().map(|p| p.queue.len()).sum()
     }
 
+    /// Fragments waiting for the first of their datagram.
+    pub fn held(&self) -> usize {
+        self.connections.as_ref().map_or(0, |connections| connections.held())
+    }
+
+    /// The connections of IPv4 and of IPv6; none if no configuration has asked for them.
+    pub fn connections(&self) -> Option<(&Nat<Ipv4Addr>, &Nat<Ipv6Addr>)> {
+        self.connections.as_ref().map(|connections| connections.nats())
+    }
+
     /// Frames waiting for neighbours.
     pub fn parked(&self) -> usize {
         self.parked.len()
@@ -354,7 +392,7 @@ impl Switch {
     /// # Errors
     /// What does not add up.
     pub fn check(&self) -> Result<(), String> {
-        self.counters().check(self.queued() as u64, self.parked() as u64)
+        self.counters().check(self.queued() as u64, self.parked() as u64, self.held() as u64)
     }
 
     fn port_mut(&mut self, id: PortId) -> &mut PortState {

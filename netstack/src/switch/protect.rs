@@ -124,7 +124,7 @@ impl Switch {
     pub(super) fn charge(&mut self, now: Duration, arrival: &Arrival<'_>, decision: &Decision) {
         let Some(pace) = arrival.port.storm() else { return };
         // An unknown unicast that found the bucket empty has been dropped for it.
-        let counts = arrival.link.destination.is_multicast() || matches!(decision, Decision::Flood(_));
+        let counts = arrival.link.destination.is_multicast() || matches!(decision, Decision::Flood(..));
         if counts {
             self.port_mut(arrival.port.id()).storm.take(now, pace);
         }

@@ -5,19 +5,18 @@ use core::net::IpAddr;
 
 use super::Switch;
 use super::admit::Arrival;
+use super::connections::{Passage, Tracked};
 use super::discovery;
-use super::explain::{Recorder, Stage};
+use super::explain::Recorder;
+use super::layer3::Layer3;
+use super::track;
 use crate::addr::{MacAddr, PortId, SegmentId};
 use crate::bridge;
-use crate::config::{Gateway, NextHop, ReversePath, RouteTarget, Segment, Snapshot, Target};
+use crate::config::Snapshot;
 use crate::emit::IcmpError;
 use crate::flow::Plan;
 use crate::frame::Frame;
-use crate::icmp::{self, Occasion};
-use crate::neighbor::{Adjacency, Hearing, Standing};
-use crate::offload;
-use crate::parse::{self, Ip, Network, Transport, protocol};
-use crate::route;
+use crate::neighbor::Hearing;
 use crate::verdict::DropReason;
 
 /// What to do with a frame.
@@ -26,8 +25,8 @@ pub(super) enum Decision {
         reason: DropReason,
         answer: Option<Answer>,
     },
-    Bridge(PortId),
-    Flood(Scope),
+    Bridge(PortId, Passage),
+    Flood(Scope, Passage),
     Route(Route),
     Consume(Option<Answer>),
     /// Our own probe for loops, which left by this port.
@@ -71,6 +70,8 @@ pub(super) struct Route {
     pub(super) adjacency: Adjacent,
     /// The rewrite; its destination is filled in once the neighbour is known.
     pub(super) plan: Plan,
+    /// What translation makes of it.
+    pub(super) passage: Passage,
     /// Cut into fragments of this MTU.
     pub(super) fragment: Option<u16>,
 }
@@ -134,6 +135,7 @@ impl Switch {
         snapshot: &Snapshot,
         now: core::time::Duration,
         arrival: &Arrival<'_>,
+        tracked: &Tracked,
         frame: &Frame,
         recorder: &mut R,
     ) -> Decided {
@@ -141,7 +143,8 @@ impl Switch {
             return Decision::dropped(DropReason::ReservedMulticast);
         }
         let (decided, aside) = discovery::decide(self, snapshot, arrival, recorder);
-        let decided = decided.unwrap_or_else(|| self.decide_packet(snapshot, now, arrival, frame, recorder));
+        let decided =
+            decided.unwrap_or_else(|| self.decide_packet(snapshot, now, arrival, tracked, frame, recorder));
         Decided { aside, ..decided }
     }
 
@@ -151,17 +154,67 @@ impl Switch {
         snapshot: &Snapshot,
         now: core::time::Duration,
         arrival: &Arrival<'_>,
+        tracked: &Tracked,
         frame: &Frame,
         recorder: &mut R,
     ) -> Decided {
-        if arrival.to_gateway() {
-            let Some(Network::Ip(ip)) = arrival.network else {
-                return Decision::dropped(DropReason::NotForUs);
-            };
-            let layer3 = Layer3 { switch: self, snapshot, now, arrival, frame, ip };
-            return layer3.decide(recorder).into();
+        let (ip, destination) = (arrival.ip(), tracked.destination());
+        // What goes elsewhere than it says is routed there, whoever's MAC address it was sent to.
+        let redirected = destination.is_some() && destination != ip.map(|ip| ip.destination);
+        if !arrival.to_gateway() && !redirected {
+            let decision = self.bridge(snapshot, now, arrival, recorder);
+            let decision = self.translated(now, arrival, tracked, decision);
+            if let Decision::Bridge(_, passage) | Decision::Flood(_, passage) = &decision {
+                passage.record(recorder);
+            }
+            return decision.into();
         }
-        self.bridge(snapshot, now, arrival, recorder).into()
+        let Some(ip) = ip else { return Decision::dropped(DropReason::NotForUs) };
+        let destination = destination.unwrap_or(ip.destination);
+        let layer3 = Layer3 { switch: self, snapshot, now, arrival, tracked, frame, ip, destination };
+        layer3.decide(recorder).into()
+    }
+
+    /// What was decided about a bridged frame, with what translation makes of it.
+    fn translated(
+        &self,
+        now: core::time::Duration,
+        arrival: &Arrival<'_>,
+        tracked: &Tracked,
+        decision: Decision,
+    ) -> Decision {
+        let segment = arrival.segment.id();
+        let mut passage = match self.passage(now, tracked, segment, segment) {
+            Ok(passage) => passage,
+            Err(reason) if track::is_judged(arrival) => return Decision::Drop { reason, answer: None },
+            Err(_) => Passage::Plain,
+        };
+        if passage.opens() && !track::is_judged(arrival) {
+            // What two foreign stations begin is theirs.
+            passage = Passage::Plain;
+        }
+        match decision {
+            Decision::Bridge(port, _) => Decision::Bridge(port, passage),
+            Decision::Flood(scope, _) => Decision::Flood(scope, passage),
+            Decision::Drop { .. }
+            | Decision::Route(_)
+            | Decision::Consume(_)
+            | Decision::LoopProbe { .. } => decision,
+        }
+    }
+
+    /// What translation makes of a packet that leaves for `egress`.
+    pub(super) fn passage(
+        &self,
+        now: core::time::Duration,
+        tracked: &Tracked,
+        ingress: SegmentId,
+        egress: SegmentId,
+    ) -> Result<Passage, DropReason> {
+        match &self.connections {
+            Some(connections) => connections.passage(now, tracked, ingress, egress),
+            None => Ok(Passage::Plain),
+        }
     }
 
     /// What to tell the sender of a packet whose next hop did not answer.
@@ -172,290 +225,9 @@ impl Switch {
         arrival: &Arrival<'_>,
         frame: &Frame,
     ) -> Option<Answer> {
-        let Some(Network::Ip(ip)) = arrival.network else { return None };
-        Layer3 { switch: self, snapshot, now, arrival, frame, ip }.error(IcmpError::AddressUnreachable)
+        let ip = arrival.ip()?;
+        let (tracked, destination) = (&Tracked::Not, ip.destination);
+        Layer3 { switch: self, snapshot, now, arrival, tracked, frame, ip, destination }
+            .error(IcmpError::AddressUnreachable)
     }
-}
-
-/// A packet for the router, and all that deciding about it needs.
-struct Layer3<'a> {
-    switch: &'a Switch,
-    snapshot: &'a Snapshot,
-    now: core::time::Duration,
-    arrival: &'a Arrival<'a>,
-    frame: &'a Frame,
-    ip: Ip,
-}
-
-impl Layer3<'_> {
-    fn decide<R: Recorder>(&self, recorder: &mut R) -> Decision {
-        let Some(gateway) = self.arrival.segment.gateway() else {
-            return self.drop(DropReason::NotForUs, None);
-        };
-        let (source, destination) = (self.ip.source, self.ip.destination);
-        let is_ours = |address| self.own(gateway, address) == Some(Standing::Usable);
-        if route::martian_source(source) || (is_ours(source) && !gateway.node_local) {
-            return self.drop(DropReason::MartianSource, None);
-        }
-        if !self.reverse_path(gateway) {
-            return self.drop(DropReason::ReversePath, None);
-        }
-        if let Some(pointer) = self.ip.option_problem {
-            let error = IcmpError::ParameterProblem { pointer: pointer.into() };
-            return self.drop(DropReason::Ipv4Options, self.error(error));
-        }
-        match self.own(gateway, destination) {
-            Some(Standing::Usable) => {
-                recorder
-                    .step(Stage::Classify, || alloc::format!("{destination} is the router's own address"));
-                return self.local(gateway, recorder);
-            }
-            Some(Standing::Tentative) => return self.drop(DropReason::AddressTentative, None),
-            Some(Standing::Lost) | None => {}
-        }
-        if destination.is_multicast() {
-            return self.drop(DropReason::MulticastNotRouted, None);
-        }
-        if route::is_link_scoped(source) || route::is_link_scoped(destination) {
-            // RFC 4443 section 3.1 has a code for it; RFC 3927 section 7 asks for none.
-            let error = source.is_ipv6().then(|| self.error(IcmpError::BeyondScope)).flatten();
-            return self.drop(DropReason::BeyondScope, error);
-        }
-        if route::martian_destination(destination) || self.snapshot.router().is_broadcast(destination) {
-            return self.drop(DropReason::MartianDestination, None);
-        }
-        if self.ip.source_route {
-            // RFC 7126 sections 4.3 and 4.4: dropped by default, and silently, as hosts have done for decades.
-            return self.drop(DropReason::SourceRoute, None);
-        }
-        self.route(gateway, recorder)
-    }
-
-    /// A packet for an address of ours: the machine behind the node-local link gets all but echo requests.
-    fn local<R: Recorder>(&self, gateway: &Gateway, recorder: &mut R) -> Decision {
-        if self.is_echo_request() {
-            return match self.is_intact() {
-                true => Decision::Consume(Some(Answer::Echo)),
-                false => self.drop(DropReason::TransportChecksum, None),
-            };
-        }
-        if let Some(segment) = self.snapshot.router().delegated(self.ip.destination)
-            && segment != self.arrival.segment.id()
-            && let Some(segment) = self.snapshot.segment(segment)
-        {
-            recorder.step(Stage::Classify, || {
-                alloc::format!("handed to the machine itself on {:?}", segment.name())
-            });
-            return self.forward(gateway, segment, self.ip.destination, recorder);
-        }
-        if !self.is_intact() {
-            return self.drop(DropReason::TransportChecksum, None);
-        }
-        let answer = match self.ip.transport {
-            Transport::Udp { .. } => self.error(IcmpError::PortUnreachable),
-            Transport::Tcp { .. } => self.may_answer(Occasion::Other).then_some(Answer::Reset),
-            Transport::Icmp { .. } => None,
-            Transport::Sctp { .. } | Transport::Opaque if self.ip.fragment.is_some() => None,
-            Transport::Sctp { .. } | Transport::Opaque => self.error(IcmpError::ProtocolUnreachable),
-        };
-        self.drop(DropReason::NoListener, answer)
-    }
-
-    fn is_intact(&self) -> bool {
-        self.frame.offload.is_trusted() || parse::verify_transport_checksum(self.frame.bytes(), &self.ip)
-    }
-
-    fn is_echo_request(&self) -> bool {
-        const ECHO_REQUEST: u8 = 8;
-        const ECHO_REQUEST_V6: u8 = 128;
-        let request = match self.ip.protocol {
-            protocol::ICMP => ECHO_REQUEST,
-            protocol::ICMPV6 => ECHO_REQUEST_V6,
-            _ => return false,
-        };
-        matches!(self.ip.transport, Transport::Icmp { kind, code: 0, .. } if kind == request)
-            && self.ip.fragment.is_none()
-    }
-
-    fn route<R: Recorder>(&self, gateway: &Gateway, recorder: &mut R) -> Decision {
-        let destination = self.ip.destination;
-        if gateway.no_route_to.contains(destination) {
-            recorder.step(Stage::Route, || alloc::format!("no route to {destination} from this segment"));
-            return self.drop(DropReason::NoRoute, self.error(IcmpError::NoRoute));
-        }
-        let target = self.snapshot.router().lookup(destination);
-        recorder.step(Stage::Route, || match self.snapshot.router().lookup_prefix(destination) {
-            Some((prefix, target)) => {
-                alloc::format!("{destination} matches {prefix}: {}", self.snapshot.describe(target))
-            }
-            None => alloc::format!("no route to {destination}"),
-        });
-        let (segment, next_hop) = match target {
-            None => return self.drop(DropReason::NoRoute, self.error(IcmpError::NoRoute)),
-            Some(Target::Connected(segment)) => (*segment, destination),
-            Some(Target::Configured(RouteTarget::Via(hops))) => {
-                let hop = self.choose(hops);
-                (hop.segment, hop.gateway.unwrap_or(destination))
-            }
-            Some(Target::Configured(RouteTarget::Blackhole)) => {
-                return self.drop(DropReason::RouteBlackhole, None);
-            }
-            Some(Target::Configured(RouteTarget::Unreachable)) => {
-                return self.drop(DropReason::RouteUnreachable, self.error(IcmpError::RouteUnreachable));
-            }
-            Some(Target::Configured(RouteTarget::Prohibit)) => {
-                return self.drop(DropReason::RouteProhibit, self.error(IcmpError::AdminProhibited));
-            }
-        };
-        match self.snapshot.segment(segment) {
-            Some(segment) => self.forward(gateway, segment, next_hop, recorder),
-            None => self.drop(DropReason::NoRoute, self.error(IcmpError::NoRoute)),
-        }
-    }
-
-    /// One of several next hops, the same for every packet of a flow.
-    fn choose(&self, hops: &[NextHop]) -> NextHop {
-        let [only] = hops else {
-            let key = self.ip.flow_key();
-            let hash = self.switch.flow_hash.hash(
-                key.source,
-                key.destination,
-                key.protocol,
-                key.source_port,
-                key.destination_port,
-            );
-            return hops[route::select_next_hop(hash, hops)];
-        };
-        *only
-    }
-
-    fn forward<R: Recorder>(
-        &self,
-        gateway: &Gateway,
-        egress: &Segment,
-        next_hop: IpAddr,
-        recorder: &mut R,
-    ) -> Decision {
-        let Some(out) = egress.gateway() else {
-            return self.drop(DropReason::NoRoute, self.error(IcmpError::NoRoute));
-        };
-        let decrement = !gateway.node_local && !out.node_local;
-        if decrement && self.ip.hop_limit <= 1 {
-            return self.drop(DropReason::TtlExceeded, self.error(IcmpError::TtlExceeded));
-        }
-        let mut fragment = None;
-        if offload::packet_size_on_wire(self.frame, &self.ip) > egress.mtu() {
-            let mtu = u16::try_from(egress.mtu()).unwrap_or(u16::MAX);
-            if self.ip.dont_fragment {
-                let error = if self.may_answer(Occasion::PacketTooBig) {
-                    self.unchecked_error(IcmpError::PacketTooBig { mtu })
-                } else {
-                    None
-                };
-                return self.drop(DropReason::PacketTooBig, error);
-            }
-            recorder.step(Stage::Mtu, || alloc::format!("longer than {mtu} octets, will be fragmented"));
-            fragment = Some(mtu);
-        }
-        let plan = Plan { destination: MacAddr::ZERO, source: out.mac, decrement };
-        let mut route =
-            Route { egress: egress.id(), next_hop, adjacency: Adjacent::Unresolved, plan, fragment };
-        match self.adjacency(egress, next_hop) {
-            Found::Station(mac, port) => {
-                route.plan.destination = mac;
-                route.adjacency = Adjacent::Station { port };
-            }
-            Found::Learned(mac, slot) => {
-                route.plan.destination = mac;
-                route.adjacency = Adjacent::Learned { slot };
-            }
-            Found::Unknown => {}
-            Found::Failed => {
-                return self.drop(DropReason::NeighborFailed, self.error(IcmpError::AddressUnreachable));
-            }
-        }
-        recorder.step(Stage::Neighbor, || match route.adjacency {
-            Adjacent::Station { port } => {
-                alloc::format!("{next_hop} is the managed station {} behind {port}", route.plan.destination)
-            }
-            Adjacent::Learned { .. } => alloc::format!("{next_hop} is at {}", route.plan.destination),
-            Adjacent::Unresolved => {
-                alloc::format!("{next_hop} is not known, the frame waits while it is asked for")
-            }
-        });
-        Decision::Route(route)
-    }
-
-    fn adjacency(&self, egress: &Segment, next_hop: IpAddr) -> Found {
-        if let Some(station) = egress.station_by_address(next_hop) {
-            return Found::Station(station.mac, station.port);
-        }
-        match self.switch.neighbors.lookup(self.now, egress.id(), next_hop) {
-            Adjacency::Known { mac, slot, .. } => Found::Learned(mac, slot),
-            Adjacency::Pending { .. } | Adjacency::Unknown => Found::Unknown,
-            Adjacency::Failed => Found::Failed,
-        }
-    }
-
-    /// RFC 3704: whether the source would be reached through the segment the packet came from. Two kinds of source are
-    /// there whatever the routes say: link-local ones, and what a station behind a node-local link shares with us.
-    fn reverse_path(&self, gateway: &Gateway) -> bool {
-        let (router, segment) = (self.snapshot.router(), self.arrival.segment.id());
-        let on_this_link = matches!(self.ip.source, IpAddr::V6(a) if a.is_unicast_link_local())
-            || router.delegated(self.ip.source) == Some(segment);
-        if on_this_link {
-            return true;
-        }
-        let reached = || router.lookup(self.ip.source);
-        match gateway.reverse_path {
-            ReversePath::Off => true,
-            ReversePath::Loose => reached().is_some_and(|t| t.segments().next().is_some()),
-            ReversePath::Strict => reached().is_some_and(|t| t.segments().any(|s| s == segment)),
-        }
-    }
-
-    fn own(&self, gateway: &Gateway, address: IpAddr) -> Option<Standing> {
-        self.switch.own(self.snapshot, self.arrival.segment, gateway, address)
-    }
-
-    fn may_answer(&self, occasion: Occasion) -> bool {
-        let router = self.snapshot.router();
-        let broadcast = router.is_broadcast(self.ip.destination) || router.is_broadcast(self.ip.source);
-        icmp::may_answer(&self.arrival.link, &self.ip, occasion, broadcast)
-    }
-
-    /// An ICMP error about this packet, where one is allowed.
-    fn error(&self, error: IcmpError) -> Option<Answer> {
-        if self.may_answer(Occasion::Other) { self.unchecked_error(error) } else { None }
-    }
-
-    /// The source is the router's address on the link the packet came from, so that a traceroute shows the way there.
-    fn unchecked_error(&self, error: IcmpError) -> Option<Answer> {
-        let gateway = self.arrival.segment.gateway()?;
-        let router = self.snapshot.router();
-        // To a link-local source from a link-local address (RFC 6724 rule 2), else from one that is valid everywhere.
-        // Not from one that the station behind a node-local link has itself: it would not believe that.
-        let fits = |a: &IpAddr| {
-            route::is_link_scoped(*a) == route::is_link_scoped(self.ip.source)
-                && router.delegated(*a) != Some(self.arrival.segment.id())
-        };
-        let on_link = self.switch.source_for(self.arrival.segment, gateway, self.ip.source);
-        let source = on_link
-            .filter(fits)
-            .or_else(|| self.switch.any_source(self.snapshot, self.ip.source.is_ipv4()).filter(fits))
-            .or(on_link)?;
-        Some(Answer::Icmp { error, source })
-    }
-
-    #[expect(clippy::unused_self, reason = "reads as a verdict about this packet")]
-    fn drop(&self, reason: DropReason, answer: Option<Answer>) -> Decision {
-        Decision::Drop { reason, answer }
-    }
-}
-
-enum Found {
-    Station(MacAddr, PortId),
-    Learned(MacAddr, u32),
-    Unknown,
-    Failed,
 }

@@ -34,7 +34,7 @@ fn balanced() -> Counters {
 
 #[test]
 fn conservation_holds_for_balanced_counters() {
-    assert_eq!(balanced().check(1, 1), Ok(()));
+    assert_eq!(balanced().check(1, 1, 0), Ok(()));
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn conservation_catches_any_counter_that_is_off_by_one() {
     let plant = |bug: &dyn Fn(&mut Counters)| {
         let mut counters = balanced();
         bug(&mut counters);
-        counters.check(1, 1)
+        counters.check(1, 1, 0)
     };
     let text = plant(&|c| c.rx_frames += 1).unwrap_err();
     assert!(text.contains("frames in = fates: 8 != 7"), "{text}");
@@ -67,10 +67,11 @@ fn conservation_catches_any_counter_that_is_off_by_one() {
     for origin in [Origin::Forwarded, Origin::Unparked] {
         assert!(plant(&|c| c.replaced[origin.index()] += 1).is_err(), "{origin}");
     }
-    assert!(balanced().check(0, 1).is_err());
-    assert!(balanced().check(1, 0).is_err());
-    assert!(balanced().check(2, 1).is_err());
-    assert!(balanced().check(1, 2).is_err());
+    assert!(balanced().check(0, 1, 0).is_err());
+    assert!(balanced().check(1, 0, 0).is_err());
+    assert!(balanced().check(2, 1, 0).is_err());
+    assert!(balanced().check(1, 2, 0).is_err());
+    assert!(balanced().check(1, 1, 1).is_err());
 }
 
 #[test]

@@ -75,6 +75,7 @@ const SMALL: Limits = Limits {
     queue_bytes: 1 << 16,
     events: 4,
     icmp_errors_per_second: 100,
+    connections: 6,
 };
 
 #[derive(Clone, Debug)]

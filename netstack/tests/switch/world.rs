@@ -130,7 +130,7 @@ pub(crate) fn bridge(count: u16) -> Config {
     Config {
         ports: (0..count).map(|id| port(id, 0)).collect(),
         segments: vec![segment(0, 1500)],
-        routes: vec![],
+        ..Config::default()
     }
 }
 
@@ -156,6 +156,7 @@ pub(crate) fn everybody() -> Config {
             route("0.0.0.0/0", RouteTarget::Via(vec![via(1, FAR.v4)])),
             route("::/0", RouteTarget::Via(vec![via(1, FAR.v6)])),
         ],
+        nat: None,
     }
 }
 

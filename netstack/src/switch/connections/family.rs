@@ -1,0 +1,147 @@
+//! One family's connections and fragments.
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use nat::fragment::{self, Part};
+use nat::rule::Way;
+use nat::translate::Rewrite;
+use nat::tuple::{Address, Endpoint};
+use nat::{Nat, New};
+
+use super::packet::{Going, Held, Kind, Opening, Passage, Seen, Verdict, What};
+use super::reason::{fragment_reason, misfit_reason, refusal_reason};
+use crate::config::nat::PoolConfig;
+use crate::config::{Limits, Translator, translator};
+use crate::flow::Change;
+use crate::verdict::DropReason;
+
+/// Datagrams of fragments that are forgotten in one call.
+const FORGOTTEN: usize = 64;
+/// Fragments of one datagram: 65,535 octets in links of 576, and some to spare.
+const FRAGMENTS: u16 = 128;
+
+/// One family's.
+#[derive(Debug)]
+pub(in crate::switch) struct Family<A> {
+    pub(super) nat: Nat<A>,
+    pub(super) fragments: fragment::Table<A, Verdict<A>, Held>,
+    /// What the pools were made from, by number.
+    pools: Vec<Option<PoolConfig>>,
+    seed: u64,
+}
+
+impl<A: Kind> Family<A> {
+    pub(super) fn new(limits: &Limits, translator: &Translator, which: usize, seed: u64) -> Self {
+        let (behaviour, timeouts) = (translator.behaviour(), translator.timeouts());
+        let connections = usize::try_from(limits.connections).unwrap_or(usize::MAX);
+        let fragments =
+            fragment::Limits { fragments: FRAGMENTS, ..fragment::Limits::new(timeouts.reassembly[which]) };
+        Self {
+            nat: Nat::without_pools(connections, behaviour, timeouts, seed),
+            fragments: fragment::Table::new(fragments, seed),
+            pools: Vec::new(),
+            seed,
+        }
+    }
+
+    pub(super) fn configure(&mut self, translator: &Translator, now: Duration) {
+        self.nat.set_behaviour(translator.behaviour(), translator.timeouts());
+        let pools = translator.pools();
+        for number in 0..pools.len().max(self.pools.len()) {
+            let new = pools.get(number).and_then(Option::as_ref);
+            let old = self.pools.get(number).and_then(Option::as_ref);
+            if new != old {
+                self.replace_pool(number, old.cloned().as_ref(), new, now);
+            }
+        }
+        self.pools = pools.to_vec();
+    }
+
+    fn replace_pool(
+        &mut self,
+        number: usize,
+        old: Option<&PoolConfig>,
+        new: Option<&PoolConfig>,
+        now: Duration,
+    ) {
+        let mine = |config: &PoolConfig| -> Vec<A> {
+            config.addresses.iter().filter_map(|&address| A::from_ip(address)).collect()
+        };
+        if let (Some(old), Some(new)) = (old, new)
+            && (PoolConfig { addresses: new.addresses.clone(), ..old.clone() }) == *new
+        {
+            let (before, after) = (mine(old), mine(new));
+            for gone in before.iter().filter(|address| !after.contains(address)) {
+                self.nat.remove_address(number, *gone, now);
+            }
+            if let Some(pool) = self.nat.pool_mut(number) {
+                for come in after.iter().filter(|address| !before.contains(address)) {
+                    // There is room: a configuration with too many was refused.
+                    let _ = pool.add(*come);
+                }
+            }
+            return;
+        }
+        let none = PoolConfig::new("", Vec::new());
+        let config = translator::pool(new.unwrap_or(&none), self.seed);
+        // It was made once already, when the configuration was checked.
+        let made = self.nat.set_pool(number, config, now);
+        debug_assert!(made.is_ok());
+    }
+
+    pub(super) fn expire(&mut self, now: Duration, lost: &mut Vec<(Held, DropReason)>) {
+        self.nat.expire(now);
+        self.fragments
+            .expire(now, FORGOTTEN, &mut |held, refusal| lost.push((held, fragment_reason(refusal))));
+    }
+
+    pub(super) fn next_timeout(&self, now: Duration) -> Option<Duration> {
+        let nat = self.nat.next_expiry(now).map(|wait| now + wait);
+        nat.into_iter().chain(self.fragments.next_deadline()).min()
+    }
+
+    pub(super) fn reject(
+        &mut self,
+        now: Duration,
+        seen: &Seen<A>,
+        bytes: &[u8],
+        lost: &mut Vec<(Held, DropReason)>,
+    ) {
+        let Some(part) = Part::<A>::of(bytes, &seen.packet, 0).filter(Part::is_first) else { return };
+        self.fragments
+            .reject(&part.key, now, &mut |held, refusal| lost.push((held, fragment_reason(refusal))));
+    }
+
+    pub(super) fn passage(&self, now: Duration, what: &What<A>, way: Way) -> Result<Passage, DropReason> {
+        let translated = |rewrite: Option<Rewrite<A>>| rewrite.map(Change::of);
+        let change = match *what {
+            What::Known { rewrite, .. } => translated(rewrite),
+            What::Related { rewrite, source, .. } => {
+                translated(rewrite).map(|change| Change { error_from: Some(source), ..change })
+            }
+            What::Later(verdict) => translated(verdict.rewrite)
+                .map(|change| Change { identification: verdict.identification, ..change }),
+            What::Untracked => None,
+            What::Opens { new, destination } => {
+                let prepared = self.nat.prepare(now, &new, destination, way).map_err(refusal_reason)?;
+                return Ok(A::passage(Going::Opens(Opening { destination, way, prepared })));
+            }
+        };
+        Ok(change.map_or(Passage::Plain, |change| A::passage(Going::Translated(change))))
+    }
+}
+
+/// What was found, and where a packet that opens a connection goes.
+pub(super) fn found<A: Address>(
+    tracked: nat::Tracked<A>,
+    destination: impl FnOnce(&New<A>) -> Option<Endpoint<A>>,
+) -> Result<What<A>, DropReason> {
+    match tracked {
+        nat::Tracked::Known { id, direction, rewrite } => Ok(What::Known { id, direction, rewrite }),
+        nat::Tracked::Related { id, rewrite, source, .. } => Ok(What::Related { id, rewrite, source }),
+        nat::Tracked::New(new) => Ok(What::Opens { new, destination: destination(&new) }),
+        nat::Tracked::Untracked => Ok(What::Untracked),
+        nat::Tracked::Invalid(invalid) => Err(misfit_reason(invalid)),
+    }
+}

@@ -1,0 +1,322 @@
+//! The connections of both families, the fragments whose first one has not come, and what is asked of them.
+//!
+//! # Theory of operation
+//! A packet is *tracked* once, before anything is decided about it: that is the only time its connection takes note of it.
+//! What it is then to the connections there are goes along with it as [`Tracked`]. When its way is known, its [`Passage`]
+//! is worked out, which changes nothing: how it leaves, or which connection it would open. Only what does leave is
+//! *finished*: the connection begins, and the octets change.
+
+mod family;
+mod packet;
+mod reason;
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::time::Duration;
+
+use nat::Nat;
+use nat::connection::ConnectionId;
+use nat::fragment::{self, Part};
+use nat::packet::Packet;
+use nat::translate::ChecksumState;
+use nat::translate::identification::{self, Identifications};
+use nat::tuple::Direction;
+
+use self::family::{Family, found};
+pub(super) use self::packet::{Going, Held, Kind, Opening, Passage, Seen, Taken, Tracked, Verdict, What};
+use self::reason::{fragment_reason, refusal_named, refusal_reason};
+use super::explain;
+use crate::addr::SegmentId;
+use crate::config::nat::OnRefusal;
+use crate::config::{Limits, Translator, translator};
+use crate::flow::{Change, Translation};
+use crate::frame::Frame;
+use crate::parse::{self, Network};
+use crate::verdict::DropReason;
+
+/// Counters of identifications that IPv4 packets are given.
+const IDENTIFICATIONS: usize = 2048;
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Connections {
+    v4: Family<Ipv4Addr>,
+    v6: Family<Ipv6Addr>,
+    identifications: Identifications,
+    /// Fragments whose first one has gone on just now.
+    released: Vec<(Held, Tracked)>,
+    /// Fragments that go no further.
+    lost: Vec<(Held, DropReason)>,
+}
+
+impl Connections {
+    /// Takes the memory for all that it may ever hold.
+    pub(super) fn new(limits: &Limits, translator: &Translator, seed: u64) -> Self {
+        Self {
+            v4: Family::new(limits, translator, 0, seed),
+            v6: Family::new(limits, translator, 1, seed ^ 1),
+            identifications: Identifications::new(IDENTIFICATIONS, seed ^ 2),
+            released: Vec::new(),
+            lost: Vec::new(),
+        }
+    }
+
+    /// Takes up another configuration. Connections stay, but for those of external addresses that are no more.
+    pub(super) fn configure(&mut self, translator: &Translator, now: Duration) {
+        self.v4.configure(translator, now);
+        self.v6.configure(translator, now);
+        self.v4.nat.set_rules(translator.v4().clone());
+        self.v6.nat.set_rules(translator.v6().clone());
+    }
+
+    /// Fragments that wait for the first of their datagram.
+    pub(super) fn held(&self) -> usize {
+        self.v4.fragments.parked() + self.v6.fragments.parked()
+    }
+
+    /// What the sender of a refused packet is told.
+    pub(super) fn on_refusal(&self) -> OnRefusal {
+        self.v4.nat.on_refusal()
+    }
+
+    /// A connection in words.
+    pub(super) fn describe<A: Kind>(&self, now: Duration, id: ConnectionId) -> String {
+        match A::of(self).nat.get(id) {
+            Some(connection) => format!(
+                "{} ({} s {})",
+                explain::tuple(&connection.tuple(Direction::Original)),
+                connection.remaining(now).as_secs(),
+                connection.state
+            ),
+            None => String::new(),
+        }
+    }
+
+    pub(super) fn nats(&self) -> (&Nat<Ipv4Addr>, &Nat<Ipv6Addr>) {
+        (&self.v4.nat, &self.v6.nat)
+    }
+
+    pub(super) fn expire(&mut self, now: Duration) {
+        self.v4.expire(now, &mut self.lost);
+        self.v6.expire(now, &mut self.lost);
+    }
+
+    /// When [`Self::expire`] has something to do next, seen from `now`.
+    pub(super) fn next_timeout(&self, now: Duration) -> Option<Duration> {
+        self.v4.next_timeout(now).into_iter().chain(self.v6.next_timeout(now)).min()
+    }
+
+    /// Takes those fragments that may go on.
+    pub(super) fn take_released(&mut self) -> Vec<(Held, Tracked)> {
+        core::mem::take(&mut self.released)
+    }
+
+    /// Gives back the room for them.
+    pub(super) fn put_back(&mut self, released: Vec<(Held, Tracked)>) {
+        self.released = released;
+    }
+
+    /// One of those fragments that go no further.
+    pub(super) fn take_lost(&mut self) -> Option<(Held, DropReason)> {
+        self.lost.pop()
+    }
+
+    /// Takes a packet, which comes back unless it is a fragment that has to wait for the first.
+    pub(super) fn take<A: Kind>(
+        &mut self,
+        now: Duration,
+        packet: &Packet,
+        held: Held,
+    ) -> Option<(Held, Taken<A>)> {
+        let Some(part) = Part::<A>::of(held.frame.bytes(), packet, 0) else { return Some((held, Ok(None))) };
+        let mut lost = core::mem::take(&mut self.lost);
+        let taken = A::of_mut(self)
+            .fragments
+            .take(&part, held, now, &mut |held, refusal| lost.push((held, fragment_reason(refusal))));
+        self.lost = lost;
+        match taken {
+            fragment::Taken::First(held) => Some((held, Ok(None))),
+            fragment::Taken::Later(verdict, held) => Some((held, Ok(Some(verdict)))),
+            fragment::Taken::Parked => None,
+            fragment::Taken::Refused(refusal, held) => Some((held, Err(fragment_reason(refusal)))),
+        }
+    }
+
+    /// Says that the first fragment of a datagram went no further.
+    pub(super) fn reject(&mut self, now: Duration, tracked: &Tracked, bytes: &[u8]) {
+        match tracked {
+            Tracked::Not => {}
+            Tracked::V4(seen) => self.v4.reject(now, seen, bytes, &mut self.lost),
+            Tracked::V6(seen) => self.v6.reject(now, seen, bytes, &mut self.lost),
+        }
+    }
+
+    /// Says what a packet is, and has its connection take note of it.
+    pub(super) fn track<A: Kind>(
+        &mut self,
+        now: Duration,
+        packet: &Packet,
+        frame: &Frame,
+        ingress: SegmentId,
+    ) -> Result<What<A>, DropReason> {
+        let family = A::of_mut(self);
+        let tracked = family.nat.track(now, 0, packet, frame.bytes(), trust(frame));
+        found(tracked, |new| family.nat.destination(new, translator::way(ingress, None)))
+    }
+
+    /// The same without taking note.
+    pub(super) fn look<A: Kind>(
+        &self,
+        now: Duration,
+        packet: &Packet,
+        frame: &Frame,
+        ingress: SegmentId,
+    ) -> Result<What<A>, DropReason> {
+        let family = A::of(self);
+        let tracked = family.nat.look(now, 0, packet, frame.bytes(), trust(frame));
+        found(tracked, |new| family.nat.destination(new, translator::way(ingress, None)))
+    }
+
+    /// How a packet leaves for `egress`.
+    pub(super) fn passage(
+        &self,
+        now: Duration,
+        tracked: &Tracked,
+        ingress: SegmentId,
+        egress: SegmentId,
+    ) -> Result<Passage, DropReason> {
+        match tracked {
+            Tracked::Not => Ok(Passage::Plain),
+            Tracked::V4(seen) => self.v4.passage(now, &seen.what, translator::way(ingress, Some(egress))),
+            Tracked::V6(seen) => self.v6.passage(now, &seen.what, translator::way(ingress, Some(egress))),
+        }
+    }
+
+    /// Counts a connection that was refused.
+    pub(super) fn count_refusal(&mut self, tracked: &Tracked, reason: DropReason) {
+        let Some(refusal) = refusal_named(reason) else { return };
+        match tracked {
+            Tracked::Not => {}
+            Tracked::V4(_) => self.v4.nat.count_refusal(refusal),
+            Tracked::V6(_) => self.v6.nat.count_refusal(refusal),
+        }
+    }
+
+    /// Makes it so that a packet leaves: begins its connection, and says what is to be written into it.
+    pub(super) fn finish(
+        &mut self,
+        now: Duration,
+        packet: &Packet,
+        frame: &Frame,
+        passage: &Passage,
+    ) -> Result<Option<Translation>, DropReason> {
+        match passage {
+            Passage::Plain => {
+                self.settle::<Ipv4Addr>(now, packet, frame, None);
+                self.settle::<Ipv6Addr>(now, packet, frame, None);
+                Ok(None)
+            }
+            Passage::V4(going) => self.finish_one(now, packet, frame, going),
+            Passage::V6(going) => self.finish_one(now, packet, frame, going),
+        }
+    }
+
+    fn finish_one<A: Kind>(
+        &mut self,
+        now: Duration,
+        packet: &Packet,
+        frame: &Frame,
+        going: &Going<A>,
+    ) -> Result<Option<Translation>, DropReason> {
+        let mut change = match going {
+            Going::Translated(change) => Some(*change),
+            Going::Opens(opening) => {
+                A::of_mut(self).nat.commit(now, &opening.prepared).map_err(refusal_reason)?;
+                opening.prepared.rewrite().map(Change::of)
+            }
+        };
+        if let Some(change) = &mut change {
+            change.identification = change.identification.or_else(|| self.identify(packet, frame, change));
+        }
+        self.settle(now, packet, frame, change);
+        Ok(change.map(A::translation))
+    }
+
+    /// Another identification for an IPv4 packet that shares its new source with others (RFC 6864 section 5.3.1).
+    fn identify<A: Kind>(&mut self, packet: &Packet, frame: &Frame, change: &Change<A>) -> Option<u16> {
+        let source = change.rewrite.source().address.into();
+        let IpAddr::V4(address) = source else { return None };
+        let IpAddr::V4(destination) = change.rewrite.destination().address.into() else { return None };
+        if source == packet.layout.source || identification::is_atomic(frame.bytes(), packet) {
+            return None;
+        }
+        let upper = packet.layout.end.saturating_sub(packet.layout.upper);
+        let pieces = frame.offload.segmentation.map_or(1, |cut| upper.div_ceil(usize::from(cut.size.max(1))));
+        let count = u16::try_from(pieces).unwrap_or(u16::MAX);
+        Some(self.identifications.next(address, destination, packet.layout.protocol, count))
+    }
+
+    /// Tells the later fragments of a first one what became of it.
+    fn settle<A: Kind>(&mut self, now: Duration, packet: &Packet, frame: &Frame, change: Option<Change<A>>) {
+        let Some(part) = Part::<A>::of(frame.bytes(), packet, 0).filter(Part::is_first) else { return };
+        let verdict = Verdict {
+            rewrite: change.map(|change| change.rewrite),
+            identification: change.and_then(|change| change.identification),
+        };
+        let mut released = core::mem::take(&mut self.released);
+        A::of_mut(self).fragments.resolve(&part.key, verdict, now, &mut |held| {
+            let seen = read(&held.frame).map(|packet| Seen { packet, what: What::Later(verdict) });
+            let tracked = seen.map_or(Tracked::Not, A::tracked);
+            released.push((held, tracked));
+        });
+        self.released = released;
+    }
+
+    /// The passage of a packet that has waited before its connection could begin: another one that waited with it may have
+    /// begun it by now.
+    pub(super) fn resume(
+        &mut self,
+        now: Duration,
+        packet: &Packet,
+        frame: &Frame,
+        passage: &Passage,
+    ) -> Result<Passage, DropReason> {
+        match passage {
+            Passage::V4(Going::Opens(opening)) => self.resume_one(now, packet, frame, opening),
+            Passage::V6(Going::Opens(opening)) => self.resume_one(now, packet, frame, opening),
+            Passage::Plain | Passage::V4(Going::Translated(_)) | Passage::V6(Going::Translated(_)) => {
+                Ok(*passage)
+            }
+        }
+    }
+
+    fn resume_one<A: Kind>(
+        &mut self,
+        now: Duration,
+        packet: &Packet,
+        frame: &Frame,
+        opening: &Opening<A>,
+    ) -> Result<Passage, DropReason> {
+        let family = A::of_mut(self);
+        let tracked = family.nat.track(now, 0, packet, frame.bytes(), trust(frame));
+        // Where it goes was decided when it came.
+        let what = found(tracked, |_| opening.destination)?;
+        family.passage(now, &what, opening.way)
+    }
+}
+
+/// The packet in a frame that was let in before.
+pub(super) fn read(frame: &Frame) -> Option<Packet> {
+    let link = parse::link(frame.bytes()).ok()?;
+    match parse::network(frame.bytes(), &link).ok()? {
+        Network::Ip(ip) => ip.layout().read(frame.bytes()).ok(),
+        Network::Arp(_) | Network::Other => None,
+    }
+}
+
+/// What is not to be judged of a frame's checksum: what its device has judged, or has yet to make.
+fn trust(frame: &Frame) -> ChecksumState {
+    if frame.offload.is_trusted() { ChecksumState::Partial } else { ChecksumState::Complete }
+}

@@ -1,0 +1,327 @@
+//! Layer 3's share of the slow path: what becomes of a packet for the router.
+
+use core::net::IpAddr;
+
+use super::Switch;
+use super::admit::Arrival;
+use super::connections::Tracked;
+use super::explain::{Recorder, Stage};
+use super::slow::{Adjacent, Answer, Decision, Route};
+use crate::addr::{MacAddr, PortId};
+use crate::config::nat::OnRefusal;
+use crate::config::{Gateway, NextHop, ReversePath, RouteTarget, Segment, Snapshot, Target};
+use crate::emit::IcmpError;
+use crate::flow::Plan;
+use crate::frame::Frame;
+use crate::icmp::{self, Occasion};
+use crate::neighbor::{Adjacency, Standing};
+use crate::offload;
+use crate::parse::{self, Ip, Transport, protocol};
+use crate::route;
+use crate::verdict::DropReason;
+
+/// A packet for the router, and all that deciding about it needs.
+pub(super) struct Layer3<'a> {
+    pub(super) switch: &'a Switch,
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) now: core::time::Duration,
+    pub(super) arrival: &'a Arrival<'a>,
+    pub(super) tracked: &'a Tracked,
+    pub(super) frame: &'a Frame,
+    /// As it came: sources and answers are about that.
+    pub(super) ip: Ip,
+    /// Where it goes, which translation may have changed.
+    pub(super) destination: IpAddr,
+}
+
+impl Layer3<'_> {
+    pub(super) fn decide<R: Recorder>(&self, recorder: &mut R) -> Decision {
+        let Some(gateway) = self.arrival.segment.gateway() else {
+            return self.drop(DropReason::NotForUs, None);
+        };
+        let (source, destination) = (self.ip.source, self.destination);
+        let is_ours = |address| self.own(gateway, address) == Some(Standing::Usable);
+        if route::martian_source(source) || (is_ours(source) && !gateway.node_local) {
+            return self.drop(DropReason::MartianSource, None);
+        }
+        if !self.reverse_path(gateway) {
+            return self.drop(DropReason::ReversePath, None);
+        }
+        if let Some(pointer) = self.ip.option_problem {
+            let error = IcmpError::ParameterProblem { pointer: pointer.into() };
+            return self.drop(DropReason::Ipv4Options, self.error(error));
+        }
+        match self.own(gateway, destination) {
+            Some(Standing::Usable) => {
+                recorder
+                    .step(Stage::Classify, || alloc::format!("{destination} is the router's own address"));
+                return self.local(gateway, recorder);
+            }
+            Some(Standing::Tentative) => return self.drop(DropReason::AddressTentative, None),
+            Some(Standing::Lost) | None => {}
+        }
+        if destination.is_multicast() {
+            return self.drop(DropReason::MulticastNotRouted, None);
+        }
+        if route::is_link_scoped(source) || route::is_link_scoped(destination) {
+            // RFC 4443 section 3.1 has a code for it; RFC 3927 section 7 asks for none.
+            let error = source.is_ipv6().then(|| self.error(IcmpError::BeyondScope)).flatten();
+            return self.drop(DropReason::BeyondScope, error);
+        }
+        if route::martian_destination(destination) || self.snapshot.router().is_broadcast(destination) {
+            return self.drop(DropReason::MartianDestination, None);
+        }
+        if self.ip.source_route {
+            // RFC 7126 sections 4.3 and 4.4: dropped by default, and silently, as hosts have done for decades.
+            return self.drop(DropReason::SourceRoute, None);
+        }
+        self.route(gateway, recorder)
+    }
+
+    /// A packet for an address of ours: the machine behind the node-local link gets all but echo requests.
+    fn local<R: Recorder>(&self, gateway: &Gateway, recorder: &mut R) -> Decision {
+        if self.is_echo_request() {
+            return match self.is_intact() {
+                true => Decision::Consume(Some(Answer::Echo)),
+                false => self.drop(DropReason::TransportChecksum, None),
+            };
+        }
+        if let Some(segment) = self.snapshot.router().delegated(self.destination)
+            && segment != self.arrival.segment.id()
+            && let Some(segment) = self.snapshot.segment(segment)
+        {
+            recorder.step(Stage::Classify, || {
+                alloc::format!("handed to the machine itself on {:?}", segment.name())
+            });
+            return self.forward(gateway, segment, self.destination, recorder);
+        }
+        if self.snapshot.translator().is_some_and(|translator| translator.is_external(self.destination)) {
+            // Whoever calls without having been asked is not answered (RFC 5382 REQ-4).
+            return self.drop(DropReason::NoMapping, None);
+        }
+        if !self.is_intact() {
+            return self.drop(DropReason::TransportChecksum, None);
+        }
+        let answer = match self.ip.transport {
+            Transport::Udp { .. } => self.error(IcmpError::PortUnreachable),
+            Transport::Tcp { .. } => self.may_answer(Occasion::Other).then_some(Answer::Reset),
+            Transport::Icmp { .. } => None,
+            Transport::Sctp { .. } | Transport::Opaque if self.ip.fragment.is_some() => None,
+            Transport::Sctp { .. } | Transport::Opaque => self.error(IcmpError::ProtocolUnreachable),
+        };
+        self.drop(DropReason::NoListener, answer)
+    }
+
+    fn is_intact(&self) -> bool {
+        self.frame.offload.is_trusted() || parse::verify_transport_checksum(self.frame.bytes(), &self.ip)
+    }
+
+    fn is_echo_request(&self) -> bool {
+        const ECHO_REQUEST: u8 = 8;
+        const ECHO_REQUEST_V6: u8 = 128;
+        let request = match self.ip.protocol {
+            protocol::ICMP => ECHO_REQUEST,
+            protocol::ICMPV6 => ECHO_REQUEST_V6,
+            _ => return false,
+        };
+        matches!(self.ip.transport, Transport::Icmp { kind, code: 0, .. } if kind == request)
+            && self.ip.fragment.is_none()
+    }
+
+    fn route<R: Recorder>(&self, gateway: &Gateway, recorder: &mut R) -> Decision {
+        let destination = self.destination;
+        if gateway.no_route_to.contains(destination) {
+            recorder.step(Stage::Route, || alloc::format!("no route to {destination} from this segment"));
+            return self.drop(DropReason::NoRoute, self.error(IcmpError::NoRoute));
+        }
+        let target = self.snapshot.router().lookup(destination);
+        recorder.step(Stage::Route, || match self.snapshot.router().lookup_prefix(destination) {
+            Some((prefix, target)) => {
+                alloc::format!("{destination} matches {prefix}: {}", self.snapshot.describe(target))
+            }
+            None => alloc::format!("no route to {destination}"),
+        });
+        let (segment, next_hop) = match target {
+            None => return self.drop(DropReason::NoRoute, self.error(IcmpError::NoRoute)),
+            Some(Target::Connected(segment)) => (*segment, destination),
+            Some(Target::Configured(RouteTarget::Via(hops))) => {
+                let hop = self.choose(hops);
+                (hop.segment, hop.gateway.unwrap_or(destination))
+            }
+            Some(Target::Configured(RouteTarget::Blackhole)) => {
+                return self.drop(DropReason::RouteBlackhole, None);
+            }
+            Some(Target::Configured(RouteTarget::Unreachable)) => {
+                return self.drop(DropReason::RouteUnreachable, self.error(IcmpError::RouteUnreachable));
+            }
+            Some(Target::Configured(RouteTarget::Prohibit)) => {
+                return self.drop(DropReason::RouteProhibit, self.error(IcmpError::AdminProhibited));
+            }
+        };
+        match self.snapshot.segment(segment) {
+            Some(segment) => self.forward(gateway, segment, next_hop, recorder),
+            None => self.drop(DropReason::NoRoute, self.error(IcmpError::NoRoute)),
+        }
+    }
+
+    /// One of several next hops, the same for every packet of a flow.
+    fn choose(&self, hops: &[NextHop]) -> NextHop {
+        let [only] = hops else {
+            let key = self.ip.flow_key();
+            let hash = self.switch.flow_hash.hash(
+                key.source,
+                key.destination,
+                key.protocol,
+                key.source_port,
+                key.destination_port,
+            );
+            return hops[route::select_next_hop(hash, hops)];
+        };
+        *only
+    }
+
+    fn forward<R: Recorder>(
+        &self,
+        gateway: &Gateway,
+        egress: &Segment,
+        next_hop: IpAddr,
+        recorder: &mut R,
+    ) -> Decision {
+        let Some(out) = egress.gateway() else {
+            return self.drop(DropReason::NoRoute, self.error(IcmpError::NoRoute));
+        };
+        let decrement = !gateway.node_local && !out.node_local;
+        if decrement && self.ip.hop_limit <= 1 {
+            return self.drop(DropReason::TtlExceeded, self.error(IcmpError::TtlExceeded));
+        }
+        let mut fragment = None;
+        if offload::packet_size_on_wire(self.frame, &self.ip) > egress.mtu() {
+            let mtu = u16::try_from(egress.mtu()).unwrap_or(u16::MAX);
+            if self.ip.dont_fragment {
+                let error = if self.may_answer(Occasion::PacketTooBig) {
+                    self.unchecked_error(IcmpError::PacketTooBig { mtu })
+                } else {
+                    None
+                };
+                return self.drop(DropReason::PacketTooBig, error);
+            }
+            recorder.step(Stage::Mtu, || alloc::format!("longer than {mtu} octets, will be fragmented"));
+            fragment = Some(mtu);
+        }
+        let passage =
+            match self.switch.passage(self.now, self.tracked, self.arrival.segment.id(), egress.id()) {
+                Ok(passage) => passage,
+                Err(reason) => return self.drop(reason, self.refusal()),
+            };
+        passage.record(recorder);
+        let plan = Plan { destination: MacAddr::ZERO, source: out.mac, decrement };
+        let adjacency = Adjacent::Unresolved;
+        let mut route = Route { egress: egress.id(), next_hop, adjacency, plan, passage, fragment };
+        match self.adjacency(egress, next_hop) {
+            Found::Station(mac, port) => {
+                route.plan.destination = mac;
+                route.adjacency = Adjacent::Station { port };
+            }
+            Found::Learned(mac, slot) => {
+                route.plan.destination = mac;
+                route.adjacency = Adjacent::Learned { slot };
+            }
+            Found::Unknown => {}
+            Found::Failed => {
+                return self.drop(DropReason::NeighborFailed, self.error(IcmpError::AddressUnreachable));
+            }
+        }
+        recorder.step(Stage::Neighbor, || match route.adjacency {
+            Adjacent::Station { port } => {
+                alloc::format!("{next_hop} is the managed station {} behind {port}", route.plan.destination)
+            }
+            Adjacent::Learned { .. } => alloc::format!("{next_hop} is at {}", route.plan.destination),
+            Adjacent::Unresolved => {
+                alloc::format!("{next_hop} is not known, the frame waits while it is asked for")
+            }
+        });
+        Decision::Route(route)
+    }
+
+    /// What the sender is told whose connection cannot begin (RFC 5508 REQ-8, RFC 6888 REQ-11).
+    fn refusal(&self) -> Option<Answer> {
+        match self.switch.connections.as_ref()?.on_refusal() {
+            OnRefusal::Prohibited => self.error(IcmpError::AdminProhibited),
+            OnRefusal::HostUnreachable => self.error(IcmpError::AddressUnreachable),
+            OnRefusal::Silence => None,
+        }
+    }
+
+    fn adjacency(&self, egress: &Segment, next_hop: IpAddr) -> Found {
+        if let Some(station) = egress.station_by_address(next_hop) {
+            return Found::Station(station.mac, station.port);
+        }
+        match self.switch.neighbors.lookup(self.now, egress.id(), next_hop) {
+            Adjacency::Known { mac, slot, .. } => Found::Learned(mac, slot),
+            Adjacency::Pending { .. } | Adjacency::Unknown => Found::Unknown,
+            Adjacency::Failed => Found::Failed,
+        }
+    }
+
+    /// RFC 3704: whether the source would be reached through the segment the packet came from. Two kinds of source are
+    /// there whatever the routes say: link-local ones, and what a station behind a node-local link shares with us.
+    fn reverse_path(&self, gateway: &Gateway) -> bool {
+        let (router, segment) = (self.snapshot.router(), self.arrival.segment.id());
+        let on_this_link = matches!(self.ip.source, IpAddr::V6(a) if a.is_unicast_link_local())
+            || router.delegated(self.ip.source) == Some(segment);
+        if on_this_link {
+            return true;
+        }
+        let reached = || router.lookup(self.ip.source);
+        match gateway.reverse_path {
+            ReversePath::Off => true,
+            ReversePath::Loose => reached().is_some_and(|t| t.segments().next().is_some()),
+            ReversePath::Strict => reached().is_some_and(|t| t.segments().any(|s| s == segment)),
+        }
+    }
+
+    fn own(&self, gateway: &Gateway, address: IpAddr) -> Option<Standing> {
+        self.switch.own(self.snapshot, self.arrival.segment, gateway, address)
+    }
+
+    fn may_answer(&self, occasion: Occasion) -> bool {
+        let router = self.snapshot.router();
+        let broadcast = router.is_broadcast(self.ip.destination) || router.is_broadcast(self.ip.source);
+        icmp::may_answer(&self.arrival.link, &self.ip, occasion, broadcast)
+    }
+
+    /// An ICMP error about this packet, where one is allowed.
+    pub(super) fn error(&self, error: IcmpError) -> Option<Answer> {
+        if self.may_answer(Occasion::Other) { self.unchecked_error(error) } else { None }
+    }
+
+    /// The source is the router's address on the link the packet came from, so that a traceroute shows the way there.
+    fn unchecked_error(&self, error: IcmpError) -> Option<Answer> {
+        let gateway = self.arrival.segment.gateway()?;
+        let router = self.snapshot.router();
+        // To a link-local source from a link-local address (RFC 6724 rule 2), else from one that is valid everywhere.
+        // Not from one that the station behind a node-local link has itself: it would not believe that.
+        let fits = |a: &IpAddr| {
+            route::is_link_scoped(*a) == route::is_link_scoped(self.ip.source)
+                && router.delegated(*a) != Some(self.arrival.segment.id())
+        };
+        let on_link = self.switch.source_for(self.arrival.segment, gateway, self.ip.source);
+        let source = on_link
+            .filter(fits)
+            .or_else(|| self.switch.any_source(self.snapshot, self.ip.source.is_ipv4()).filter(fits))
+            .or(on_link)?;
+        Some(Answer::Icmp { error, source })
+    }
+
+    #[expect(clippy::unused_self, reason = "reads as a verdict about this packet")]
+    fn drop(&self, reason: DropReason, answer: Option<Answer>) -> Decision {
+        Decision::Drop { reason, answer }
+    }
+}
+
+enum Found {
+    Station(MacAddr, PortId),
+    Learned(MacAddr, u32),
+    Unknown,
+    Failed,
+}
