@@ -53,7 +53,7 @@ fn br_1_segments_learn_apart() {
     let config = Config {
         ports: vec![port(0, 0), port(1, 0), port(2, 1), port(3, 1), port(4, 1)],
         segments: vec![segment(0, 1500), segment(1, 1500)],
-        routes: vec![],
+        ..Config::default()
     };
     let mut lab = Lab::new(config);
     lab.send(0, &frame(A, BROADCAST));
@@ -216,7 +216,7 @@ fn vlans() -> Config {
             port(3, 1),
         ],
         segments: vec![segment(0, 1500), segment(1, 1500)],
-        routes: vec![],
+        ..Config::default()
     }
 }
 

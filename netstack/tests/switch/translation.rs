@@ -1,0 +1,437 @@
+//! Connections and translation in the switch: what leaves, what comes back, and what is left behind.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use etherparse::{NetSlice, SlicedPacket, TransportSlice};
+use netstack::config::nat::{
+    Behaviour, DestinationNat, DestinationRule, NatConfig, NatMatch, PoolConfig, PortRange, SourceNat, SourceRule,
+};
+use netstack::config::{Config, Limits};
+use netstack::addr::SegmentId;
+use netstack::verdict::{DropReason, Fate, Origin};
+
+use crate::lab::{Lab, Out, dropped, entered, left, ports};
+use crate::packets::{self, Packet, as_routed, sound};
+use crate::world::{FAMILIES, FAR, Family, GUEST, Host, NODE, POD_A, POD_B, UPLINK, acquainted, ip, net, with};
+
+/// A host that only the router of the other segment knows.
+const SERVER: [&str; 2] = ["192.0.2.9", "2001:db8:9::9"];
+
+fn server(family: Family) -> IpAddr {
+    ip(family.of(SERVER[0], SERVER[1]))
+}
+
+/// Pods leave for the other segment behind the router's address there, but for one prefix; a port of that address is POD_B's.
+fn node(change: impl FnOnce(&mut NatConfig)) -> Config {
+    with(|config| {
+        let pool = PoolConfig::new("node", vec![ip(NODE.v4), ip(NODE.v6)]);
+        let mut nat = NatConfig { pools: vec![pool], ..NatConfig::default() };
+        let uplink = Some(SegmentId(1));
+        for (pods, exempt, own, pod) in
+            [("10.0.0.0/24", "198.51.100.0/24", NODE.v4, POD_B.v4), ("fd00::/64", "2001:db8:100::/48", NODE.v6, POD_B.v6)]
+        {
+            let matches = NatMatch { destinations: vec![net(exempt)], ..NatMatch::default() };
+            nat.source.push(SourceRule { matches, action: SourceNat::Keep });
+            let matches = NatMatch { egress: uplink, sources: vec![net(pods)], ..NatMatch::default() };
+            nat.source.push(SourceRule { matches, action: SourceNat::Pool("node".into()) });
+            let matches = NatMatch {
+                destinations: vec![ip(own).into()],
+                protocol: Some(17),
+                destination_ports: Some(PortRange { first: 8080, last: 8080 }),
+                ..NatMatch::default()
+            };
+            let ports = Some(PortRange { first: 80, last: 80 });
+            nat.destination
+                .push(DestinationRule { matches, action: DestinationNat::To { address: Some(ip(pod)), ports } });
+        }
+        change(&mut nat);
+        config.nat = Some(nat);
+    })
+}
+
+fn lab() -> Lab {
+    acquainted(node(|_| {}))
+}
+
+/// The endpoints of a packet; an echo's identifier stands for the asker's port.
+fn endpoints(frame: &[u8]) -> (SocketAddr, SocketAddr) {
+    sound(frame);
+    let packet = SlicedPacket::from_ethernet(frame).unwrap();
+    let (source, destination): (IpAddr, IpAddr) = match packet.net.unwrap() {
+        NetSlice::Ipv4(ip) => (ip.header().source_addr().into(), ip.header().destination_addr().into()),
+        NetSlice::Ipv6(ip) => (ip.header().source_addr().into(), ip.header().destination_addr().into()),
+        NetSlice::Arp(_) => panic!("no ARP"),
+    };
+    let id = |octets: &[u8]| u16::from_be_bytes([octets[4], octets[5]]);
+    let (from, to) = match packet.transport {
+        Some(TransportSlice::Udp(udp)) => (udp.source_port(), udp.destination_port()),
+        Some(TransportSlice::Tcp(tcp)) => (tcp.source_port(), tcp.destination_port()),
+        Some(TransportSlice::Icmpv4(icmp)) => (id(icmp.slice()), id(icmp.slice())),
+        Some(TransportSlice::Icmpv6(icmp)) => (id(icmp.slice()), id(icmp.slice())),
+        None => (0, 0),
+    };
+    (SocketAddr::new(source, from), SocketAddr::new(destination, to))
+}
+
+fn one(out: Vec<Out>) -> Out {
+    let [out] = <[Out; 1]>::try_from(out).expect("one frame leaves");
+    out
+}
+
+/// What FAR's router sends for somebody behind it.
+fn from_outside(source: IpAddr, destination: IpAddr) -> Packet {
+    Packet { source, ..FAR.via_router(destination) }
+}
+
+#[test]
+fn a_pod_leaves_behind_the_nodes_address_and_is_answered() {
+    for family in FAMILIES {
+        let mut lab = lab();
+        let own = NODE.ip(family);
+        type Make = fn(&Packet) -> Vec<u8>;
+        let kinds: [(Make, Make); 3] = [
+            (|p| p.udp(40_000, 53, b"question"), |p| p.udp(53, 40_000, b"answer")),
+            (|p| p.tcp_syn(40_000, 80), |p| p.tcp_syn_ack(80, 40_000, 1001)),
+            (|p| p.echo(40_000, 1, b"ping"), |p| p.echo_reply(40_000, 1, b"ping")),
+        ];
+        for (ask, answer) in kinds {
+            let sent = ask(&POD_A.via_router(server(family)));
+            let out = one(lab.send(POD_A.port, &sent));
+            assert_eq!(out.port, FAR.port);
+            let (source, destination) = endpoints(&out.bytes);
+            assert_eq!((source.ip(), destination.ip()), (own, server(family)));
+            assert_eq!(source.port(), 40_000, "the port is kept while it is free");
+            assert_eq!(&out.bytes[..6], &FAR.mac.0);
+
+            let back = one(lab.send(FAR.port, &answer(&from_outside(server(family), own))));
+            assert_eq!(back.port, POD_A.port);
+            let (source, destination) = endpoints(&back.bytes);
+            assert_eq!((source.ip(), destination.ip()), (server(family), POD_A.ip(family)));
+            lab.expect([
+                entered(POD_A.port, Fate::Forwarded),
+                left(FAR.port, Origin::Forwarded),
+                entered(FAR.port, Fate::Forwarded),
+                left(POD_A.port, Origin::Forwarded),
+            ]);
+        }
+    }
+}
+
+#[test]
+fn what_is_exempt_or_inside_keeps_its_source() {
+    for family in FAMILIES {
+        let mut lab = lab();
+        let exempt = ip(family.of("198.51.100.7", "2001:db8:100::7"));
+        let sent = POD_A.via_router(exempt).udp(40_000, 53, b"x");
+        let out = one(lab.send(POD_A.port, &sent));
+        assert_eq!(out.bytes, as_routed(&sent, UPLINK, FAR.mac));
+        let inside = POD_A.to(&POD_B, family).udp(40_000, 53, b"x");
+        assert_eq!(one(lab.send(POD_A.port, &inside)).bytes, inside, "bridged as it is");
+        let from_node = NODE.via_router(server(family)).udp(40_000, 53, b"x");
+        let out = one(lab.send(NODE.port, &from_node));
+        assert_eq!(endpoints(&out.bytes).0, SocketAddr::new(NODE.ip(family), 40_000));
+        lab.settle();
+    }
+}
+
+/// The answer goes straight from one pod to the other's MAC address, over the bridge, and must still come from where the
+/// question went.
+#[test]
+fn a_bridged_answer_is_translated_back() {
+    for family in FAMILIES {
+        for client in [POD_A, GUEST] {
+            let mut lab = lab();
+            let own = NODE.ip(family);
+            let sent = client.via_router(own).udp(40_000, 8080, b"question");
+            let out = one(lab.send(client.port, &sent));
+            assert_eq!(out.port, POD_B.port);
+            assert_eq!(
+                endpoints(&out.bytes),
+                (SocketAddr::new(client.ip(family), 40_000), SocketAddr::new(POD_B.ip(family), 80))
+            );
+            let answer = POD_B.to(&client, family).udp(80, 40_000, b"answer");
+            let back = one(lab.send(POD_B.port, &answer));
+            assert_eq!(back.port, client.port);
+            assert_eq!(
+                endpoints(&back.bytes),
+                (SocketAddr::new(own, 8080), SocketAddr::new(client.ip(family), 40_000))
+            );
+            lab.settle();
+        }
+    }
+}
+
+#[test]
+fn an_error_from_outside_finds_the_pod_and_quotes_what_it_sent() {
+    for family in FAMILIES {
+        let mut lab = lab();
+        let sent = POD_A.via_router(server(family)).udp(40_000, 53, b"question");
+        let out = one(lab.send(POD_A.port, &sent));
+        let (kind, code) = family.of((3, 3), (1, 4));
+        let hop = ip(family.of("192.0.2.1", "2001:db8:9::1"));
+        let error = from_outside(hop, NODE.ip(family)).icmp(kind, code, [0; 4], &out.bytes[14..]);
+        let back = one(lab.send(FAR.port, &error));
+        assert_eq!(back.port, POD_A.port);
+        sound(&back.bytes);
+        let header = family.of(20, 40);
+        let quoted = &back.bytes[14 + header + 8..];
+        // The pod's packet as the router got it, one hop later.
+        let expected = as_routed(&sent, UPLINK, FAR.mac);
+        assert_eq!(quoted, &expected[14..]);
+        // About a packet that nobody sent.
+        let stray = from_outside(server(family), NODE.ip(family)).udp(1, 2, b"x");
+        let mut stray = stray[14..].to_vec();
+        let swap = family.of(12..20, 8..40);
+        stray[swap.clone()].rotate_left(swap.len() / 2);
+        if family == Family::V4 {
+            packets::fix_ipv4_checksum(&mut stray);
+        }
+        lab.settle();
+        let error = from_outside(hop, NODE.ip(family)).icmp(kind, code, [0; 4], &stray);
+        assert!(lab.send(FAR.port, &error).is_empty());
+        lab.expect([dropped(FAR.port, DropReason::IcmpUnrelated)]);
+    }
+}
+
+#[test]
+fn who_was_not_asked_reaches_nobody_inside() {
+    for family in FAMILIES {
+        let mut lab = lab();
+        // The machine itself gets what is for its address and for no connection.
+        let call = from_outside(server(family), NODE.ip(family)).tcp_syn(50_000, 40_000);
+        assert_eq!(one(lab.send(FAR.port, &call)).port, NODE.port);
+        // And somebody who is asked by another.
+        lab.send(POD_A.port, &POD_A.via_router(server(family)).udp(40_000, 53, b"x"));
+        let other = ip(family.of("192.0.2.10", "2001:db8:9::10"));
+        let call = from_outside(other, NODE.ip(family)).udp(53, 40_000, b"x");
+        assert_eq!(one(lab.send(FAR.port, &call)).port, NODE.port);
+        lab.settle();
+
+        // Where no machine is behind the address, nobody answers (RFC 5382 REQ-4).
+        let mut config = node(|_| {});
+        config.ports.retain(|port| port.id.0 != NODE.port);
+        let mut lab = acquainted(config);
+        for call in [
+            from_outside(server(family), NODE.ip(family)).tcp_syn(50_000, 40_000),
+            from_outside(server(family), NODE.ip(family)).udp(50_000, 40_000, b"x"),
+        ] {
+            assert!(lab.send(FAR.port, &call).is_empty());
+            lab.expect([dropped(FAR.port, DropReason::NoMapping)]);
+        }
+    }
+}
+
+#[test]
+fn nat_45_for_want_of_a_port_the_sender_is_told() {
+    for family in FAMILIES {
+        let few = PortRange { first: 2000, last: 2001 };
+        let config = node(|nat| {
+            nat.behaviour = Behaviour::strict();
+            nat.behaviour.keep.parity = false;
+            nat.behaviour.keep.class = false;
+            nat.pools[0].ports = vec![few];
+        });
+        let mut lab = acquainted(config);
+        for port in [40_000, 40_001] {
+            let out = one(lab.send(POD_A.port, &POD_A.via_router(server(family)).udp(port, 53, b"x")));
+            assert!((2000..=2001).contains(&endpoints(&out.bytes).0.port()));
+        }
+        lab.settle();
+        let out = one(lab.send(POD_A.port, &POD_A.via_router(server(family)).udp(40_002, 53, b"x")));
+        assert_eq!(out.port, POD_A.port);
+        let message = packets::icmp(&out.bytes);
+        assert_eq!((message.kind, message.code), family.of((3, 13), (1, 1)));
+        lab.expect([
+            dropped(POD_A.port, DropReason::PortsExhausted),
+            left(POD_A.port, Origin::Originated),
+        ]);
+    }
+}
+
+#[test]
+fn two_datagrams_for_an_unknown_neighbour_make_one_mapping_and_both_arrive() {
+    const BURSTS: u32 = 100_000;
+    for family in FAMILIES {
+        let mut done = 0;
+        while done < BURSTS / 2 {
+            // Neighbours that are known are no use here; a new lab knows none.
+            let mut lab = Lab::new(node(|_| {}));
+            for host in 0..2000u16 {
+                let [high, low] = (host + 256).to_be_bytes();
+                // On the other segment's own link, so each of them is asked for.
+                let target = match family {
+                    Family::V4 => ip(&format!("10.1.{high}.{low}")),
+                    Family::V6 => ip(&format!("fd00:1::5:{:x}", host + 256)),
+                };
+                burst(&mut lab, family, target, 1024 + host);
+                done += 1;
+            }
+            lab.settle();
+        }
+    }
+}
+
+fn burst(lab: &mut Lab, family: Family, target: IpAddr, port: u16) {
+    let count = |lab: &Lab| {
+        let (v4, v6) = lab.switch.connections().unwrap();
+        (v4.len() + v6.len(), v4.counters().opened + v6.counters().opened)
+    };
+    let (before, opened) = count(lab);
+    let packet = POD_A.via_router(target);
+    let asked = lab.send(POD_A.port, &packet.udp(port, 53, b"first"));
+    assert!(lab.send(POD_A.port, &packet.udp(port, 53, b"second")).is_empty());
+    assert_eq!(count(lab), (before, opened), "nothing is begun that may never leave");
+    let asker = packets::asker(&one(asked).bytes);
+    let out = lab.send(FAR.port, &packets::tell(FAR.mac, target, UPLINK, asker));
+    assert_eq!(ports(&out), [FAR.port; 2]);
+    let seen: Vec<(SocketAddr, SocketAddr)> = out.iter().map(|out| endpoints(&out.bytes)).collect();
+    assert_eq!(seen[0], seen[1]);
+    assert_eq!(seen[0].0.ip(), NODE.ip(family));
+    assert_eq!(seen[0].1, SocketAddr::new(target, 53));
+    assert_eq!(count(lab), (before + 1, opened + 1));
+}
+
+#[test]
+fn nat_53_a_reload_keeps_connections_and_a_lost_address_ends_its_own() {
+    for family in FAMILIES {
+        let second = ip(family.of("10.1.0.77", "fd00:1::77"));
+        let two = |nat: &mut NatConfig| nat.pools[0].addresses.push(second);
+        let mut lab = acquainted(node(two));
+        let seen = |lab: &mut Lab, host: &Host, port| {
+            let out = one(lab.send(host.port, &host.via_router(server(family)).udp(port, 53, b"x")));
+            endpoints(&out.bytes).0
+        };
+        // A host has one address of the pool; of several hosts some have the other.
+        let hosts: Vec<Host> = (2..40u8)
+            .map(|last| Host {
+                v4: Box::leak(format!("10.0.0.{}", 100 + last).into_boxed_str()),
+                v6: Box::leak(format!("fd00::{}", 100 + u16::from(last)).into_boxed_str()),
+                ..GUEST
+            })
+            .collect();
+        let before: Vec<SocketAddr> = hosts.iter().map(|host| seen(&mut lab, host, 40_000)).collect();
+        assert!(before.iter().any(|at| at.ip() == second));
+        assert!(before.iter().any(|at| at.ip() == NODE.ip(family)));
+        // Without any rule, those that have begun go on.
+        lab.install(node(|nat| {
+            two(nat);
+            nat.source.clear();
+        }));
+        let after: Vec<SocketAddr> = hosts.iter().map(|host| seen(&mut lab, host, 40_000)).collect();
+        assert_eq!(after, before);
+        assert_eq!(seen(&mut lab, &hosts[0], 40_001).ip(), hosts[0].ip(family));
+        // Without the second address exactly its own end.
+        lab.install(node(|_| {}));
+        for (host, before) in hosts.iter().zip(&before) {
+            let back = from_outside(server(family), before.ip()).udp(53, before.port(), b"x");
+            let back = lab.send(FAR.port, &back);
+            if before.ip() == second {
+                assert!(back.is_empty());
+            } else {
+                assert_eq!(endpoints(&one(back).bytes).1, SocketAddr::new(host.ip(family), 40_000));
+            }
+        }
+        lab.settle();
+    }
+}
+
+/// Cuts an IP packet in a frame into fragments of 8 octets' multiples.
+fn fragments(family: Family, packet: &Packet, payload: &[u8]) -> Vec<Vec<u8>> {
+    let whole = Packet { dont_fragment: false, ..*packet }.udp(40_000, 53, payload);
+    packets::fragment(&whole, family == Family::V4, 16)
+}
+
+#[test]
+fn nat_40_fragments_in_any_order_leave_with_one_source_and_one_identification() {
+    for family in FAMILIES {
+        let pieces = fragments(family, &POD_A.via_router(server(family)), b"as long as four pieces of sixteen octets are");
+        assert_eq!(pieces.len(), 4);
+        for order in [[0, 1, 2, 3], [3, 2, 1, 0], [1, 3, 0, 2]] {
+            let mut lab = lab();
+            let out: Vec<Out> = order.iter().flat_map(|&at| lab.send(POD_A.port, &pieces[at])).collect();
+            assert_eq!(lab.switch.held(), 0);
+            assert_eq!(ports(&out), [FAR.port; 4]);
+            let whole = packets::reassemble(out.iter().map(|out| &out.bytes[..]));
+            let (source, destination) = endpoints(&whole);
+            assert_eq!(source, SocketAddr::new(NODE.ip(family), 40_000));
+            assert_eq!(destination, SocketAddr::new(server(family), 53));
+            lab.expect([
+                entered(POD_A.port, Fate::Forwarded) * 4,
+                left(FAR.port, Origin::Forwarded) * 4,
+            ]);
+        }
+        // The first never comes.
+        let mut lab = lab();
+        for piece in &pieces[1..] {
+            assert!(lab.send(POD_A.port, piece).is_empty());
+        }
+        assert_eq!(lab.switch.held(), 3);
+        lab.settle();
+        lab.wait(Duration::from_secs(61));
+        assert_eq!(lab.switch.held(), 0);
+        lab.settle();
+    }
+}
+
+#[test]
+fn what_begins_no_connection_goes_no_further() {
+    for family in FAMILIES {
+        let mut lab = lab();
+        let packet = POD_A.via_router(server(family));
+        let syn_fin = packets::with_tcp_flags(packet.tcp_syn(40_000, 80), 0x03);
+        assert!(lab.send(POD_A.port, &syn_fin).is_empty());
+        lab.expect([dropped(POD_A.port, DropReason::ConnectionInvalid)]);
+        // An answer that nobody asked for.
+        assert!(lab.send(POD_A.port, &packet.echo_reply(7, 1, b"x")).is_empty());
+        lab.expect([dropped(POD_A.port, DropReason::IcmpUnrelated)]);
+        let mut damaged = packet.udp(40_000, 53, b"x");
+        *damaged.last_mut().unwrap() ^= 1;
+        assert!(lab.send(POD_A.port, &damaged).is_empty());
+        lab.expect([dropped(POD_A.port, DropReason::TransportChecksum)]);
+    }
+}
+
+#[test]
+fn a_trace_shows_the_translation_and_changes_nothing() {
+    for family in FAMILIES {
+        let mut lab = lab();
+        let sent = POD_A.via_router(server(family)).udp(40_000, 53, b"x");
+        let trace = lab.explain(POD_A.port, &sent);
+        let text = trace.to_string();
+        assert!(text.contains("opens a connection"), "{text}");
+        let own = SocketAddr::new(NODE.ip(family), 40_000);
+        assert!(text.contains(&format!("leaves as {own} > ")), "{text}");
+        assert!(lab.switch.connections().unwrap().0.is_empty() && lab.switch.connections().unwrap().1.is_empty());
+        assert_eq!(trace.frame.unwrap(), one(lab.send(POD_A.port, &sent)).bytes);
+        let text = lab.explain(POD_A.port, &sent).to_string();
+        assert!(text.contains("of the connection udp"), "{text}");
+        let back = from_outside(server(family), NODE.ip(family)).udp(53, 40_000, b"x");
+        let text = lab.explain(FAR.port, &back).to_string();
+        assert!(text.contains("in answer"), "{text}");
+        lab.settle();
+    }
+}
+
+#[test]
+fn a_full_table_of_answered_connections_refuses_the_next() {
+    let mut lab = Lab::with_limits(node(|_| {}), Limits { connections: 4, ..Limits::default() });
+    for host in [GUEST, FAR] {
+        crate::world::introduce(&mut lab, &host);
+    }
+    let family = Family::V4;
+    for port in 1..=4 {
+        lab.send(POD_A.port, &POD_A.via_router(server(family)).udp(port, 53, b"x"));
+        let (v4, _) = lab.switch.connections().unwrap();
+        let external = v4.connections().find_map(|(_, c)| (c.inside().source.port == port).then(|| c.outside().source));
+        let back = from_outside(server(family), NODE.ip(family)).udp(53, external.unwrap().port, b"x");
+        assert_eq!(one(lab.send(FAR.port, &back)).port, POD_A.port);
+    }
+    lab.settle();
+    let out = one(lab.send(POD_A.port, &POD_A.via_router(server(family)).udp(5, 53, b"x")));
+    assert_eq!(out.port, POD_A.port, "the sender is told");
+    lab.expect([
+        dropped(POD_A.port, DropReason::ConnectionTableFull),
+        left(POD_A.port, Origin::Originated),
+    ]);
+}
