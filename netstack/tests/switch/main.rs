@@ -21,4 +21,5 @@ mod packets;
 mod protect;
 mod random;
 mod router;
+mod translation;
 mod world;

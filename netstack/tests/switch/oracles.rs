@@ -45,7 +45,7 @@ fn conservation_catches_any_counter_that_is_off_by_one() {
         counters.check(1, 1, 0)
     };
     let text = plant(&|c| c.rx_frames += 1).unwrap_err();
-    assert!(text.contains("frames in = fates: 8 != 7"), "{text}");
+    assert!(text.contains("frames in = fates + held: 8 != 7"), "{text}");
     assert!(plant(&|c| c.tx_frames += 1).is_err());
     for &fate in Fate::ALL {
         assert!(plant(&|c| c.fates[fate.index()] += 1).is_err(), "{fate}");

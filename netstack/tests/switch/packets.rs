@@ -90,6 +90,32 @@ impl Packet {
         frame
     }
 
+    /// The answer to a SYN with the sequence number before `acknowledgement`.
+    pub(crate) fn tcp_syn_ack(
+        &self,
+        source_port: u16,
+        destination_port: u16,
+        acknowledgement: u32,
+    ) -> Vec<u8> {
+        let mut frame = Vec::new();
+        let step = self.builder().tcp(source_port, destination_port, 9000, 4096).syn().ack(acknowledgement);
+        step.write(&mut frame, &[]).unwrap();
+        frame
+    }
+
+    pub(crate) fn echo_reply(&self, id: u16, sequence: u16, payload: &[u8]) -> Vec<u8> {
+        let mut frame = Vec::new();
+        match self.source {
+            IpAddr::V4(_) => {
+                self.builder().icmpv4_echo_reply(id, sequence).write(&mut frame, payload).unwrap();
+            }
+            IpAddr::V6(_) => {
+                self.builder().icmpv6_echo_reply(id, sequence).write(&mut frame, payload).unwrap();
+            }
+        }
+        frame
+    }
+
     /// An ICMP or ICMPv6 message by type and code.
     pub(crate) fn icmp(&self, kind: u8, code: u8, rest: [u8; 4], payload: &[u8]) -> Vec<u8> {
         let mut frame = Vec::new();
@@ -363,4 +389,102 @@ pub(crate) fn told(frame: &[u8]) -> Option<(IpAddr, MacAddr, MacAddr)> {
             None
         }
     }
+}
+
+/// The address that a question for a neighbour comes from.
+pub(crate) fn asker(frame: &[u8]) -> IpAddr {
+    match wire::EthernetFrame::new_checked(frame).unwrap().ethertype() {
+        wire::EthernetProtocol::Arp => {
+            let packet = wire::ArpPacket::new_checked(&frame[14..]).unwrap();
+            IpAddr::V4(Ipv4Addr::from(<[u8; 4]>::try_from(packet.source_protocol_addr()).unwrap()))
+        }
+        wire::EthernetProtocol::Ipv6 => {
+            IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(&frame[22..38]).unwrap()))
+        }
+        other => panic!("{other} asks for nobody"),
+    }
+}
+
+/// Makes the header checksum of an IPv4 packet right again.
+pub(crate) fn fix_ipv4_checksum(packet: &mut [u8]) {
+    wire::Ipv4Packet::new_unchecked(packet).fill_checksum();
+}
+
+/// The same segment with other flags.
+pub(crate) fn with_tcp_flags(mut frame: Vec<u8>, flags: u8) -> Vec<u8> {
+    let at = if frame[14] >> 4 == 4 { 34 } else { 54 };
+    frame[at + 13] = flags;
+    let (source, destination): (wire::IpAddress, wire::IpAddress) = match at {
+        34 => {
+            let packet = wire::Ipv4Packet::new_checked(&frame[14..]).unwrap();
+            (packet.src_addr().into(), packet.dst_addr().into())
+        }
+        _ => {
+            let packet = wire::Ipv6Packet::new_checked(&frame[14..]).unwrap();
+            (packet.src_addr().into(), packet.dst_addr().into())
+        }
+    };
+    wire::TcpPacket::new_unchecked(&mut frame[at..]).fill_checksum(&source, &destination);
+    frame
+}
+
+/// A frame's packet in fragments with `size` octets of its payload each, a multiple of 8.
+pub(crate) fn fragment(frame: &[u8], size: usize) -> Vec<Vec<u8>> {
+    let v4 = frame[14] >> 4 == 4;
+    let (header, payload) = frame.split_at(if v4 { 34 } else { 54 });
+    let pieces = payload.chunks(size).count();
+    let cut = |(at, piece): (usize, &[u8])| {
+        let (offset, more) = ((at * size) as u16, at + 1 < pieces);
+        let mut out = header.to_vec();
+        if v4 {
+            out[16..18].copy_from_slice(&(20 + piece.len() as u16).to_be_bytes());
+            out[20..22].copy_from_slice(&(offset / 8 | u16::from(more) << 13).to_be_bytes());
+            fix_ipv4_checksum(&mut out[14..]);
+        } else {
+            out[18..20].copy_from_slice(&(8 + piece.len() as u16).to_be_bytes());
+            let upper = std::mem::replace(&mut out[20], 44);
+            out.extend([upper, 0]);
+            out.extend((offset | u16::from(more)).to_be_bytes());
+            out.extend([0, 0, 0x12, 0x34]);
+        }
+        out.extend_from_slice(piece);
+        out
+    };
+    payload.chunks(size).enumerate().map(cut).collect()
+}
+
+/// The frame whose packet came in these fragments, in any order; all must have the same identification.
+pub(crate) fn reassemble<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
+    let mut sorted: Vec<(u16, &[u8], Vec<u8>)> = pieces
+        .map(|frame| {
+            let v4 = frame[14] >> 4 == 4;
+            let word = |at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
+            let (offset, payload, id) = if v4 {
+                ((word(20) & 0x1fff) * 8, 34, &frame[18..20])
+            } else {
+                (word(56) & 0xfff8, 62, &frame[58..62])
+            };
+            (offset, &frame[..payload], [id, &frame[payload..]].concat())
+        })
+        .collect();
+    sorted.sort_by_key(|(offset, ..)| *offset);
+    let first = sorted[0].1;
+    let v4 = first[14] >> 4 == 4;
+    let id = if v4 { 2 } else { 4 };
+    let mut out = first[..if v4 { 34 } else { 54 }].to_vec();
+    for (offset, _, tail) in &sorted {
+        assert_eq!(tail[..id], sorted[0].2[..id], "one identification");
+        assert_eq!(usize::from(*offset), out.len() - if v4 { 34 } else { 54 }, "no gap");
+        out.extend_from_slice(&tail[id..]);
+    }
+    let length = (out.len() - if v4 { 14 } else { 54 }) as u16;
+    if v4 {
+        out[16..18].copy_from_slice(&length.to_be_bytes());
+        out[20..22].fill(0);
+        fix_ipv4_checksum(&mut out[14..]);
+    } else {
+        out[18..20].copy_from_slice(&length.to_be_bytes());
+        out[20] = first[54];
+    }
+    out
 }

@@ -3,7 +3,11 @@
 
 use std::time::Duration;
 
-use netstack::addr::PortId;
+use netstack::addr::{PortId, SegmentId};
+use netstack::config::nat::{
+    DestinationNat, DestinationRule, NatConfig, NatMatch, PoolConfig, PortRange, Sharing, SourceNat,
+    SourceRule,
+};
 use netstack::config::{
     Config, Limits, ReversePath, RouteTarget, RouterAdvertisement, Snapshot, StormControl,
 };
@@ -14,7 +18,7 @@ use netstack::switch::Switch;
 use netstack::verdict::DropReason;
 use proptest::prelude::*;
 
-use crate::packets::{BROADCAST, announce, ask, ethernet, tagged, tell};
+use crate::packets::{self, BROADCAST, Packet, announce, ask, ethernet, tagged, tell};
 use crate::world::{
     FAR, Family, GUEST, Host, NODE, OTHER, POD_A, POD_B, everybody, ip, reverse_path, route, trunk, via,
 };
@@ -60,6 +64,26 @@ fn protected() -> Config {
         });
     }
     config.routes.push(route("10.0.0.77/32", RouteTarget::Via(vec![via(1, FAR.v4)])));
+    config
+}
+
+/// With connections, translation of what leaves and of what comes, and few external ports.
+fn translating() -> Config {
+    let mut config = everything();
+    let mut pool = PoolConfig::new("node", vec![ip(NODE.v4), ip(NODE.v6)]);
+    pool.ports = vec![PortRange { first: 5000, last: 5001 }];
+    let mut nat = NatConfig { pools: vec![pool], ..NatConfig::default() };
+    nat.behaviour.sharing = Sharing::Never;
+    nat.timeouts.reassembly = [Duration::from_secs(5); 2];
+    let matches = NatMatch { egress: Some(SegmentId(1)), ..NatMatch::default() };
+    nat.source.push(SourceRule { matches, action: SourceNat::Pool("node".into()) });
+    for (own, pod) in [(NODE.v4, POD_B.v4), (NODE.v6, POD_B.v6)] {
+        let matches =
+            NatMatch { destinations: vec![ip(own).into()], protocol: Some(17), ..NatMatch::default() };
+        let action = DestinationNat::To { address: Some(ip(pod)), ports: None };
+        nat.destination.push(DestinationRule { matches, action });
+    }
+    config.nat = Some(nat);
     config
 }
 
@@ -206,8 +230,42 @@ fn super_frame() -> impl Strategy<Value = Step> {
     )
 }
 
+/// A piece of one of a few datagrams.
+fn fragment() -> impl Strategy<Value = Step> {
+    let to = prop::sample::select(vec![POD_B, FAR]);
+    (to, any::<bool>(), 0usize..5, 1u16..4, prop_oneof![4 => Just(16), 1 => Just(24)]).prop_map(
+        |(to, v6, piece, id, size)| {
+            let family = if v6 { Family::V6 } else { Family::V4 };
+            let packet = Packet { dont_fragment: false, id, ..POD_A.via_router(to.ip(family)) };
+            let pieces = packets::fragment(&packet.udp(id, 53, &[id as u8; 70]), size);
+            let bytes = pieces[piece % pieces.len()].clone();
+            Step::Frame { port: POD_A.port, bytes, offload: Offload::default() }
+        },
+    )
+}
+
+/// What several pods ask of one server, and what it answers to any of its askers.
+fn conversation() -> impl Strategy<Value = Step> {
+    (any::<bool>(), any::<bool>(), 1u16..9, 0u8..6).prop_map(|(v6, second, port, kind)| {
+        let family = if v6 { Family::V6 } else { Family::V4 };
+        let pod = if second { POD_B } else { POD_A };
+        let (ask, answer) = (pod.via_router(FAR.ip(family)), FAR.via_router(NODE.ip(family)));
+        let (port, bytes) = match kind {
+            0 => (pod.port, ask.udp(port, 53, b"question")),
+            1 => (pod.port, ask.tcp_syn(port, 80)),
+            2 => (pod.port, ask.echo(port, 1, b"ping")),
+            3 => (FAR.port, answer.udp(53, 5000 + port % 2, b"answer")),
+            4 => (FAR.port, answer.echo_reply(port, 1, b"ping")),
+            _ => (FAR.port, answer.tcp_syn_ack(80, 5000 + port % 2, 1001)),
+        };
+        Step::Frame { port, bytes, offload: Offload::default() }
+    })
+}
+
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
+        2 => fragment(),
+        3 => conversation(),
         2 => super_frame(),
         12 => (mutated(), offload()).prop_map(|((port, bytes), offload)| Step::Frame { port, bytes, offload }),
         2 => (0u64..8000).prop_map(Step::Wait),
@@ -302,6 +360,7 @@ impl Run {
         assert!((0..8).all(|p| self.switch.fdb().port_len(PortId(p)) <= 4));
         assert!(self.switch.neighbors().len() <= 4);
         assert!(self.switch.parked() <= 3);
+        assert!(self.switch.connections().is_none_or(|(v4, v6)| v4.len().max(v6.len()) <= 6));
         assert!(self.switch.queued() <= 7 * 6);
     }
 
@@ -320,7 +379,7 @@ impl Run {
                 assert!(calls < 100, "a deadline that does not move");
             }
         }
-        assert_eq!(self.switch.parked(), 0);
+        assert_eq!((self.switch.parked(), self.switch.held()), (0, 0));
         self.switch.check().unwrap();
         self.record
     }
@@ -339,11 +398,12 @@ proptest! {
     fn every_frame_is_accounted_for_whatever_comes(steps in proptest::collection::vec(step(), 1..80)) {
         run(everything, 1, &steps);
         run(protected, 1, &steps);
+        run(translating, 1, &steps);
     }
 
     #[test]
     fn the_same_seed_and_inputs_give_the_same_outputs(seed: u64, steps in proptest::collection::vec(step(), 1..40)) {
-        for config in [everything, protected] {
+        for config in [everything, protected, translating] {
             prop_assert_eq!(run(config, seed, &steps), run(config, seed, &steps));
         }
     }
@@ -380,9 +440,10 @@ fn the_generator_reaches_every_fate() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let mut run = Run::new(everything, 1);
     let mut guarded = Run::new(protected, 1);
+    let mut translated = Run::new(translating, 1);
     for _ in 0..24_000 {
         let step = step().new_tree(&mut runner).unwrap().current();
-        for run in [&mut run, &mut guarded] {
+        for run in [&mut run, &mut guarded, &mut translated] {
             run.step(&step);
             run.step(&Step::Transmit(1));
             run.record.clear();
@@ -391,6 +452,18 @@ fn the_generator_reaches_every_fate() {
     let counters = guarded.switch.counters();
     for reason in [DropReason::StormControl, DropReason::LoopBlocked, DropReason::PortIsolated] {
         assert!(counters.dropped(reason) > 0, "{reason}");
+    }
+    let counters = translated.switch.counters();
+    for reason in [
+        DropReason::ConnectionInvalid,
+        DropReason::IcmpUnrelated,
+        DropReason::ConnectionClash,
+        DropReason::PortsExhausted,
+        DropReason::FragmentRefused,
+        DropReason::FragmentTimeout,
+        DropReason::FragmentOrphaned,
+    ] {
+        assert!(counters.dropped(reason) > 0, "{reason}: {:?}", counters.drops_by_name());
     }
     let counters = run.switch.counters();
     for &fate in netstack::verdict::Fate::ALL {

@@ -4,16 +4,19 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
+use netstack::addr::SegmentId;
 use netstack::config::nat::{
-    Behaviour, DestinationNat, DestinationRule, NatConfig, NatMatch, PoolConfig, PortRange, SourceNat, SourceRule,
+    Behaviour, DestinationNat, DestinationRule, NatConfig, NatMatch, PoolConfig, PortRange, SourceNat,
+    SourceRule,
 };
 use netstack::config::{Config, Limits};
-use netstack::addr::SegmentId;
 use netstack::verdict::{DropReason, Fate, Origin};
 
 use crate::lab::{Lab, Out, dropped, entered, left, ports};
 use crate::packets::{self, Packet, as_routed, sound};
-use crate::world::{FAMILIES, FAR, Family, GUEST, Host, NODE, POD_A, POD_B, UPLINK, acquainted, ip, net, with};
+use crate::world::{
+    FAMILIES, FAR, Family, GUEST, Host, NODE, POD_A, POD_B, UPLINK, acquainted, ip, net, with,
+};
 
 /// A host that only the router of the other segment knows.
 const SERVER: [&str; 2] = ["192.0.2.9", "2001:db8:9::9"];
@@ -28,9 +31,10 @@ fn node(change: impl FnOnce(&mut NatConfig)) -> Config {
         let pool = PoolConfig::new("node", vec![ip(NODE.v4), ip(NODE.v6)]);
         let mut nat = NatConfig { pools: vec![pool], ..NatConfig::default() };
         let uplink = Some(SegmentId(1));
-        for (pods, exempt, own, pod) in
-            [("10.0.0.0/24", "198.51.100.0/24", NODE.v4, POD_B.v4), ("fd00::/64", "2001:db8:100::/48", NODE.v6, POD_B.v6)]
-        {
+        for (pods, exempt, own, pod) in [
+            ("10.0.0.0/24", "198.51.100.0/24", NODE.v4, POD_B.v4),
+            ("fd00::/64", "2001:db8:100::/48", NODE.v6, POD_B.v6),
+        ] {
             let matches = NatMatch { destinations: vec![net(exempt)], ..NatMatch::default() };
             nat.source.push(SourceRule { matches, action: SourceNat::Keep });
             let matches = NatMatch { egress: uplink, sources: vec![net(pods)], ..NatMatch::default() };
@@ -42,8 +46,10 @@ fn node(change: impl FnOnce(&mut NatConfig)) -> Config {
                 ..NatMatch::default()
             };
             let ports = Some(PortRange { first: 80, last: 80 });
-            nat.destination
-                .push(DestinationRule { matches, action: DestinationNat::To { address: Some(ip(pod)), ports } });
+            nat.destination.push(DestinationRule {
+                matches,
+                action: DestinationNat::To { address: Some(ip(pod)), ports },
+            });
         }
         change(&mut nat);
         config.nat = Some(nat);
@@ -69,7 +75,7 @@ fn endpoints(frame: &[u8]) -> (SocketAddr, SocketAddr) {
         Some(TransportSlice::Tcp(tcp)) => (tcp.source_port(), tcp.destination_port()),
         Some(TransportSlice::Icmpv4(icmp)) => (id(icmp.slice()), id(icmp.slice())),
         Some(TransportSlice::Icmpv6(icmp)) => (id(icmp.slice()), id(icmp.slice())),
-        None => (0, 0),
+        Some(TransportSlice::Igmp(_)) | None => (0, 0),
     };
     (SocketAddr::new(source, from), SocketAddr::new(destination, to))
 }
@@ -242,10 +248,7 @@ fn nat_45_for_want_of_a_port_the_sender_is_told() {
         assert_eq!(out.port, POD_A.port);
         let message = packets::icmp(&out.bytes);
         assert_eq!((message.kind, message.code), family.of((3, 13), (1, 1)));
-        lab.expect([
-            dropped(POD_A.port, DropReason::PortsExhausted),
-            left(POD_A.port, Origin::Originated),
-        ]);
+        lab.expect([dropped(POD_A.port, DropReason::PortsExhausted), left(POD_A.port, Origin::Originated)]);
     }
 }
 
@@ -256,7 +259,9 @@ fn two_datagrams_for_an_unknown_neighbour_make_one_mapping_and_both_arrive() {
         let mut done = 0;
         while done < BURSTS / 2 {
             // Neighbours that are known are no use here; a new lab knows none.
-            let mut lab = Lab::new(node(|_| {}));
+            let mut config = node(|_| {});
+            config.segments[1].gateway.as_mut().unwrap().addresses[0] = net("10.1.0.1/16");
+            let mut lab = Lab::new(config);
             for host in 0..2000u16 {
                 let [high, low] = (host + 256).to_be_bytes();
                 // On the other segment's own link, so each of them is asked for.
@@ -310,6 +315,9 @@ fn nat_53_a_reload_keeps_connections_and_a_lost_address_ends_its_own() {
                 ..GUEST
             })
             .collect();
+        for host in &hosts {
+            crate::world::introduce(&mut lab, host);
+        }
         let before: Vec<SocketAddr> = hosts.iter().map(|host| seen(&mut lab, host, 40_000)).collect();
         assert!(before.iter().any(|at| at.ip() == second));
         assert!(before.iter().any(|at| at.ip() == NODE.ip(family)));
@@ -327,7 +335,7 @@ fn nat_53_a_reload_keeps_connections_and_a_lost_address_ends_its_own() {
             let back = from_outside(server(family), before.ip()).udp(53, before.port(), b"x");
             let back = lab.send(FAR.port, &back);
             if before.ip() == second {
-                assert!(back.is_empty());
+                assert!(back.iter().all(|out| out.port != host.port), "it is nobody's any more");
             } else {
                 assert_eq!(endpoints(&one(back).bytes).1, SocketAddr::new(host.ip(family), 40_000));
             }
@@ -337,15 +345,16 @@ fn nat_53_a_reload_keeps_connections_and_a_lost_address_ends_its_own() {
 }
 
 /// Cuts an IP packet in a frame into fragments of 8 octets' multiples.
-fn fragments(family: Family, packet: &Packet, payload: &[u8]) -> Vec<Vec<u8>> {
+fn fragments(packet: &Packet, payload: &[u8]) -> Vec<Vec<u8>> {
     let whole = Packet { dont_fragment: false, ..*packet }.udp(40_000, 53, payload);
-    packets::fragment(&whole, family == Family::V4, 16)
+    packets::fragment(&whole, 16)
 }
 
 #[test]
 fn nat_40_fragments_in_any_order_leave_with_one_source_and_one_identification() {
     for family in FAMILIES {
-        let pieces = fragments(family, &POD_A.via_router(server(family)), b"as long as four pieces of sixteen octets are");
+        let pieces =
+            fragments(&POD_A.via_router(server(family)), b"as long as four pieces of sixteen octets are");
         assert_eq!(pieces.len(), 4);
         for order in [[0, 1, 2, 3], [3, 2, 1, 0], [1, 3, 0, 2]] {
             let mut lab = lab();
@@ -356,10 +365,7 @@ fn nat_40_fragments_in_any_order_leave_with_one_source_and_one_identification() 
             let (source, destination) = endpoints(&whole);
             assert_eq!(source, SocketAddr::new(NODE.ip(family), 40_000));
             assert_eq!(destination, SocketAddr::new(server(family), 53));
-            lab.expect([
-                entered(POD_A.port, Fate::Forwarded) * 4,
-                left(FAR.port, Origin::Forwarded) * 4,
-            ]);
+            lab.expect([entered(POD_A.port, Fate::Forwarded) * 4, left(FAR.port, Origin::Forwarded) * 4]);
         }
         // The first never comes.
         let mut lab = lab();
@@ -402,7 +408,9 @@ fn a_trace_shows_the_translation_and_changes_nothing() {
         assert!(text.contains("opens a connection"), "{text}");
         let own = SocketAddr::new(NODE.ip(family), 40_000);
         assert!(text.contains(&format!("leaves as {own} > ")), "{text}");
-        assert!(lab.switch.connections().unwrap().0.is_empty() && lab.switch.connections().unwrap().1.is_empty());
+        assert!(
+            lab.switch.connections().unwrap().0.is_empty() && lab.switch.connections().unwrap().1.is_empty()
+        );
         assert_eq!(trace.frame.unwrap(), one(lab.send(POD_A.port, &sent)).bytes);
         let text = lab.explain(POD_A.port, &sent).to_string();
         assert!(text.contains("of the connection udp"), "{text}");
@@ -423,15 +431,13 @@ fn a_full_table_of_answered_connections_refuses_the_next() {
     for port in 1..=4 {
         lab.send(POD_A.port, &POD_A.via_router(server(family)).udp(port, 53, b"x"));
         let (v4, _) = lab.switch.connections().unwrap();
-        let external = v4.connections().find_map(|(_, c)| (c.inside().source.port == port).then(|| c.outside().source));
+        let external =
+            v4.connections().find_map(|(_, c)| (c.inside().source.port == port).then(|| c.outside().source));
         let back = from_outside(server(family), NODE.ip(family)).udp(53, external.unwrap().port, b"x");
         assert_eq!(one(lab.send(FAR.port, &back)).port, POD_A.port);
     }
     lab.settle();
     let out = one(lab.send(POD_A.port, &POD_A.via_router(server(family)).udp(5, 53, b"x")));
     assert_eq!(out.port, POD_A.port, "the sender is told");
-    lab.expect([
-        dropped(POD_A.port, DropReason::ConnectionTableFull),
-        left(POD_A.port, Origin::Originated),
-    ]);
+    lab.expect([dropped(POD_A.port, DropReason::ConnectionTableFull), left(POD_A.port, Origin::Originated)]);
 }
