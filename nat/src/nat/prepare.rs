@@ -6,7 +6,7 @@ use super::Nat;
 use super::track::New;
 use crate::behaviour::{Filtering, Sharing};
 use crate::connection::{ConnectionId, Status};
-use crate::ports::{Choice, Protocol, Refused, Request};
+use crate::ports::{Choice, Keep, Protocol, Refused, Request};
 use crate::rule::{DestinationAction, Match, Rule, SourceAction, Way, exchange};
 use crate::translate::Rewrite;
 use crate::tuple::{Address, Endpoint, Tuple};
@@ -215,7 +215,12 @@ impl<A: Address> Nat<A> {
             return Ok(chosen(choice, true));
         }
         let prepared = chosen(own.map_err(Refusal::Ports)?, false);
-        // A port that was never leased can still be in use: a forward, or the caller's own connection.
+        if !self.table.is_taken(&prepared.reply, now) {
+            return Ok(prepared);
+        }
+        // A port that was never leased can still be in use: a forward, or the caller's own connection. Another one need not be.
+        let request = Request { keep: Keep { port: false, ..request.keep }, ..request };
+        let prepared = chosen(pool.choose(&request, !random).map_err(Refusal::Ports)?, false);
         if self.table.is_taken(&prepared.reply, now) {
             return Err(Refusal::Clash);
         }

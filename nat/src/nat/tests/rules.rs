@@ -90,6 +90,15 @@ in_both_families! {
         assert_eq!((router.nat.len(), router.nat.counters().refused_clash), (1, 1));
     }
 
+    /// The machine's own connection has no lease, and is in nobody's way.
+    fn a_port_in_use_without_a_lease_is_passed_over<A>() {
+        let mut router = Router::<A>::masquerade(Behaviour::node());
+        assert_eq!(router.seen(external(0, 4000), outside(1, 53)), external(0, 4000));
+        let other = router.seen(inside(1, 4000), outside(1, 53));
+        assert!(other.address == external::<A>(0, 0).address && other.port != 4000, "{other:?}");
+        assert_eq!(router.seen(inside(1, 4000), outside(2, 53)), other);
+    }
+
     fn nat_53_rules_change_and_connections_stay<A>() {
         let mut router = Router::<A>::masquerade(Behaviour::node());
         let seen = router.seen(inside(1, 4000), outside(1, 53));
