@@ -61,14 +61,21 @@ pub enum State {
     Other,
 }
 
-impl fmt::Display for State {
-    /// Its name, as Linux's tools write it; nothing where there is none.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl State {
+    /// Its name, as Linux's tools write it; none where the protocol has no states.
+    pub const fn name(&self) -> Option<&'static str> {
         match self {
-            Self::Tcp(tcp) => tcp.state().fmt(f),
-            Self::Sctp(sctp) => sctp.state().fmt(f),
-            Self::Udp(_) | Self::Query | Self::Other => Ok(()),
+            Self::Tcp(tcp) => Some(tcp.state().name()),
+            Self::Sctp(sctp) => Some(sctp.state().name()),
+            Self::Udp(_) | Self::Query | Self::Other => None,
         }
+    }
+}
+
+impl fmt::Display for State {
+    /// [`Self::name`]; nothing where there is none.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name().unwrap_or_default())
     }
 }
 

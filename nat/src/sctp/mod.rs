@@ -47,9 +47,10 @@ pub enum State {
     HeartbeatSent,
 }
 
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl State {
+    /// Its name, as Linux's tools write it.
+    pub const fn name(self) -> &'static str {
+        match self {
             Self::None => "NONE",
             Self::Closed => "CLOSED",
             Self::CookieWait => "COOKIE_WAIT",
@@ -59,7 +60,13 @@ impl fmt::Display for State {
             Self::ShutdownReceived => "SHUTDOWN_RECD",
             Self::ShutdownAckSent => "SHUTDOWN_ACK_SENT",
             Self::HeartbeatSent => "HEARTBEAT_SENT",
-        })
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

@@ -31,9 +31,10 @@ pub enum State {
     SynSent2,
 }
 
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl State {
+    /// Its name, as Linux's tools write it.
+    pub const fn name(self) -> &'static str {
+        match self {
             Self::None => "NONE",
             Self::SynSent => "SYN_SENT",
             Self::SynRecv => "SYN_RECV",
@@ -44,7 +45,13 @@ impl fmt::Display for State {
             Self::TimeWait => "TIME_WAIT",
             Self::Close => "CLOSE",
             Self::SynSent2 => "SYN_SENT2",
-        })
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
