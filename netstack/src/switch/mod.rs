@@ -24,6 +24,7 @@ mod connections;
 mod discovery;
 mod explain;
 mod layer3;
+mod listing;
 mod output;
 mod own;
 mod port;
@@ -32,6 +33,7 @@ mod slow;
 mod track;
 
 pub use explain::{Stage, Step, Trace};
+pub use listing::{ConnectionEntry, PortUse};
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;

@@ -10,6 +10,7 @@ use netstack::config::nat::{
     SourceRule,
 };
 use netstack::config::{Config, Limits};
+use netstack::switch::ConnectionEntry;
 use netstack::verdict::{DropReason, Fate, Origin};
 
 use crate::lab::{Lab, Out, dropped, entered, left, ports};
@@ -440,4 +441,36 @@ fn a_full_table_of_answered_connections_refuses_the_next() {
     let out = one(lab.send(POD_A.port, &POD_A.via_router(server(family)).udp(5, 53, b"x")));
     assert_eq!(out.port, POD_A.port, "the sender is told");
     lab.expect([dropped(POD_A.port, DropReason::ConnectionTableFull), left(POD_A.port, Origin::Originated)]);
+}
+
+#[test]
+fn what_is_listed_is_what_there_is() {
+    for family in FAMILIES {
+        let mut lab = lab();
+        lab.send(POD_A.port, &POD_A.via_router(server(family)).tcp_syn(40_000, 80));
+        lab.send(POD_A.port, &POD_A.via_router(server(family)).echo(7, 1, b"x"));
+        let now = lab.now;
+        let mut entries: Vec<ConnectionEntry> = lab.switch.connection_entries(now).collect();
+        entries.sort_by_key(|entry| entry.protocol);
+        let (echo, query) = family.of((1, 8), (58, 128));
+        let [tcp, icmp] = if echo < 6 { [1, 0] } else { [0, 1] }.map(|at: usize| entries[at]);
+        let (pod, own) = (POD_A.ip(family), NODE.ip(family));
+        assert_eq!((tcp.protocol, tcp.state, tcp.is_answered), (6, Some("SYN_SENT"), false));
+        assert_eq!(tcp.original, [SocketAddr::new(pod, 40_000), SocketAddr::new(server(family), 80)]);
+        assert_eq!(tcp.reply, [SocketAddr::new(server(family), 80), SocketAddr::new(own, 40_000)]);
+        assert_eq!((icmp.protocol, icmp.state), (echo, None));
+        assert_eq!(icmp.original, [SocketAddr::new(pod, 7), SocketAddr::new(server(family), query)]);
+        let taken = |lab: &Lab, protocol: &str| {
+            let uses = lab.switch.port_uses().into_iter();
+            let mine = uses.filter(|u| u.address == own && u.protocol == protocol);
+            mine.map(|u| (u.taken, u.permitted)).collect::<Vec<_>>()
+        };
+        assert_eq!(taken(&lab, "tcp"), [(1, 64_512)]);
+        assert_eq!(taken(&lab, "icmp"), [(1, 65_536)]);
+        assert_eq!(taken(&lab, "udp"), [(0, 64_512)]);
+        lab.wait(Duration::from_secs(3600));
+        assert_eq!(lab.switch.connection_entries(lab.now).count(), 0);
+        assert_eq!(taken(&lab, "tcp"), [(0, 64_512)]);
+        lab.settle();
+    }
 }
