@@ -48,6 +48,14 @@ pub struct ClusterSpec {
     #[serde(rename = "podCIDRs")]
     #[schemars(with = "Option<Vec<Prefix>>")]
     pub pod_cidrs: Option<Vec<IpNet>>,
+    /// Prefixes of Services' addresses, one of each family at most. Default 10.96.0.0/12 and fd00:10:96::/112.
+    #[serde(rename = "serviceCIDRs")]
+    #[schemars(with = "Option<Vec<Prefix>>")]
+    pub service_cidrs: Option<Vec<IpNet>>,
+    /// Prefixes of destinations outside towards which pods keep their own addresses.
+    #[serde(rename = "nonMasqueradeCIDRs")]
+    #[schemars(with = "Option<Vec<Prefix>>")]
+    pub non_masquerade_cidrs: Option<Vec<IpNet>>,
     /// The largest IP packet on every link, in octets. Default 1500.
     pub mtu: Option<u16>,
     /// The underlay: L3 segments joined by one router. Default one segment, `underlay`, with 192.168.10.0/24 and

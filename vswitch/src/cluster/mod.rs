@@ -1,9 +1,12 @@
 //! The cluster as a model: nodes, pods, plain hosts and the segments that join them. Nothing here touches the system.
 
+mod host_port;
 mod numbers;
 mod simulate;
+mod translation;
 mod wire;
 
+pub use host_port::{HostPort, Protocol};
 pub use numbers::PortNumbers;
 pub use simulate::{Reachability, simulate};
 pub use wire::{Attachment, Endpoint, SwitchPlan, UNDERLAY, Wiring, wire};
@@ -30,6 +33,9 @@ pub struct Cluster {
     pub mtu: u16,
     /// The underlay: L3 segments joined by one router.
     pub segments: Vec<UnderlaySegment>,
+    /// Destinations towards which pods keep their own addresses, beside nodes, their pods, and segments that are not
+    /// external: prefixes of pods that no node has yet, of Services, and those that the user names.
+    pub kept_towards: Vec<IpNet>,
     /// Nodes.
     pub nodes: Vec<Node>,
     /// Pods.
@@ -112,6 +118,8 @@ pub struct Pod {
     pub node: String,
     /// Its addresses, of the prefixes of its node, or of another node that it has moved away from.
     pub addresses: Vec<IpAddr>,
+    /// The ports of its node that lead to it.
+    pub host_ports: Vec<HostPort>,
     /// Its labels.
     pub labels: Labels,
     /// What the manifest says of it.

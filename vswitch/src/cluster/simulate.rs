@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use netstack::config::{Limits, Snapshot};
+use netstack::config::Snapshot;
 use netstack::host::{HostConfig, HostEvent};
 use netstack::seed::Seed;
 use netstack::sim::{HostId, Lab, LinkProfile};
@@ -31,7 +31,8 @@ pub struct Reachability {
 }
 
 /// Builds the cluster on memory links and virtual time, and lets its end stations ping each other: pods, nodes and hosts
-/// must reach each other by every address, but for pods and hosts of external segments, who have no routes to each other.
+/// must reach each other by every address; but hosts of external segments, who have no routes to pods, do not reach those, nor
+/// do pods reach them with addresses of their own.
 ///
 /// # Errors
 /// In a sentence, when the laboratory cannot be built or an invariant of the switches does not hold.
@@ -68,7 +69,7 @@ impl Trial {
         for plan in &wiring.switches {
             let snapshot =
                 Snapshot::compile(plan.config.clone(), None).map_err(|e| format!("{}: {e}", plan.name))?;
-            let switch = lab.add_switch(&plan.name, snapshot, Limits::default());
+            let switch = lab.add_switch(&plan.name, snapshot, plan.limits);
             switches.insert(plan.name.as_str(), switch.map_err(|e| e.to_string())?);
         }
         for plan in &wiring.switches {
@@ -148,7 +149,7 @@ impl Trial {
     }
 }
 
-/// Whether two stations have routes to each other, and are not isolated from each other on one link.
+/// Whether one station has a route to another and back, and is not isolated from it on one link.
 fn should_reach(cluster: &Cluster, from: &Endpoint, to: &Endpoint, address: IpAddr) -> bool {
     let (one, other) = (&from.place, &to.place);
     if from.attachment.switch == to.attachment.switch
@@ -167,7 +168,9 @@ fn should_reach(cluster: &Cluster, from: &Endpoint, to: &Endpoint, address: IpAd
         Place::Pod { .. } | Place::Node(_) => false,
     };
     let pod = |place: &Place| matches!(place, Place::Pod { .. });
-    !(external(one) && pod(other) || external(other) && pod(one))
+    // Where its own address is kept although there is no route to it, nothing comes back to a pod.
+    let kept = || cluster.kept_towards.iter().any(|net| net.contains(&address));
+    !(external(one) && pod(other) || external(other) && pod(one) && kept())
 }
 
 /// Whether nothing is bridged between a station and others of its kind.
@@ -196,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn external_segments_and_pods_do_not_reach_each_other_and_moved_pods_are_found() {
+    fn pods_reach_external_segments_and_not_the_other_way_round_and_moved_pods_are_found() {
         let mut cluster = builtin("lab");
         cluster.segments[1].external = true;
         cluster.pods[1].node = "node-2".into();

@@ -2,7 +2,7 @@
 //!
 //! A node is a switch with a pod bridge, an uplink and a node-local port; the underlay is one more switch, with a
 //! segment per rack and a port per node and plain machine. Routes are the same everywhere: a pod's address is reached
-//! through the node that it lives on, and is never translated. A pod that lives on another node than the one whose prefix
+//! through the node that it lives on. A pod that lives on another node than the one whose prefix
 //! its address is of has a route of its own everywhere. The pods' gateway has one MAC address on all nodes, so that a pod
 //! that moves finds it where it knew it.
 
@@ -11,11 +11,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netstack::addr::{IpNet, MacAddr, PortId, SegmentId};
 use netstack::config::{
-    Config, GatewayConfig, NextHop, PortConfig, RouteConfig, RouteTarget, RouterAdvertisement, SegmentConfig,
-    Station, VlanMode,
+    Config, GatewayConfig, Limits, NextHop, PortConfig, RouteConfig, RouteTarget, RouterAdvertisement,
+    SegmentConfig, Station, VlanMode,
 };
 use netstack::offload::OffloadFeatures;
 
+use super::translation;
 use super::{Cluster, Node, Place, Pod, PortGuards, PortNumbers, UnderlaySegment};
 use crate::helper::Existing;
 
@@ -25,9 +26,12 @@ pub const UNDERLAY: &str = "underlay";
 /// Addresses by which a node's own namespace reaches its switch: on no network, so they clash with none.
 const LOCAL_GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 
-const UPLINK: SegmentId = SegmentId(0);
+pub(super) const UPLINK: SegmentId = SegmentId(0);
 const LOCAL: SegmentId = SegmentId(1);
-const PODS: SegmentId = SegmentId(2);
+pub(super) const PODS: SegmentId = SegmentId(2);
+
+/// Connections that a node tracks in each family: four pods that each use every port they have towards the outside.
+const CONNECTIONS: u32 = 131_072;
 
 /// Everything that has to be set up.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -45,6 +49,8 @@ pub struct SwitchPlan {
     pub name: String,
     /// Its configuration. Ports of endpoints say `OffloadFeatures::NONE` until their device is known.
     pub config: Config,
+    /// How much it may hold.
+    pub limits: Limits,
     /// Links to other switches: own port, the other switch's name, its port.
     pub links: Vec<(PortId, String, PortId)>,
 }
@@ -86,6 +92,7 @@ pub fn wire(cluster: &Cluster, numbers: &mut PortNumbers) -> Wiring {
     let mut wiring = Wiring { switches: Vec::new(), endpoints: Vec::new() };
     let mut underlay = underlay(cluster);
     let homes = Homes::of(cluster);
+    let inside = translation::inside(cluster);
     let mut pods: BTreeMap<&str, Vec<&Pod>> = BTreeMap::new();
     for pod in &cluster.pods {
         pods.entry(&pod.node).or_default().push(pod);
@@ -97,7 +104,9 @@ pub fn wire(cluster: &Cluster, numbers: &mut PortNumbers) -> Wiring {
         let id = segment_id(cluster, &node.segment);
         underlay.config.ports.push(foreign_port(link, &node.name, id, OffloadFeatures::ALL));
         wiring.endpoints.push(node_local(cluster, node, numbers, &mut plan));
-        for pod in pods.get(node.name.as_str()).into_iter().flatten() {
+        let pods = pods.get(node.name.as_str()).map_or(&[][..], Vec::as_slice);
+        plan.config.nat = Some(translation::of_node(node, pods, &inside));
+        for pod in pods {
             wiring.endpoints.push(pod_endpoint(cluster, pod, &homes, numbers, &mut plan));
         }
         wiring.switches.push(plan);
@@ -133,6 +142,7 @@ struct Homes<'a> {
 struct Moved<'a> {
     address: IpAddr,
     node: &'a Node,
+    home: &'a Node,
 }
 
 impl<'a> Homes<'a> {
@@ -143,10 +153,11 @@ impl<'a> Homes<'a> {
         let by_name: BTreeMap<&str, &Node> = nodes().map(|n| (n.name.as_str(), n)).collect();
         for pod in &cluster.pods {
             let Some(&node) = by_name.get(pod.node.as_str()) else { continue };
-            let away =
-                |address: &&IpAddr| homes.home(**address).is_some_and(|(_, home)| home.name != node.name);
-            let moved: Vec<Moved<'a>> =
-                pod.addresses.iter().filter(away).map(|&address| Moved { address, node }).collect();
+            let away = |&address: &IpAddr| {
+                let (_, home) = homes.home(address)?;
+                (home.name != node.name).then_some(Moved { address, node, home })
+            };
+            let moved: Vec<Moved<'a>> = pod.addresses.iter().filter_map(away).collect();
             homes.moved.extend(moved);
         }
         homes
@@ -160,13 +171,14 @@ impl<'a> Homes<'a> {
 
 impl Moved<'_> {
     /// The route to it on the underlay, or on `other`, another node: directly where both are on one rack, else by the
-    /// rack's router, which only its home needs to be told of.
+    /// rack's router, which only those on the rack of its home need to be told of. So no packet passes its home on the way,
+    /// which would see one direction of its connections alone.
     fn route(&self, cluster: &Cluster, other: Option<&Node>) -> Option<RouteConfig> {
         let of_family = |a: &IpAddr| a.is_ipv4() == self.address.is_ipv4();
         let (segment, hop) = match other {
             Some(other) if other.segment != self.node.segment => {
-                let home = other.gateways.iter().any(|gateway| gateway.contains(&self.address));
-                let rack = cluster.segments.iter().find(|s| home && s.name == other.segment)?;
+                let near = other.segment == self.home.segment;
+                let rack = cluster.segments.iter().find(|s| near && s.name == other.segment)?;
                 (UPLINK, rack.gateways.iter().map(IpNet::addr).find(of_family)?)
             }
             Some(_) => (UPLINK, *self.node.addresses.iter().find(|a| of_family(a))?),
@@ -228,7 +240,7 @@ fn underlay(cluster: &Cluster) -> SwitchPlan {
     for node in &cluster.nodes {
         config.routes.extend(pod_routes(node, segment_id(cluster, &node.segment)));
     }
-    SwitchPlan { name: UNDERLAY.into(), config, links: Vec::new() }
+    SwitchPlan { name: UNDERLAY.into(), config, limits: Limits::default(), links: Vec::new() }
 }
 
 /// Routes to the pods of `node` through its own addresses.
@@ -275,7 +287,7 @@ fn node_switch(
                 )
             },
         ],
-        routes: Vec::new(),
+        ..Config::default()
     };
     for other in cluster.nodes.iter().filter(|o| o.name != node.name && o.segment == node.segment) {
         config.routes.extend(pod_routes(other, UPLINK));
@@ -295,7 +307,9 @@ fn node_switch(
         };
         config.routes.push(via(everything, UPLINK, router.addr()));
     }
-    SwitchPlan { name: node.name.clone(), config, links: vec![(uplink, UNDERLAY.into(), underlay_port)] }
+    let limits = Limits { connections: CONNECTIONS, ..Limits::default() };
+    let links = vec![(uplink, UNDERLAY.into(), underlay_port)];
+    SwitchPlan { name: node.name.clone(), config, limits, links }
 }
 
 fn prefix_len(segment: &UnderlaySegment, address: IpAddr) -> Option<u8> {

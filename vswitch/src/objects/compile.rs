@@ -8,6 +8,7 @@ use netstack::addr::IpNet;
 
 use super::Store;
 use super::allocations::{Allocations, Used, overlap};
+use super::host_ports::Holders;
 use crate::cluster::{Cluster, PortGuards};
 
 /// What follows from all objects.
@@ -34,6 +35,7 @@ pub fn compile(store: &Store, before: &Allocations, name: &str) -> Result<Compil
             name: name.to_owned(),
             mtu: super::underlay::DEFAULT_MTU,
             segments: Vec::new(),
+            kept_towards: Vec::new(),
             nodes: Vec::new(),
             pods: Vec::new(),
             pod_ports: PortGuards::default(),
@@ -44,6 +46,7 @@ pub fn compile(store: &Store, before: &Allocations, name: &str) -> Result<Compil
         allocations: Allocations::default(),
         used: Used::default(),
         holders: HashMap::new(),
+        port_holders: Holders::default(),
         prefixes: Vec::new(),
         problems: Vec::new(),
         warnings: Vec::new(),
@@ -74,6 +77,7 @@ pub(super) struct Compiler<'a> {
     pub(super) used: Used,
     /// Who asked for an address, to tell whoever wants it as well.
     holders: HashMap<IpAddr, String>,
+    pub(super) port_holders: Holders,
     /// Prefixes in use, and for what.
     pub(super) prefixes: Vec<(IpNet, String)>,
     problems: Vec<Problem>,

@@ -10,6 +10,7 @@ mod allocations;
 mod builtin;
 mod compile;
 mod containers;
+mod host_ports;
 mod node;
 mod pod;
 mod store;

@@ -12,7 +12,8 @@ use netstack::addr::IpNet;
 use super::allocations::{Allocation, same_family};
 use super::compile::{Compiler, LABEL, both_forms, is_label};
 use super::containers::workload;
-use crate::cluster::{Labels, Place, Pod};
+use super::host_ports;
+use crate::cluster::{HostPort, Labels, Node, Place, Pod};
 use crate::helper::Existing;
 
 /// Annotation that moves a pod: the node it is to be on, whatever `spec.nodeName` says.
@@ -36,6 +37,8 @@ struct Draft<'a> {
     labels: Labels,
     annotations: BTreeMap<String, String>,
     spec: Arc<PodSpec>,
+    /// The ports of its node that it asks for, with their places in its spec.
+    host_ports: Arc<Vec<(String, HostPort)>>,
     node: Option<String>,
     addresses: Vec<IpAddr>,
 }
@@ -64,6 +67,16 @@ impl<'a> Compiler<'a> {
         self.no_two_of_a_name(&drafts);
         for draft in &mut drafts {
             self.placed(draft);
+        }
+        // Who was there before somebody else keeps its ports.
+        for settled in [true, false] {
+            for draft in &drafts {
+                if self.was_there(draft) == settled {
+                    self.claim_ports(draft);
+                }
+            }
+        }
+        for draft in &mut drafts {
             self.remember_pod(draft);
         }
         let mut load: BTreeMap<String, usize> =
@@ -88,6 +101,7 @@ impl<'a> Compiler<'a> {
             name: key.name,
             labels: pod.metadata.labels.clone().unwrap_or_default(),
             annotations: pod.metadata.annotations.clone().unwrap_or_default(),
+            host_ports: Arc::new(host_ports::wanted(&spec)),
             spec: Arc::new(spec),
             node: None,
             addresses: Vec::new(),
@@ -136,6 +150,7 @@ impl<'a> Compiler<'a> {
         self.check_names(at, &key.namespace, &format!("{}-{last}", key.name));
         let pod = Arc::new(spec.template.spec.clone().unwrap_or_default());
         self.check_spec(at, "spec.template.", &pod);
+        let host_ports = Arc::new(host_ports::wanted(&pod));
         drafts.extend((0..replicas).map(|index| Draft {
             at,
             base: "spec.template.",
@@ -144,6 +159,7 @@ impl<'a> Compiler<'a> {
             labels: labels.clone(),
             annotations: template.annotations.clone().unwrap_or_default(),
             spec: Arc::clone(&pod),
+            host_ports: Arc::clone(&host_ports),
             node: None,
             addresses: Vec::new(),
         }));
@@ -204,6 +220,7 @@ impl<'a> Compiler<'a> {
                 self.check_ports(at, &path, container, &mut ports);
             }
         }
+        self.check_host_ports(at, base, spec);
     }
 
     fn check_ports<'c>(
@@ -286,6 +303,30 @@ impl<'a> Compiler<'a> {
         self.fault(draft.at, &path, message);
     }
 
+    /// Whether the pod was where it is to be now.
+    fn was_there(&self, draft: &Draft<'_>) -> bool {
+        let before = self.before.pods.get(&draft.full_name());
+        before.is_some_and(|before| draft.node.as_ref() == Some(&before.node))
+    }
+
+    /// Takes the ports of the node that a pod is told to be on.
+    fn claim_ports(&mut self, draft: &Draft<'a>) {
+        let Some(node) = self.cluster.nodes.iter().find(|node| Some(&node.name) == draft.node.as_ref())
+        else {
+            return;
+        };
+        match self.port_holders.taken(node, &draft.host_ports) {
+            Some(((path, port), holder)) => {
+                let message = format!(
+                    "port {port} of {} belongs to the pod {holder} already; take another port or another node",
+                    node.name
+                );
+                self.fault(draft.at, &format!("{}{path}.hostPort", draft.base), message);
+            }
+            None => self.port_holders.take(node, &draft.host_ports, &draft.full_name()),
+        }
+    }
+
     /// Takes back what the pod had before, where that is still there and it asks for nothing else.
     fn remember_pod(&mut self, draft: &mut Draft<'a>) {
         let Some(before) = self.before.pods.get(&draft.full_name()) else { return };
@@ -293,7 +334,9 @@ impl<'a> Compiler<'a> {
         if let Some(node) = there
             && draft.node.is_none()
             && selects(&draft.spec, &node.labels)
+            && self.port_holders.taken(node, &draft.host_ports).is_none()
         {
+            self.port_holders.take(node, &draft.host_ports, &draft.full_name());
             draft.node = Some(node.name.clone());
         }
         for &address in &before.addresses {
@@ -314,13 +357,19 @@ impl<'a> Compiler<'a> {
 
     /// Gives the pod what it has not yet.
     fn settle_pod(&mut self, mut draft: Draft<'a>, load: &mut BTreeMap<String, usize>) {
-        let Some(node) = draft.node.clone().or_else(|| self.emptiest(&draft, load)) else {
-            let message = "no node has the labels that it selects";
-            return self.fault(draft.at, &format!("{}spec.nodeSelector", draft.base), message);
+        let node = match &draft.node {
+            Some(node) => node.clone(),
+            None => match self.emptiest(&draft, load) {
+                Ok(node) => {
+                    *load.entry(node.clone()).or_default() += 1;
+                    node
+                }
+                Err((path, message)) => {
+                    return self.fault(draft.at, &format!("{}{path}", draft.base), message);
+                }
+            },
         };
-        if draft.node.is_none() {
-            *load.entry(node.clone()).or_default() += 1;
-        }
+        self.warn_of_unreached(draft.at, draft.base, &node, &draft.host_ports);
         let gateways: Vec<IpNet> =
             self.cluster.nodes.iter().filter(|n| n.name == node).flat_map(|n| n.gateways.clone()).collect();
         for gateway in gateways {
@@ -366,15 +415,36 @@ impl<'a> Compiler<'a> {
             name: draft.name,
             node,
             addresses: draft.addresses,
+            host_ports: draft.host_ports.iter().map(|(_, port)| *port).collect(),
             labels: draft.labels,
             spec: draft.spec,
         });
     }
 
-    /// The node with the fewest pods of those that the pod may be on; the first of several.
-    fn emptiest(&self, draft: &Draft<'_>, load: &BTreeMap<String, usize>) -> Option<String> {
-        let fit = self.cluster.nodes.iter().filter(|node| selects(&draft.spec, &node.labels));
-        fit.min_by_key(|node| load.get(&node.name).copied().unwrap_or(0)).map(|node| node.name.clone())
+    /// The node with the fewest pods of those that the pod may be on, the first of several, or why there is none.
+    fn emptiest(
+        &mut self,
+        draft: &Draft<'_>,
+        load: &BTreeMap<String, usize>,
+    ) -> Result<String, (String, String)> {
+        let fit = || self.cluster.nodes.iter().filter(|node| selects(&draft.spec, &node.labels));
+        let taken = |node: &&Node| self.port_holders.taken(node, &draft.host_ports);
+        let free = fit().filter(|node| taken(node).is_none());
+        if let Some(node) = free.min_by_key(|node| load.get(&node.name).copied().unwrap_or(0)) {
+            self.port_holders.take(node, &draft.host_ports, &draft.full_name());
+            return Ok(node.name.clone());
+        }
+        Err(match fit().find_map(|node| Some((node, taken(&node)?))) {
+            Some((node, ((path, port), holder))) => {
+                let message = format!(
+                    "no node that the pod {} may be on has port {port} free: on {} it belongs to the pod {holder}",
+                    draft.full_name(),
+                    node.name
+                );
+                (format!("{path}.hostPort"), message)
+            }
+            None => ("spec.nodeSelector".to_owned(), "no node has the labels that it selects".to_owned()),
+        })
     }
 }
 

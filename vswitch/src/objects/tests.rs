@@ -209,3 +209,68 @@ fn the_builtin_cluster_is_sound() {
     let cluster = builtin("lab");
     assert_eq!((cluster.nodes.len(), cluster.pods.len(), cluster.hosts.len()), (2, 3, 1));
 }
+
+/// A pod with this port of its node.
+fn with_port(name: &str, port: &str, more: &str) -> String {
+    pod(name, more).replace("{name: c}", &format!("{{name: c, ports: [{{containerPort: 80, {port}}}]}}"))
+}
+
+#[test]
+fn a_port_of_a_node_has_one_pod() {
+    let nodes = [node("a", ""), node("b", "")].concat();
+    let on = |compiled: &Compiled| compiled.cluster.pods.iter().map(|p| p.node.clone()).collect::<Vec<_>>();
+    // Whoever may choose goes where it is free, even before those who are told where to be.
+    let text = [
+        nodes.clone(),
+        with_port("p1", "hostPort: 80", ""),
+        with_port("p2", "hostPort: 80, hostIP: 0.0.0.0", ", nodeName: a"),
+        with_port("p3", "hostPort: 80, protocol: UDP", ", nodeName: a"),
+        with_port("p4", "hostPort: 80, hostIP: 127.0.0.1", ", nodeName: a"),
+    ];
+    let first = compiled(&text.concat());
+    assert_eq!(on(&first), ["b", "a", "a", "a"]);
+    assert_eq!(first.cluster.pods[1].host_ports.len(), 1);
+    let warned: Vec<String> = first.warnings.iter().map(ToString::to_string).collect();
+    assert!(
+        warned.len() == 1 && warned[0].ends_with("127.0.0.1 is no address of a: nobody reaches port 80/TCP"),
+        "{warned:?}"
+    );
+    let full = [&text.concat()[..], &with_port("p5", "hostPort: 80", "")].concat();
+    let told = faults(&full);
+    let why = "no node that the pod default/p5 may be on has port 80/TCP free: on a it belongs to the pod default/p2";
+    assert!(told.len() == 1 && told[0].ends_with(why), "{told:?}");
+    // The newcomer is told, whatever its name.
+    let first_come = compiled(&[nodes.clone(), with_port("z", "hostPort: 80", ", nodeName: a")].concat());
+    let both = [
+        nodes.clone(),
+        with_port("z", "hostPort: 80", ", nodeName: a"),
+        with_port("y", "hostPort: 80", ", nodeName: a"),
+    ];
+    let refused = compile(&store(&both.concat()), &first_come.allocations, "lab").unwrap_err();
+    let told: Vec<String> = refused.problems.iter().map(ToString::to_string).collect();
+    assert!(
+        told.len() == 1 && told[0].contains("Pod default/y: ") && told[0].contains("the pod default/z"),
+        "{told:?}"
+    );
+    // Who was on a node keeps it, unless somebody who has no choice needs its port.
+    let later =
+        [nodes.clone(), with_port("p1", "hostPort: 80", ""), with_port("p0", "hostPort: 80", "")].concat();
+    let kept = compile(&store(&later), &first.allocations, "lab").unwrap();
+    assert_eq!(on(&kept), ["a", "b"], "p0, then p1");
+    let later =
+        [nodes, with_port("p1", "hostPort: 80", ""), with_port("p0", "hostPort: 80", ", nodeName: b")]
+            .concat();
+    let moved = compile(&store(&later), &first.allocations, "lab").unwrap();
+    assert_eq!(on(&moved), ["b", "a"]);
+}
+
+#[test]
+fn the_documented_manifests_are_sound() {
+    let text = include_str!("../../MANIFESTS.md");
+    let examples: Vec<&str> =
+        text.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(examples.len() >= 2);
+    for example in examples {
+        assert_eq!(compiled(example).warnings.len(), 0, "{example}");
+    }
+}

@@ -16,6 +16,8 @@ pub(super) const DEFAULT_MTU: u16 = 1500;
 const MTUS: std::ops::RangeInclusive<u16> = 576..=65520;
 /// Where nodes' pods get their addresses from, as `kind` has it.
 const POD_CIDRS: [&str; 2] = ["10.244.0.0/16", "fd00:10:244::/56"];
+/// Where Services' addresses come from, as `kind` has it.
+const SERVICE_CIDRS: [&str; 2] = ["10.96.0.0/12", "fd00:10:96::/112"];
 /// The segment that nodes are on when nobody describes one.
 const SEGMENT: (&str, [&str; 2]) = ("underlay", ["192.168.10.0/24", "fd00:192:168:10::/64"]);
 
@@ -61,14 +63,14 @@ impl Compiler<'_> {
     }
 
     fn default_underlay(&mut self) {
-        self.pod_cidrs = POD_CIDRS.iter().filter_map(|text| text.parse().ok()).collect();
+        self.pod_cidrs = prefixes(&POD_CIDRS);
+        self.cluster.kept_towards = [prefixes(&POD_CIDRS), prefixes(&SERVICE_CIDRS)].concat();
         self.default_segment();
     }
 
     fn default_segment(&mut self) {
         let (name, cidrs) = SEGMENT;
-        let cidrs: Vec<IpNet> = cidrs.iter().filter_map(|text| text.parse().ok()).collect();
-        let kept = cidrs.into_iter().filter(|cidr| self.carried(*cidr));
+        let kept = prefixes(&cidrs).into_iter().filter(|cidr| self.carried(*cidr));
         let kept: Vec<IpNet> = kept.collect();
         self.prefixes.extend(kept.iter().map(|cidr| (*cidr, format!("the segment {name}"))));
         let gateways = kept.into_iter().filter_map(gateway).collect();
@@ -96,20 +98,20 @@ impl Compiler<'_> {
             }
             self.cluster.mtu = mtu;
         }
-        match &spec.pod_cidrs {
-            Some(cidrs) => {
-                for (index, cidr) in cidrs.iter().enumerate() {
-                    let path = format!("spec.podCIDRs[{index}]");
-                    let same = |other: &&IpNet| same_family(other.addr(), cidr.addr());
-                    if self.pod_cidrs.iter().any(|other| same(&other)) {
-                        self.fault(at, &path, "there is one of this family already");
-                    } else if self.sound(at, &path, *cidr) {
-                        self.pod_cidrs.push(*cidr);
-                    }
-                }
-            }
-            None => self.pod_cidrs = POD_CIDRS.iter().filter_map(|text| text.parse().ok()).collect(),
+        self.pod_cidrs = match &spec.pod_cidrs {
+            Some(cidrs) => self.one_of_each_family(at, "spec.podCIDRs", cidrs),
+            None => prefixes(&POD_CIDRS),
+        };
+        let services = match &spec.service_cidrs {
+            Some(cidrs) => self.one_of_each_family(at, "spec.serviceCIDRs", cidrs),
+            None => prefixes(&SERVICE_CIDRS),
+        };
+        let named = spec.non_masquerade_cidrs.clone().unwrap_or_default();
+        for (index, cidr) in named.iter().enumerate().filter(|(_, cidr)| cidr.trunc() != **cidr) {
+            let message = format!("{cidr} has bits behind its length; did you mean {}?", cidr.trunc());
+            self.fault(at, &format!("spec.nonMasqueradeCIDRs[{index}]"), message);
         }
+        self.cluster.kept_towards = [self.pod_cidrs.clone(), services, named].concat();
         let mtu = self.cluster.mtu;
         self.pod_cidrs.retain(|cidr| mtu >= MIN_IPV6_MTU || cidr.addr().is_ipv4());
         for (image, command) in spec.images.iter().flatten() {
@@ -118,6 +120,19 @@ impl Compiler<'_> {
             }
             self.cluster.images.insert(image.clone(), command.clone());
         }
+    }
+
+    fn one_of_each_family(&mut self, at: &Located, field: &str, cidrs: &[IpNet]) -> Vec<IpNet> {
+        let mut kept: Vec<IpNet> = Vec::new();
+        for (index, cidr) in cidrs.iter().enumerate() {
+            let path = format!("{field}[{index}]");
+            if kept.iter().any(|other| same_family(other.addr(), cidr.addr())) {
+                self.fault(at, &path, "there is one of this family already");
+            } else if self.sound(at, &path, *cidr) {
+                kept.push(*cidr);
+            }
+        }
+        kept
     }
 
     fn segment(&mut self, at: &Located, path: &str, segment: &SegmentSpec) {
@@ -227,4 +242,8 @@ impl Compiler<'_> {
             _ => *segment = Some(found),
         }
     }
+}
+
+fn prefixes(texts: &[&str]) -> Vec<IpNet> {
+    texts.iter().filter_map(|text| text.parse().ok()).collect()
 }

@@ -88,7 +88,7 @@ impl Runtime {
             set_offloads(&mut wiring, &now, &made);
             Ok((links, compile(&wiring.switches)?))
         });
-        let (links, snapshots) = ready.inspect_err(|_| self.unmake(&made))?;
+        let (links, compiled) = ready.inspect_err(|_| self.unmake(&made))?;
         let leaving = difference.replaced.iter().chain(&difference.gone);
         let leaving: Vec<Place> = leaving.map(|p| p.endpoint.place.clone()).collect();
         if !leaving.is_empty() {
@@ -99,7 +99,7 @@ impl Runtime {
         self.succeed(&cluster, &difference, &mut made, &mut applied);
         applied.made = made.iter().map(|one| one.endpoint.place.clone()).collect();
         applied.moved = difference.moved.iter().map(|e| e.place.clone()).collect();
-        let (switches, places) = self.rewire(&now, snapshots, links, &difference, made, &mut applied)?;
+        let (switches, places) = self.rewire(&now, compiled, links, &difference, made, &mut applied)?;
         self.take_out(&now, &difference.gone, &mut applied)?;
         self.wake_moved(&difference.moved, &places, &mut applied);
         {
@@ -121,7 +121,7 @@ impl Runtime {
     fn rewire(
         &self,
         now: &Fabric,
-        snapshots: Vec<(String, Arc<Snapshot>)>,
+        compiled: Vec<Compiled>,
         links: Vec<Link>,
         difference: &Difference,
         made: Vec<Made>,
@@ -132,23 +132,21 @@ impl Runtime {
         let mut switches = now.switches.clone();
         let mut places = now.places.clone();
         places.retain(|place, _| !difference.replaced.iter().any(|p| p.endpoint.place == *place));
-        let new: Vec<String> =
-            snapshots.iter().map(|(n, _)| n.clone()).filter(|n| !switches.contains_key(n)).collect();
         let gone: Vec<(String, EngineId)> = now
             .switches
             .iter()
-            .filter(|(name, _)| !snapshots.iter().any(|(kept, _)| kept == *name))
+            .filter(|(name, _)| !compiled.iter().any(|kept| kept.switch == **name))
             .map(|(name, id)| (name.clone(), *id))
             .collect();
         let moved = difference.moved.clone();
         let (switches, places, problems) = self.handle.call(move |driver| {
             let mut problems = Vec::new();
-            for name in new {
-                let switch = Switch::new(Limits::default(), &seed, FramePool::with_depot(Arc::clone(&depot)));
-                switches.insert(name, driver.add_engine(Box::new(switch)));
-            }
-            for (name, snapshot) in snapshots {
-                if let Some(switch) = driver.engine_mut::<Switch>(switches[&name]) {
+            for Compiled { switch: name, limits, snapshot } in compiled {
+                let id = *switches.entry(name).or_insert_with(|| {
+                    let pool = FramePool::with_depot(Arc::clone(&depot));
+                    driver.add_engine(Box::new(Switch::new(limits, &seed, pool)))
+                });
+                if let Some(switch) = driver.engine_mut::<Switch>(id) {
                     drop(switch.install(snapshot));
                 }
             }
@@ -258,11 +256,18 @@ fn check_frame(now: &Cluster, wanted: &Cluster) -> Result<(), RuntimeError> {
     Err(RuntimeError::Frame(what))
 }
 
-fn compile(plans: &[SwitchPlan]) -> Result<Vec<(String, Arc<Snapshot>)>, RuntimeError> {
+/// A switch that is wanted.
+struct Compiled {
+    switch: String,
+    limits: Limits,
+    snapshot: Arc<Snapshot>,
+}
+
+fn compile(plans: &[SwitchPlan]) -> Result<Vec<Compiled>, RuntimeError> {
     let compiled = plans.iter().map(|plan| {
         let snapshot = Snapshot::compile(plan.config.clone(), None)
             .map_err(|source| RuntimeError::Config { switch: plan.name.clone(), source })?;
-        Ok((plan.name.clone(), snapshot))
+        Ok(Compiled { switch: plan.name.clone(), limits: plan.limits, snapshot })
     });
     compiled.collect()
 }
