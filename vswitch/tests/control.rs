@@ -131,6 +131,11 @@ fn filled(path: &str, operation: &Value) -> String {
             "pod" | "port" => "alpha",
             // Ends at once: a frame is more than none.
             "count" => "0",
+            "protocol" => "tcp",
+            "node" => "node-1",
+            "source" | "destination" => "10.244.0.0/16",
+            "sport" | "dport" => "80",
+            "state" => "established",
             other => panic!("{other} is new; give it a value here"),
         };
         if parameter["in"] == "path" {

@@ -82,7 +82,7 @@ impl<W: Write> Write for Blocks<W> {
 }
 
 /// A part of a query (RFC 3986 section 2.1).
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     let escape = |octet: u8| {
         if octet.is_ascii_alphanumeric() || b"-._~/:".contains(&octet) {
             char::from(octet).to_string()

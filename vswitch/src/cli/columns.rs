@@ -14,6 +14,8 @@ pub(super) struct Listing {
     pub(super) narrow: usize,
     /// Its name within its namespace.
     pub(super) name: fn(&Json) -> String,
+    /// A field that changes without anything having happened.
+    pub(super) volatile: Option<&'static str>,
     /// Its namespace.
     pub(super) namespace: fn(&Json) -> Option<String>,
 }
@@ -27,6 +29,7 @@ pub(super) fn listing(table: Table) -> Listing {
         columns,
         narrow,
         name: |o| text(o, "/metadata/name"),
+        volatile: None,
         namespace: |o| o.pointer("/metadata/namespace").and_then(Json::as_str).map(str::to_owned),
     };
     let view = |path, columns: &'static [Column], narrow, name| Listing {
@@ -34,6 +37,7 @@ pub(super) fn listing(table: Table) -> Listing {
         columns,
         narrow,
         name,
+        volatile: None,
         namespace: |_| None,
     };
     match table {
@@ -50,6 +54,10 @@ pub(super) fn listing(table: Table) -> Listing {
         Table::Neighbors => view("/v1/neighbors", NEIGHBORS, 5, |o| text(o, "/address")),
         Table::Routes => view("/v1/routes", ROUTES, 4, |o| text(o, "/prefix")),
         Table::Drops => view("/v1/drops", DROPS, 5, |o| text(o, "/reason")),
+        Table::Connections => Listing {
+            volatile: Some("timeout_seconds"),
+            ..view("/v1/connections", CONNECTIONS, 7, connection)
+        },
         Table::Events => view("/v1/events", EVENTS, 3, |o| text(o, "/at_seconds")),
     }
 }
@@ -164,6 +172,40 @@ const DROPS: &[Column] = &[
     ("FRAMES", |o| text(o, "/count")),
     ("MEANING", |o| text(o, "/description")),
 ];
+
+const CONNECTIONS: &[Column] = &[
+    ("NODE", |o| text(o, "/node")),
+    ("PROTO", |o| text(o, "/protocol")),
+    ("STATE", |o| text(o, "/state")),
+    ("SOURCE", |o| asking(&o["original"], "source")),
+    ("DESTINATION", |o| end(&o["original"], "destination")),
+    ("STATUS", |o| joined(list(o, "/status").iter().map(cell))),
+    ("TIMEOUT", |o| format!("{}s", text(o, "/timeout_seconds"))),
+    ("REPLY-SOURCE", |o| end(&o["reply"], "source")),
+    ("REPLY-DESTINATION", |o| asking(&o["reply"], "destination")),
+];
+
+/// What tells a connection from all others.
+fn connection(o: &Json) -> String {
+    let words = CONNECTIONS.iter().filter(|(head, _)| !["STATE", "STATUS", "TIMEOUT"].contains(head));
+    words.map(|(_, cell)| cell(o)).collect::<Vec<_>>().join(" ")
+}
+
+/// One end of a tuple, as people write it.
+fn end(tuple: &Json, which: &str) -> String {
+    let address = tuple[which].as_str().unwrap_or("-");
+    match tuple[format!("{which}_port")].as_u64() {
+        Some(port) if address.contains(':') => format!("[{address}]:{port}"),
+        Some(port) => format!("{address}:{port}"),
+        None => address.to_owned(),
+    }
+}
+
+/// The end that asks, with the identifier of its query if it is one.
+fn asking(tuple: &Json, which: &str) -> String {
+    let end = end(tuple, which);
+    tuple["id"].as_u64().map_or_else(|| end.clone(), |id| format!("{end},id={id}"))
+}
 
 const EVENTS: &[Column] = &[
     ("AT", |o| format!("{:.3}", o["at_seconds"].as_f64().unwrap_or(0.0))),

@@ -8,8 +8,10 @@ use std::time::Duration;
 use saphyr::{Mapping, Scalar, Yaml, YamlEmitter};
 use serde_json::Value as Json;
 
+use super::capture::escaped;
 use super::columns::{Listing, listing, text};
-use super::{Describe, Failure, Format, Get, Table};
+use super::{Describe, Failure, Format, Get, Table, wrong};
+use crate::control::api::ConnectionsView;
 use crate::control::client::Client;
 use crate::control::table::render;
 
@@ -18,9 +20,9 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) fn get(client: &Client, get: &Get) -> Result<ExitCode, Failure> {
     let listing = listing(get.kind);
-    let wanted = Wanted::new(get.name.as_deref(), get.namespace.as_deref());
-    let found = fetch(client, &listing, &wanted)?;
-    if let (true, Some(name)) = (found.is_empty(), &get.name) {
+    let (path, wanted) = wanted(get, &listing)?;
+    let found = fetch(client, &path, &listing, &wanted)?;
+    if let (true, Some(name)) = (found.is_empty(), &wanted.name) {
         return Err(missing(client, &listing, name)?.into());
     }
     let mut out = io::stdout().lock();
@@ -32,8 +34,9 @@ pub(super) fn get(client: &Client, get: &Get) -> Result<ExitCode, Failure> {
     loop {
         out.flush()?;
         std::thread::sleep(WATCH_INTERVAL);
-        let now: BTreeMap<String, Json> = keyed(&listing, fetch(client, &listing, &wanted)?).collect();
-        let changed = now.iter().filter(|(key, value)| seen.get(*key) != Some(value));
+        let now: BTreeMap<String, Json> = keyed(&listing, fetch(client, &path, &listing, &wanted)?).collect();
+        let same = |one: &Json, other: &Json| lasting(&listing, one) == lasting(&listing, other);
+        let changed = now.iter().filter(|(key, value)| !seen.get(*key).is_some_and(|seen| same(seen, value)));
         let changed: Vec<Json> = changed.map(|(_, value)| value.clone()).collect();
         if !changed.is_empty() {
             out.write_all(shown(&listing, get, &changed, false)?.as_bytes())?;
@@ -68,8 +71,49 @@ impl Wanted {
     }
 }
 
-fn fetch(client: &Client, listing: &Listing, wanted: &Wanted) -> Result<Vec<Json>, Failure> {
-    let mut items: Vec<Json> = client.get(listing.path)?;
+/// Where to ask, and what of the answer is wanted.
+fn wanted(get: &Get, listing: &Listing) -> Result<(String, Wanted), Failure> {
+    let filters = get.connections.given();
+    if get.kind == Table::Connections {
+        let node = get.name.iter().map(|node| ("node", node.clone()));
+        let query: Vec<String> = filters
+            .into_iter()
+            .chain(node)
+            .map(|(name, value)| format!("{name}={}", escaped(&value)))
+            .collect();
+        return Ok((format!("{}?{}", listing.path, query.join("&")), Wanted::new(None, None)));
+    }
+    if let Some((name, _)) = filters.first() {
+        return Err(wrong(&format!("--{name} is for connections; this kind has a NAME and -n")));
+    }
+    let wanted = Wanted::new(get.name.as_deref(), get.namespace.as_deref());
+    Ok((listing.path.to_owned(), wanted))
+}
+
+/// A thing without what changes while nothing happens.
+fn lasting(listing: &Listing, item: &Json) -> Json {
+    let mut item = item.clone();
+    if let (Some(field), Some(fields)) = (listing.volatile, item.as_object_mut()) {
+        fields.remove(field);
+    }
+    item
+}
+
+fn fetch(client: &Client, path: &str, listing: &Listing, wanted: &Wanted) -> Result<Vec<Json>, Failure> {
+    let answer: Json = client.get(path)?;
+    let mut items: Vec<Json> = if answer.is_array() {
+        serde_json::from_value(answer)?
+    } else {
+        let view: ConnectionsView = serde_json::from_value(answer)?;
+        if view.omitted > 0 {
+            writeln!(
+                io::stderr(),
+                "{} more are not shown; say which are wanted: --source, --destination, --protocol, --state",
+                view.omitted
+            )?;
+        }
+        view.connections.iter().map(serde_json::to_value).collect::<Result<_, _>>()?
+    };
     items.retain(|item| wanted.holds(listing, item));
     Ok(items)
 }
@@ -86,7 +130,7 @@ fn keyed<'a>(listing: &'a Listing, items: Vec<Json>) -> impl Iterator<Item = (St
 }
 
 fn missing(client: &Client, listing: &Listing, name: &str) -> Result<String, Failure> {
-    let all: Vec<Json> = client.get(listing.path)?;
+    let all = fetch(client, listing.path, listing, &Wanted::new(None, None))?;
     let names: Vec<String> = all.iter().map(listing.name).collect();
     let near = names
         .iter()
@@ -99,7 +143,7 @@ fn missing(client: &Client, listing: &Listing, name: &str) -> Result<String, Fai
 }
 
 fn shown(listing: &Listing, get: &Get, items: &[Json], head: bool) -> Result<String, Failure> {
-    let one = get.name.is_some() && items.len() == 1;
+    let one = get.name.is_some() && get.kind != Table::Connections && items.len() == 1;
     let whole = || if one { items[0].clone() } else { Json::from(items.to_vec()) };
     Ok(match get.output.output {
         Format::Json => format!("{}\n", serde_json::to_string_pretty(&whole())?),
@@ -152,7 +196,7 @@ fn to_yaml(value: &Json) -> Yaml<'static> {
 pub(super) fn describe(client: &Client, what: &Describe) -> Result<ExitCode, Failure> {
     let listing = listing(what.kind);
     let wanted = Wanted::new(Some(&what.name), what.namespace.as_deref());
-    let found = fetch(client, &listing, &wanted)?;
+    let found = fetch(client, listing.path, &listing, &wanted)?;
     let Some(object) = found.first() else { return Err(missing(client, &listing, &what.name)?.into()) };
     let mut out = io::stdout().lock();
     out.write_all(yaml(object)?.as_bytes())?;
@@ -172,6 +216,7 @@ pub(super) fn describe(client: &Client, what: &Describe) -> Result<ExitCode, Fai
         | Table::Neighbors
         | Table::Routes
         | Table::Drops
+        | Table::Connections
         | Table::Events => return Ok(ExitCode::SUCCESS),
     };
     for (title, table) in [("Ports", Table::Ports), ("Drops", Table::Drops), ("Events", Table::Events)] {

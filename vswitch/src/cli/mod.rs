@@ -3,6 +3,7 @@
 mod ask;
 mod capture;
 mod columns;
+mod connections;
 mod get;
 mod logs;
 mod manifests;
@@ -17,6 +18,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
+use self::connections::Connections;
 use self::place::{Namespace, PlaceName};
 use crate::control::client::Client;
 use crate::demo;
@@ -90,7 +92,7 @@ enum Verb {
     Exec(Exec),
     /// Show objects and tables of the running cluster
     #[command(
-        after_help = "Examples: vswitch get pods -o wide, vswitch get node node-1 -o yaml, vswitch get ports -w"
+        after_help = "Examples: vswitch get pods -o wide, vswitch get node node-1 -o yaml, vswitch get ports -w,\n          vswitch get connections node-1 -p tcp -s 10.244.0.0/16 --state established"
     )]
     Get(Get),
     /// Show one object with all that is known of it
@@ -247,7 +249,7 @@ struct Exec {
 struct Get {
     /// What to list
     kind: Table,
-    /// Only the one of this name: NAME or NAMESPACE/NAME
+    /// Only the one of this name: NAME or NAMESPACE/NAME; of connections those of this node
     name: Option<String>,
     /// Only those in this namespace; without it, those of all
     #[arg(short, long)]
@@ -260,6 +262,8 @@ struct Get {
     watch: bool,
     #[command(flatten)]
     output: Output,
+    #[command(flatten)]
+    connections: Connections,
 }
 
 #[derive(Debug, Args)]
@@ -340,6 +344,9 @@ enum Table {
     /// Drops by reason.
     #[value(alias = "drop")]
     Drops,
+    /// Connections that nodes track, and how they are translated.
+    #[value(alias = "connection", alias = "conntrack")]
+    Connections,
     /// What happened.
     #[value(alias = "event")]
     Events,

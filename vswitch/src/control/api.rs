@@ -126,6 +126,69 @@ pub struct DropView {
     pub description: String,
 }
 
+/// Which connections are wanted.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ConnectionQuery {
+    /// The node that tracks them.
+    pub node: Option<String>,
+    /// Their protocol, by name or number.
+    pub protocol: Option<String>,
+    /// Who opened them: an address or a prefix.
+    pub source: Option<String>,
+    /// Whom they are to: an address or a prefix.
+    pub destination: Option<String>,
+    /// The port they were opened from.
+    pub sport: Option<u16>,
+    /// The port they are to.
+    pub dport: Option<u16>,
+    /// The state of their protocol, or a word of their status.
+    pub state: Option<String>,
+}
+
+/// Connections that nodes track.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ConnectionsView {
+    /// Some thousands at most.
+    pub connections: Vec<ConnectionView>,
+    /// How many more there are of those that are wanted.
+    pub omitted: u64,
+}
+
+/// One connection that a node tracks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ConnectionView {
+    /// The node.
+    pub node: String,
+    /// `tcp`, `udp`, `sctp`, `icmp`, `icmpv6`, or a number.
+    pub protocol: String,
+    /// The state of TCP or SCTP.
+    pub state: Option<String>,
+    /// `ASSURED` when it is kept even if the table is full, `UNREPLIED` while there is no answer.
+    pub status: Vec<String>,
+    /// How long it is kept if it stays silent.
+    pub timeout_seconds: u64,
+    /// Packets of who opened it, as they come.
+    pub original: TupleView,
+    /// Answers, as they come. Where this is not the inverse, packets are translated.
+    pub reply: TupleView,
+}
+
+/// Who talks to whom.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct TupleView {
+    /// Where packets come from.
+    pub source: IpAddr,
+    /// The port they come from.
+    pub source_port: Option<u16>,
+    /// Where they go.
+    pub destination: IpAddr,
+    /// The port they go to.
+    pub destination_port: Option<u16>,
+    /// The identifier of a query of ICMP or ICMPv6.
+    pub id: Option<u16>,
+}
+
 /// One place and how to enter it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PlaceView {

@@ -16,7 +16,7 @@ use prometheus_client::registry::{Registry, Unit};
 use super::api::PortView;
 use super::plane::Plane;
 use crate::container::Phase;
-use crate::runtime::RuntimeError;
+use crate::runtime::{ConnectionCounts, RuntimeError};
 
 /// Of the text.
 pub(super) const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -45,6 +45,8 @@ struct Scrape {
     drops: BTreeMap<(String, String, String), u64>,
     fdb: BTreeMap<String, u64>,
     neighbors: BTreeMap<String, u64>,
+    connections: Vec<ConnectionCounts>,
+    external_ports: Vec<(Labels, u64)>,
     phases: BTreeMap<String, u64>,
     restarts: Vec<(Labels, u64)>,
     stalled: u64,
@@ -83,6 +85,14 @@ impl Scrape {
         }
         count(runtime.fdb()?.into_iter().map(|entry| entry.switch), &mut scrape.fdb);
         count(runtime.neighbors()?.into_iter().map(|entry| entry.switch), &mut scrape.neighbors);
+        scrape.connections = runtime.connection_counts()?;
+        let uses = runtime.port_uses()?.into_iter().map(|(switch, one)| {
+            let address = one.address.to_string();
+            let labels =
+                vec![("switch", switch), ("address", address), ("protocol", one.protocol.to_owned())];
+            (labels, u64::from(one.taken))
+        });
+        scrape.external_ports = uses.collect();
         scrape.phases = PHASES.iter().map(|phase| (phase.to_string(), 0)).collect();
         for pod in &cluster.pods {
             let status = statuses.get(&pod.place().netns(&cluster.name));
@@ -128,6 +138,9 @@ impl Collector for Scrape {
         gauge(to, "vswitch_fdb_entries", "MAC addresses that a switch knows.", by("switch", &self.fdb))?;
         let neighbors = by("switch", &self.neighbors);
         gauge(to, "vswitch_neighbor_entries", "Neighbours that a switch knows.", neighbors)?;
+        encode_connections(to, &self.connections)?;
+        let help = "Ports of a node's own address that pods are seen with.";
+        gauge(to, "vswitch_nat_ports_in_use", help, self.external_ports.clone())?;
         gauge(to, "vswitch_pods", "Pods by phase.", by("phase", &self.phases))?;
         let help = "How often a container has been started again.";
         counter(to, "vswitch_container_restarts", help, None, self.restarts.iter().cloned())?;
@@ -135,6 +148,34 @@ impl Collector for Scrape {
         to.encode_descriptor("vswitch_control_stalled", help, None, MetricType::Counter)?
             .encode_counter(&self.stalled, None::<&Exemplar<Labels, u64>>)
     }
+}
+
+/// What is counted of connections: name, meaning, and where it stands.
+type ConnectionCounter = (&'static str, &'static str, fn(&ConnectionCounts) -> u64);
+
+const CONNECTION_COUNTERS: [ConnectionCounter; 4] = [
+    ("vswitch_connections_opened", "Connections that began.", |c| c.opened),
+    ("vswitch_connections_expired", "Connections that ended because they were silent.", |c| c.expired),
+    ("vswitch_connections_displaced", "Connections that made room for others in a full table.", |c| {
+        c.displaced
+    }),
+    ("vswitch_connections_invalid", "Packets that belong to no connection and may open none.", |c| c.invalid),
+];
+
+fn encode_connections(to: &mut DescriptorEncoder<'_>, all: &[ConnectionCounts]) -> fmt::Result {
+    let labels = |c: &ConnectionCounts| vec![("switch", c.switch.clone()), ("family", c.family.to_owned())];
+    let now = all.iter().map(|counts| (labels(counts), counts.connections)).collect();
+    gauge(to, "vswitch_connections", "Connections that a switch tracks.", now)?;
+    for (name, help, value) in CONNECTION_COUNTERS {
+        counter(to, name, help, None, all.iter().map(|counts| (labels(counts), value(counts))))?;
+    }
+    let refused = all.iter().flat_map(|counts| {
+        let by_reason = |&(reason, count): &(&'static str, u64)| {
+            ([labels(counts), vec![("reason", reason.to_owned())]].concat(), count)
+        };
+        counts.refused.iter().map(by_reason).collect::<Vec<_>>()
+    });
+    counter(to, "vswitch_connections_refused", "Connections that could not begin.", None, refused)
 }
 
 fn counter(
@@ -175,6 +216,17 @@ mod tests {
             drops: BTreeMap::from([(("s".into(), "p".into(), "storm".into()), 5)]),
             fdb: BTreeMap::from([("s".into(), 6)]),
             neighbors: BTreeMap::from([("s".into(), 7)]),
+            connections: vec![ConnectionCounts {
+                switch: "s".into(),
+                family: "ipv4",
+                connections: 11,
+                opened: 12,
+                expired: 13,
+                displaced: 14,
+                invalid: 15,
+                refused: [("table_full", 16), ("ports", 17), ("clash", 18)],
+            }],
+            external_ports: vec![(vec![("address", "10.0.0.1".to_owned())], 19)],
             phases: BTreeMap::from([("Running".into(), 8)]),
             restarts: vec![(restarts, 9)],
             stalled: 10,
@@ -195,6 +247,15 @@ mod tests {
                 r#"vswitch_port_drops_total{switch="s",port="p",reason="storm"} 5"#,
                 r#"vswitch_fdb_entries{switch="s"} 6"#,
                 r#"vswitch_neighbor_entries{switch="s"} 7"#,
+                r#"vswitch_connections{switch="s",family="ipv4"} 11"#,
+                r#"vswitch_connections_opened_total{switch="s",family="ipv4"} 12"#,
+                r#"vswitch_connections_expired_total{switch="s",family="ipv4"} 13"#,
+                r#"vswitch_connections_displaced_total{switch="s",family="ipv4"} 14"#,
+                r#"vswitch_connections_invalid_total{switch="s",family="ipv4"} 15"#,
+                r#"vswitch_connections_refused_total{switch="s",family="ipv4",reason="table_full"} 16"#,
+                r#"vswitch_connections_refused_total{switch="s",family="ipv4",reason="ports"} 17"#,
+                r#"vswitch_connections_refused_total{switch="s",family="ipv4",reason="clash"} 18"#,
+                r#"vswitch_nat_ports_in_use{address="10.0.0.1"} 19"#,
                 r#"vswitch_pods{phase="Running"} 8"#,
                 r#"vswitch_container_restarts_total{namespace="n",pod="p",container="c"} 9"#,
                 "vswitch_control_stalled_total 10",

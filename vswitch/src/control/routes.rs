@@ -10,8 +10,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::Value;
 
 use super::api::{
-    ApplyRequest, ApplyView, CaptureFormat, DownView, DropView, EventView, FdbView, LogView, NeighborView,
-    PlaceView, PortView, RouteView, ScaleRequest, Status, TraceRequest, TraceView,
+    ApplyRequest, ApplyView, CaptureFormat, ConnectionsView, DownView, DropView, EventView, FdbView, LogView,
+    NeighborView, PlaceView, PortView, RouteView, ScaleRequest, Status, TraceRequest, TraceView,
 };
 use super::objects::Listed;
 use super::plane::Plane;
@@ -91,6 +91,11 @@ const fn verb<T: JsonSchema, A: JsonSchema>(
     Route { method: "post", path, summary, parameters: &[], request, answer, serve }
 }
 
+/// A part of a query that narrows an answer.
+const fn filter(name: &'static str, description: &'static str, schema: SchemaOf) -> Parameter {
+    Parameter { name, description, schema, optional: true }
+}
+
 /// All there is.
 pub(super) const ROUTES: &[Route] = &[
     view::<Status>("/v1/status", "Who serves, and how", || get(server::status)),
@@ -112,6 +117,24 @@ pub(super) const ROUTES: &[Route] = &[
     view::<Vec<DropView>>("/v1/drops", "Every reason for which a port dropped frames", || {
         get(|State(s): State<Shared>| ask(s, Runtime::drops))
     }),
+    Route {
+        parameters: &[
+            filter("node", "The node that tracks them", schema::<String>),
+            filter("protocol", "`tcp`, `udp`, `sctp`, `icmp`, `icmpv6`, or a number", schema::<String>),
+            filter(
+                "source",
+                "Address or prefix of who opened it, his own or as he is seen",
+                schema::<String>,
+            ),
+            filter("destination", "Address or prefix that was asked for, or that it is", schema::<String>),
+            filter("sport", "The port of who opened it, his own or as he is seen", schema::<u16>),
+            filter("dport", "The port that was asked for, or that it is", schema::<u16>),
+            filter("state", "The state of TCP or SCTP, `ASSURED` or `UNREPLIED`", schema::<String>),
+        ],
+        ..view::<ConnectionsView>("/v1/connections", "The connections that nodes track", || {
+            get(server::connections)
+        })
+    },
     view::<Vec<String>>("/v1/check", "What of the switches' books does not balance: nothing", || {
         get(|State(s): State<Shared>| ask(s, Runtime::check))
     }),

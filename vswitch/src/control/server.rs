@@ -23,14 +23,15 @@ use tokio::net::UnixListener;
 use tokio::sync::{Notify, Semaphore, mpsc};
 
 use super::api::{
-    ApplyRequest, ApplyView, CaptureFormat, DownView, ErrorBody, ScaleRequest, Status, TraceRequest,
+    ApplyRequest, ApplyView, CaptureFormat, ConnectionQuery, DownView, ErrorBody, ScaleRequest, Status,
+    TraceRequest,
 };
 use super::connections::Connections;
 use super::objects::{Listed, list};
 use super::plane::{Plane, PlaneError};
 use super::routes;
 use crate::cluster::Place;
-use crate::runtime::{Capture, PacketSpec, Runtime, RuntimeError};
+use crate::runtime::{Capture, ConnectionFilter, PacketSpec, Runtime, RuntimeError};
 
 /// How often the data path is asked for events.
 const EVENT_INTERVAL: Duration = Duration::from_millis(500);
@@ -216,6 +217,16 @@ pub(super) async fn trace(State(shared): State<Shared>, Json(request): Json<Trac
         Err(error) => return problem(StatusCode::BAD_REQUEST, error.to_string()),
     };
     ask(shared, move |runtime| runtime.trace(&from, &packet)).await
+}
+
+pub(super) async fn connections(
+    State(shared): State<Shared>,
+    Query(query): Query<ConnectionQuery>,
+) -> Response {
+    match ConnectionFilter::try_from(query) {
+        Ok(filter) => ask(shared, move |runtime| runtime.connections(&filter)).await,
+        Err(error) => problem(StatusCode::BAD_REQUEST, error.to_string()),
+    }
 }
 
 #[derive(Deserialize)]

@@ -2,6 +2,7 @@
 //! plane may ask of both.
 
 mod capture;
+mod connections;
 mod difference;
 mod fabric;
 mod lines;
@@ -14,6 +15,8 @@ mod views;
 mod watch;
 
 pub use capture::{Capture, CaptureError};
+pub(crate) use connections::ConnectionCounts;
+pub use connections::{ConnectionFilter, FilterError};
 pub use fabric::Applied;
 pub use packet::{Kind, PacketSpec, PacketSpecError};
 pub use station::Exchange;

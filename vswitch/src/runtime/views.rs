@@ -15,7 +15,7 @@ use crate::control::api::{DropView, FdbView, NeighborView, PlaceView, PortView, 
 
 impl Runtime {
     /// Asks every switch in turn and puts the answers into one list.
-    fn each_switch<T: Send + 'static>(
+    pub(super) fn each_switch<T: Send + 'static>(
         &self,
         ask: impl Fn(&str, &mut Switch, Duration) -> Vec<T> + Send + Clone + 'static,
     ) -> Result<Vec<T>, RuntimeError> {
