@@ -29,6 +29,8 @@ impl Status {
     pub const LEASED: Self = Self(1 << 2);
     /// It holds an external port that others hold towards other destinations.
     pub const SHARED: Self = Self(1 << 3);
+    /// Its opener's port was changed for no other reason than to tell its answers from those of another connection.
+    pub(crate) const MOVED: Self = Self(1 << 4);
     /// There is no connection in this slot.
     pub(crate) const FREE: Self = Self(1 << 7);
 
@@ -104,7 +106,8 @@ impl<A: Address> Connection<A> {
     #[inline]
     pub fn outbound(&self) -> Direction {
         let [[source, destination], [answerer, answered]] = self.endpoints;
-        let destination_alone = source == answered && destination != answerer;
+        let destination_alone =
+            destination != answerer && (source == answered || self.status.has(Status::MOVED));
         if destination_alone { Direction::Reply } else { Direction::Original }
     }
 
