@@ -133,6 +133,12 @@ impl<A: Address> Connection<A> {
         self.endpoints[0][0] != self.endpoints[1][1] || self.endpoints[0][1] != self.endpoints[1][0]
     }
 
+    /// Whether both its ends are translated, as they are where an inside endpoint asks the mapping of another.
+    #[inline]
+    pub(crate) fn is_twice_translated(&self) -> bool {
+        self.endpoints[0][0] != self.endpoints[1][1] && self.endpoints[0][1] != self.endpoints[1][0]
+    }
+
     /// Notes that a packet went in `direction` that belongs to it.
     pub(crate) fn heard(&mut self, direction: Direction) {
         if direction == Direction::Reply {

@@ -155,7 +155,7 @@ impl<A: Address> Nat<A> {
     }
 
     /// The mapping that leads to `to`, by its first connection.
-    fn asked(&self, tuple: &Tuple<A>, to: Endpoint<A>) -> Option<ConnectionId> {
+    pub(super) fn asked(&self, tuple: &Tuple<A>, to: Endpoint<A>) -> Option<ConnectionId> {
         let (id, first) = self.table.siblings(self.owner(tuple)?).next()?;
         (first.status.has(Status::LEASED) && first.inside().source == to).then_some(id)
     }
