@@ -30,6 +30,8 @@ impl Status {
     pub const LEASED: Self = Self(1 << 2);
     /// It holds an external port that others hold towards other destinations.
     pub const SHARED: Self = Self(1 << 3);
+    /// Its opener's port was changed for no other reason than to tell its answers from those of another connection.
+    pub(crate) const MOVED: Self = Self(1 << 4);
     /// There is no connection in this slot.
     pub(crate) const FREE: Self = Self(1 << 7);
 
@@ -116,7 +118,8 @@ impl<A: Address> Connection<A> {
     #[inline]
     pub fn outbound(&self) -> Direction {
         let [[source, destination], [answerer, answered]] = self.endpoints;
-        let destination_alone = source == answered && destination != answerer;
+        let destination_alone =
+            destination != answerer && (source == answered || self.status.has(Status::MOVED));
         if destination_alone { Direction::Reply } else { Direction::Original }
     }
 
@@ -140,6 +143,12 @@ impl<A: Address> Connection<A> {
     #[inline]
     pub fn is_translated(&self) -> bool {
         self.endpoints[0][0] != self.endpoints[1][1] || self.endpoints[0][1] != self.endpoints[1][0]
+    }
+
+    /// Whether both its ends are translated, as they are where an inside endpoint asks the mapping of another.
+    #[inline]
+    pub(crate) fn is_twice_translated(&self) -> bool {
+        self.endpoints[0][0] != self.endpoints[1][1] && self.endpoints[0][1] != self.endpoints[1][0]
     }
 
     /// Notes that a packet went in `direction` that belongs to it.

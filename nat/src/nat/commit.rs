@@ -20,7 +20,7 @@ impl<A: Address> Nat<A> {
         if self.table.is_full() {
             let needed = match *port {
                 Port::Mapped(first) => Some(first),
-                Port::None | Port::Leased { .. } => None,
+                Port::None | Port::Moved | Port::Leased { .. } => None,
             };
             let victim = self.table.victim(&new.tuple, now, needed).ok_or(Refusal::Full)?;
             self.end(victim, now, true);
@@ -40,6 +40,12 @@ impl<A: Address> Nat<A> {
         let id = self.table.insert(&opening, now).map_err(|_| Refusal::Full)?;
         let leased = match *port {
             Port::None => true,
+            Port::Moved => {
+                if let Some(connection) = self.table.get_mut(id) {
+                    connection.status.set(Status::MOVED);
+                }
+                true
+            }
             Port::Mapped(first) => self.join(id, first),
             Port::Leased { pool, choice, shared } => {
                 let taken = self.pools.get_mut(pool).is_some_and(|pool| pool.take(choice, id.slot).is_ok());

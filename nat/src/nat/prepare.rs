@@ -6,10 +6,13 @@ use super::Nat;
 use super::track::New;
 use crate::behaviour::{Filtering, Sharing};
 use crate::connection::{ConnectionId, Status};
-use crate::ports::{Choice, Protocol, Refused, Request};
+use crate::ports::{Choice, Draws, Keep, PortRange, Protocol, Refused, Request, walk};
 use crate::rule::{DestinationAction, Match, Rule, SourceAction, Way, exchange};
 use crate::translate::Rewrite;
 use crate::tuple::{Address, Endpoint, Tuple};
+
+/// Ports that are tried for a connection whose answers would belong to another one.
+const ATTEMPTS: u64 = 128;
 
 /// Why a connection cannot begin.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -18,7 +21,7 @@ pub enum Refusal {
     Full,
     /// There is no external port for it.
     Ports(Refused),
-    /// Packets of its other side would belong to another connection.
+    /// Packets of its other side would belong to another connection, and none of the ports tried changes that.
     Clash,
 }
 
@@ -35,6 +38,8 @@ pub struct Prepared<A> {
 pub(super) enum Port<A> {
     /// None is needed.
     None,
+    /// It is the source's own but for the number, which nobody has to hold: towards this destination it is free.
+    Moved,
     /// It is that of a mapping, by one of its connections; who uses it is its inside, or somebody outside.
     Mapped(ConnectionId),
     /// It is to be leased.
@@ -133,11 +138,11 @@ impl<A: Address> Nat<A> {
         let pool = match rule.map(|rule| &rule.action) {
             None | Some(SourceAction::Keep) => {
                 let port = self.asked(&tuple, remote).map_or(Port::None, Port::Mapped);
-                return self.without_port(now, new, answer(tuple.source), port);
+                return self.without_port(now, new, tuple.source, answer, port);
             }
             Some(SourceAction::Prefix { from, to }) => {
                 let address = exchange(tuple.source.address, from, to).unwrap_or(tuple.source.address);
-                return self.without_port(now, new, answer(Endpoint { address, ..tuple.source }), Port::None);
+                return self.without_port(now, new, Endpoint { address, ..tuple.source }, answer, Port::None);
             }
             Some(SourceAction::Pool(pool)) => *pool,
         };
@@ -150,22 +155,50 @@ impl<A: Address> Nat<A> {
     }
 
     /// The mapping that leads to `to`, by its first connection.
-    fn asked(&self, tuple: &Tuple<A>, to: Endpoint<A>) -> Option<ConnectionId> {
+    pub(super) fn asked(&self, tuple: &Tuple<A>, to: Endpoint<A>) -> Option<ConnectionId> {
         let (id, first) = self.table.siblings(self.owner(tuple)?).next()?;
         (first.status.has(Status::LEASED) && first.inside().source == to).then_some(id)
     }
 
+    /// With a source that nobody leases. Where its answers would belong to another connection, because both go to one server
+    /// by different services, it gets another port.
     fn without_port(
         &self,
         now: Duration,
         new: &New<A>,
-        reply: Tuple<A>,
+        source: Endpoint<A>,
+        answer: impl Fn(Endpoint<A>) -> Tuple<A>,
         port: Port<A>,
     ) -> Result<Prepared<A>, Refusal> {
-        if self.table.is_taken(&reply, now) {
-            return Err(Refusal::Clash);
+        let is_free = |source| !self.table.is_taken(&answer(source), now);
+        if is_free(source) {
+            return Ok(Prepared { new: *new, reply: answer(source), port });
         }
-        Ok(Prepared { new: *new, reply, port })
+        // Who is behind a mapping is known by the port that the other side sees.
+        let moved = match port {
+            Port::None => self.moved(source, new.tuple.protocol, is_free),
+            Port::Moved | Port::Mapped(_) | Port::Leased { .. } => None,
+        };
+        let own = source.address == new.tuple.source.address;
+        let port = if own { Port::Moved } else { Port::None };
+        Ok(Prepared { new: *new, reply: answer(moved.ok_or(Refusal::Clash)?), port })
+    }
+
+    /// The same address with another port that is free, of the same class.
+    fn moved(
+        &self,
+        source: Endpoint<A>,
+        number: u8,
+        is_free: impl Fn(Endpoint<A>) -> bool,
+    ) -> Option<Endpoint<A>> {
+        let range = match (Protocol::from_number(number)?, source.port) {
+            (Protocol::Icmp, _) => PortRange::ALL,
+            (_, ..1024) => PortRange { first: 1, last: 1023 },
+            (_, 1024..) => PortRange { first: 1024, last: u16::MAX },
+        };
+        let mut draws = Draws(self.random ^ u64::from(source.port) << 32);
+        let tried = (0..ATTEMPTS).zip(walk(range, None, &mut draws));
+        tried.map(|(_, port)| Endpoint { port, ..source }).find(|source| is_free(*source))
     }
 
     /// The mapping that the inside endpoint has in the pool, or a port of it.
@@ -181,7 +214,7 @@ impl<A: Address> Nat<A> {
         let Some(protocol) = Protocol::from_number(tuple.protocol) else {
             // What has no ports can share an address as long as the tuples differ.
             let address = pool.addresses().next().ok_or(Refusal::Ports(Refused::Exhausted))?;
-            return self.without_port(now, new, answer(Endpoint { address, port: 0 }), Port::None);
+            return self.without_port(now, new, Endpoint { address, port: 0 }, answer, Port::None);
         };
         let is_free = |address, port| !self.table.is_taken(&answer(Endpoint { address, port }), now);
         let mapping = self.table.mapping(&tuple, |connection| {
@@ -214,12 +247,14 @@ impl<A: Address> Nat<A> {
         if sharing && let Ok(choice) = pool.choose_shared(&request, random, is_free) {
             return Ok(chosen(choice, true));
         }
-        let prepared = chosen(own.map_err(Refusal::Ports)?, false);
         // A port that was never leased can still be in use: a forward, or the caller's own connection.
-        if self.table.is_taken(&prepared.reply, now) {
-            return Err(Refusal::Clash);
-        }
-        Ok(prepared)
+        let any = Request { keep: Keep { port: false, ..request.keep }, ..request };
+        let others = (1..ATTEMPTS).map(|attempt| pool.choose(&any, random.wrapping_add(attempt)));
+        core::iter::once(own)
+            .chain(others)
+            .map(|choice| choice.map(|choice| chosen(choice, false)).map_err(Refusal::Ports))
+            .find(|prepared| !prepared.as_ref().is_ok_and(|it| self.table.is_taken(&it.reply, now)))
+            .unwrap_or(Err(Refusal::Clash))
     }
 
     /// Counts a connection that could not begin.

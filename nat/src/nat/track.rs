@@ -136,7 +136,7 @@ impl<A: Address> Nat<A> {
         let seen = self.judge(now, zone, subject);
         let Tracked::Known { id, direction, .. } = seen else { return seen };
         match self.feed(now, id, direction, subject) {
-            Fed::Kept(timeout) => self.table.keep(id, now, timeout),
+            Fed::Kept(timeout) => self.keep(now, id, direction, timeout),
             Fed::Unchanged => {}
             Fed::Ended => {
                 self.counters.cut_short += 1;
@@ -208,8 +208,6 @@ impl<A: Address> Nat<A> {
         let (behaviour, timeouts) = (&self.behaviour, &self.timeouts);
         let Some(connection) = self.table.get_mut(id) else { return Fed::Unchanged };
         let remaining = connection.remaining(now);
-        let translated = connection.is_translated();
-        let outbound = direction == connection.outbound();
         let Some(upper) = subject.upper() else { return Fed::Unchanged };
         let fed = match &mut connection.state {
             // Of a fragment the flags may be known and the length is not.
@@ -251,12 +249,27 @@ impl<A: Address> Nat<A> {
             State::Other => Fed::Kept(timeouts.generic),
         };
         connection.heard(direction);
-        // Of a translated connection it may be the inside alone that says how long it lasts (RFC 4787 REQ-6).
-        let stateless = matches!(connection.state, State::Udp(_) | State::Query | State::Other);
-        if translated && stateless && !outbound && !behaviour.inbound_refreshes {
-            return Fed::Unchanged;
-        }
         fed
+    }
+
+    /// Keeps what a packet of a connection went through. Of what is translated it may be the inside alone that says how long
+    /// it lasts (RFC 4787 REQ-6), except where a state machine knows.
+    fn keep(&mut self, now: Duration, id: ConnectionId, direction: Direction, timeout: Duration) {
+        let Some(connection) = self.table.get(id) else { return };
+        let outbound = !connection.is_translated() || direction == connection.outbound();
+        let stateless = matches!(connection.state, State::Udp(_) | State::Query | State::Other);
+        let either = self.behaviour.inbound_refreshes;
+        let receiver = connection.is_twice_translated().then(|| {
+            let [asked, to] = [Direction::Original, Direction::Reply].map(|way| connection.tuple(way));
+            self.asked(&asked, to.source).filter(|_| either || !outbound)
+        });
+        if outbound || either || !stateless {
+            self.table.keep(id, now, timeout);
+        }
+        // Over a hairpin it has gone through two mappings, and what leaves one comes in by the other.
+        if let Some(first) = receiver.flatten() {
+            self.table.keep_at_least(first, now, timeout);
+        }
     }
 
     /// What a packet of no connection may open.

@@ -229,7 +229,11 @@ fn port_in_blocks<A: Address>(
 
 /// Every port of `range` once, from `start` on if it lies there, else from one at random on, by a random stride that has no
 /// divisor in common with their number.
-fn walk(range: PortRange, start: Option<u16>, draws: &mut Draws) -> impl Iterator<Item = u16> + use<> {
+pub(crate) fn walk(
+    range: PortRange,
+    start: Option<u16>,
+    draws: &mut Draws,
+) -> impl Iterator<Item = u16> + use<> {
     let count = range.len();
     let start = match start.filter(|&start| range.contains(start)) {
         Some(start) => u32::from(start - range.first),

@@ -40,9 +40,11 @@ mod tests;
 use core::fmt;
 
 pub use blocks::{BlockEvent, BlockEventKind, Blocks, MOST_BLOCKS};
+pub(crate) use choose::walk;
 pub use choose::{Choice, MOST_PROBES};
 pub use config::{Assignment, Config, ConfigError, Limits, MOST_ADDRESSES};
 pub use deterministic::{Deterministic, DeterministicError};
+pub(crate) use draws::Draws;
 pub use pool::{Counters, Pool};
 pub use set::{PortRange, PortSet};
 pub use space::OWNERS;

@@ -219,6 +219,14 @@ impl<A: Address> Table<A> {
         }
     }
 
+    /// Keeps a connection for `timeout` from `now` on if it would not be kept as long otherwise, and its time is not up.
+    pub fn keep_at_least(&mut self, id: ConnectionId, now: Duration, timeout: Duration) {
+        let remaining = self.get(id).map_or(Duration::ZERO, |connection| connection.remaining(now));
+        if !remaining.is_zero() && remaining < timeout {
+            self.keep(id, now, timeout);
+        }
+    }
+
     /// A connection that may go to make room for one with this tuple: one whose time is up, or else one that is not
     /// assured. One that is `needed` stays.
     pub fn victim(
