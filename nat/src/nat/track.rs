@@ -176,9 +176,8 @@ impl<A: Address> Nat<A> {
     ) -> Fed {
         let (behaviour, timeouts) = (&self.behaviour, &self.timeouts);
         let Some(connection) = self.table.get_mut(id) else { return Fed::Unchanged };
-        let remaining = connection.remaining(now);
-        let translated = connection.is_translated();
-        let outbound = direction == connection.outbound();
+        let deadline = connection.deadline;
+        let remaining = || deadline.from(Ticks::at(now));
         let Some(upper) = bytes.get(packet.layout.upper..packet.layout.end) else { return Fed::Unchanged };
         let first_part = packet.layout.fragment.is_some();
         let fed = match &mut connection.state {
@@ -195,14 +194,14 @@ impl<A: Address> Nat<A> {
                         let timeout = tcp.timeout(&timeouts.tcp, behaviour.tcp);
                         // A RST prolongs nothing (RFC 7857 section 8).
                         let reset = segment.flags & flag::RST != 0;
-                        Fed::Kept(if reset { timeout.min(remaining) } else { timeout })
+                        Fed::Kept(if reset { timeout.min(remaining()) } else { timeout })
                     }
                     Outcome::Accepted(_) | Outcome::Ignored(_) => Fed::Unchanged,
                     Outcome::Remove => return Fed::Ended,
                     Outcome::StartAgain => return Fed::Reopened,
                     Outcome::Invalid { reason, shorten } => {
                         if shorten {
-                            self.table.keep(id, now, remaining.min(timeouts.tcp.unacknowledged));
+                            self.table.keep(id, now, remaining().min(timeouts.tcp.unacknowledged));
                         }
                         return Fed::Invalid(Invalid::Tcp(reason));
                     }
@@ -223,7 +222,8 @@ impl<A: Address> Nat<A> {
         connection.heard(direction);
         // Of a translated connection it may be the inside alone that says how long it lasts (RFC 4787 REQ-6).
         let stateless = matches!(connection.state, State::Udp(_) | State::Query | State::Other);
-        if translated && stateless && !outbound && !behaviour.inbound_refreshes {
+        let inbound = || connection.is_translated() && direction != connection.outbound();
+        if stateless && !behaviour.inbound_refreshes && inbound() {
             return Fed::Unchanged;
         }
         fed
