@@ -60,6 +60,12 @@ pub fn cases(flows: &[u32]) -> Vec<Case> {
     cases
 }
 
+/// The piece of work with a name, whatever the number of flows in it.
+pub fn case(name: &str) -> Option<Case> {
+    let flows: Vec<u32> = name.split('/').filter_map(|part| part.parse().ok()).collect();
+    cases(&flows).into_iter().find(|case| case.name == name)
+}
+
 fn family<A: Address + 'static>(family: &str, flows: &[u32]) -> Vec<Case> {
     fn case<W: Work + 'static>(name: String, begin: impl Fn() -> W + 'static) -> Case {
         Case { name, begin: Box::new(move || Box::new(begin())) }

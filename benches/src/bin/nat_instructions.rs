@@ -1,8 +1,8 @@
-//! Does each piece of work of `vswitch_benches::nat` once, in a function of its own that a profiler can wait for, and prints
-//! their names and how many operations each is. The test `instructions` runs it.
+//! `nat_instructions NAME...`: does these pieces of work of `vswitch_benches::nat`, in a function of its own that a profiler
+//! can wait for, and prints for each its name and how many operations it is. The test `nat_costs` runs it.
 #![expect(clippy::print_stdout, reason = "it tells the test what it did")]
 
-use vswitch_benches::nat::{Work, cases};
+use vswitch_benches::nat::{Work, case};
 
 /// The profiler counts what happens in here.
 #[inline(never)]
@@ -11,13 +11,13 @@ fn measured(work: &mut dyn Work) {
 }
 
 fn main() {
-    let filter = std::env::args().nth(1).unwrap_or_default();
-    for case in cases(&[1_000, 60_000]).into_iter().filter(|case| case.name.contains(&filter)) {
+    for name in std::env::args().skip(1) {
+        let case = case(&name).unwrap_or_else(|| panic!("there is no {name}"));
         let mut work = (case.begin)();
         // The first turn pays for what the others find ready.
         work.turn();
         work.reset();
         measured(&mut *work);
-        println!("{} {}", case.name, work.operations());
+        println!("{name} {}", work.operations());
     }
 }
