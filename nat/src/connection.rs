@@ -65,6 +65,7 @@ pub enum State {
 ///
 /// What a search compares and a packet changes lies in front, in one cache line where possible.
 #[derive(Clone, Copy, Debug)]
+#[repr(C)]
 pub struct Connection<A> {
     /// Source and destination, by direction.
     pub(crate) endpoints: [[Endpoint<A>; 2]; 2],
