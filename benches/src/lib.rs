@@ -1,6 +1,8 @@
 //! What the measurements stand on: a switch with known stations, a switch that does nothing, and the turn of a driver
 //! that both go through.
 
+pub mod nat;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -76,7 +76,10 @@ impl fmt::Display for State {
 
 /// A connection: the tuple each side's packets carry on arrival. Where they are not each other's inverse, packets are
 /// translated: what goes one way leaves as the inverse of what comes the other.
+///
+/// What a search compares and a packet changes lies in front, in one cache line where possible.
 #[derive(Clone, Copy, Debug)]
+#[repr(C)]
 pub struct Connection<A> {
     /// Source and destination, by direction.
     pub(crate) endpoints: [[Endpoint<A>; 2]; 2],

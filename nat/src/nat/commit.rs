@@ -27,14 +27,12 @@ impl<A: Address> Nat<A> {
             self.counters.displaced += 1;
         }
         for tuple in [&new.tuple, reply] {
-            // One whose time is up may still be filed there.
-            if let Some(over) = self.table.over(tuple, now) {
-                self.end(over, now, true);
-                self.counters.expired += 1;
+            let Some(holder) = self.table.holder(tuple) else { continue };
+            if !self.table.is_over(holder, now) {
+                return Err(Refusal::Clash);
             }
-        }
-        if self.table.is_taken(&new.tuple, now) || self.table.is_taken(reply, now) {
-            return Err(Refusal::Clash);
+            self.end(holder, now, true);
+            self.counters.expired += 1;
         }
         let opening = Opening { original: new.tuple, reply: *reply, state: new.state, timeout: new.timeout };
         let id = self.table.insert(&opening, now).map_err(|_| Refusal::Full)?;

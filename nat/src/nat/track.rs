@@ -207,7 +207,8 @@ impl<A: Address> Nat<A> {
     fn feed(&mut self, now: Duration, id: ConnectionId, direction: Direction, subject: Subject<'_>) -> Fed {
         let (behaviour, timeouts) = (&self.behaviour, &self.timeouts);
         let Some(connection) = self.table.get_mut(id) else { return Fed::Unchanged };
-        let remaining = connection.remaining(now);
+        let deadline = connection.deadline;
+        let remaining = || deadline.from(Ticks::at(now));
         let Some(upper) = subject.upper() else { return Fed::Unchanged };
         let fed = match &mut connection.state {
             // Of a fragment the flags may be known and the length is not.
@@ -223,14 +224,14 @@ impl<A: Address> Nat<A> {
                         let timeout = tcp.timeout(&timeouts.tcp, behaviour.tcp);
                         // A RST prolongs nothing (RFC 7857 section 8).
                         let reset = segment.flags & flag::RST != 0;
-                        Fed::Kept(if reset { timeout.min(remaining) } else { timeout })
+                        Fed::Kept(if reset { timeout.min(remaining()) } else { timeout })
                     }
                     Outcome::Accepted(_) | Outcome::Ignored(_) => Fed::Unchanged,
                     Outcome::Remove => return Fed::Ended,
                     Outcome::StartAgain => return Fed::Reopened,
                     Outcome::Invalid { reason, shorten } => {
                         if shorten {
-                            self.table.keep(id, now, remaining.min(timeouts.tcp.unacknowledged));
+                            self.table.keep(id, now, remaining().min(timeouts.tcp.unacknowledged));
                         }
                         return Fed::Invalid(Invalid::Tcp(reason));
                     }

@@ -19,6 +19,7 @@ mod tests;
 
 use alloc::vec::Vec;
 use core::hash::{BuildHasher as _, Hasher as _};
+use core::hint::black_box;
 use core::time::Duration;
 
 use foldhash::quality::FixedState;
@@ -134,24 +135,28 @@ impl<A: Address> Table<A> {
 
     #[inline]
     fn find_hashed(&self, hash: u32, tuple: &Tuple<A>, now: Ticks) -> Option<(ConnectionId, Direction)> {
-        let (slot, direction) = self.filed(hash, tuple)?;
-        (!self.slots[slot as usize].deadline.has_come(now)).then_some((self.id(slot), direction))
+        self.living(self.index.find(hash, |number| self.is_at(number, tuple))?, now)
+    }
+
+    /// Whether this is where a tuple is filed.
+    #[inline]
+    fn is_at(&self, number: u32, tuple: &Tuple<A>) -> bool {
+        let (slot, direction) = split(number);
+        self.slots[slot as usize].tuple(direction) == *tuple
+    }
+
+    /// What is filed as a number, unless its time is up.
+    #[inline]
+    fn living(&self, number: u32, now: Ticks) -> Option<(ConnectionId, Direction)> {
+        let (slot, direction) = split(number);
+        let Connection { deadline, generation, .. } = self.slots[slot as usize];
+        (!deadline.has_come(now)).then_some((ConnectionId { slot, generation }, direction))
     }
 
     /// Who is in a slot that is in use.
     #[inline]
     fn id(&self, slot: u32) -> ConnectionId {
         ConnectionId { slot, generation: self.slots[slot as usize].generation }
-    }
-
-    /// Where a tuple is filed, be its connection's time up or not.
-    #[inline]
-    fn filed(&self, hash: u32, tuple: &Tuple<A>) -> Option<(u32, Direction)> {
-        let number = self.index.find(hash, |number| {
-            let (slot, direction) = split(number);
-            self.slots[slot as usize].tuple(direction) == *tuple
-        })?;
-        Some(split(number))
     }
 
     /// Finds the connections of many tuples at once: memory is fetched for all of them before the first is needed.
@@ -165,21 +170,27 @@ impl<A: Address> Table<A> {
         let now = Ticks::at(now);
         for (tuples, found) in tuples.chunks(BATCH).zip(found.chunks_mut(BATCH)) {
             let mut hashes = [0; BATCH];
-            let mut words = [0; BATCH];
+            let mut touched = 0;
             for (hash, tuple) in hashes.iter_mut().zip(tuples) {
                 *hash = self.hash(tuple);
+                touched ^= self.index.peek(*hash);
             }
-            for (word, hash) in words.iter_mut().zip(&hashes[..tuples.len()]) {
-                *word = self.index.peek(*hash);
+            // Hashes of 32 bits are so rarely equal that the first number found is the right one nearly always.
+            let mut numbers = [None; BATCH];
+            for (number, hash) in numbers.iter_mut().zip(&hashes[..tuples.len()]) {
+                *number = self.index.find(*hash, |_| true);
+                let place = number.and_then(|number| self.slots.get(split(number).0 as usize));
+                touched ^= place.map_or(0, |connection| u64::from(connection.generation));
             }
-            let mut touched = 0;
-            for word in &words[..tuples.len()] {
-                let number = Index::number(*word).map_or(0, |number| split(number).0);
-                touched ^= self.slots.get(number as usize).map_or(0, |connection| connection.generation);
-            }
-            core::hint::black_box(touched);
-            for ((tuple, hash), found) in tuples.iter().zip(hashes).zip(found) {
-                *found = self.find_hashed(hash, tuple, now);
+            black_box(touched);
+            for (((tuple, hash), number), found) in tuples.iter().zip(hashes).zip(numbers).zip(found) {
+                *found = number.and_then(|number| {
+                    if self.is_at(number, tuple) {
+                        self.living(number, now)
+                    } else {
+                        self.find_hashed(hash, tuple, now)
+                    }
+                });
             }
         }
     }
@@ -189,10 +200,16 @@ impl<A: Address> Table<A> {
         self.find(tuple, now).is_some()
     }
 
-    /// The connection that packets with this tuple belonged to until its time was up, and that was not cleared away yet.
-    pub fn over(&self, tuple: &Tuple<A>, now: Duration) -> Option<ConnectionId> {
-        let (slot, _) = self.filed(self.hash(tuple), tuple)?;
-        self.slots[slot as usize].deadline.has_come(Ticks::at(now)).then(|| self.id(slot))
+    /// The connection that a tuple is filed under, its time being up or not: what is over stays filed until it is cleared
+    /// away.
+    pub fn holder(&self, tuple: &Tuple<A>) -> Option<ConnectionId> {
+        let number = self.index.find(self.hash(tuple), |number| self.is_at(number, tuple))?;
+        Some(self.id(split(number).0))
+    }
+
+    /// Whether a connection's time is up, or it has ended.
+    pub fn is_over(&self, id: ConnectionId, now: Duration) -> bool {
+        self.get(id).is_none_or(|connection| connection.deadline.has_come(Ticks::at(now)))
     }
 
     /// The connection, unless it has ended.
