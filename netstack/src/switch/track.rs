@@ -42,7 +42,8 @@ impl Switch {
         let (port, segment) = (arrival.port.id(), arrival.segment.id());
         let packet = match ip.layout().read(frame.bytes()) {
             Ok(packet) => packet,
-            Err(fault) => return self.drop_frame(port, frame, malformed(fault)),
+            Err(fault) if arrival.to_gateway() => return self.drop_frame(port, frame, malformed(fault)),
+            Err(_) => return self.proceed(snapshot, now, arrival, &Tracked::Not, frame),
         };
         let Some(connections) = &mut self.connections else {
             return self.proceed(snapshot, now, arrival, &Tracked::Not, frame);
@@ -54,6 +55,13 @@ impl Switch {
             Some((held, Ok(Some(verdict)))) => Some((held.frame, Ok(What::Later(verdict)))),
             Some((held, Ok(None))) => {
                 let what = connections.track::<A>(now, &packet, &held.frame, segment);
+                // On the bridge only what is translated is stopped where it fits no connection: the rest is its stations'.
+                let what = match what {
+                    Err(_) if !arrival.to_gateway() && !connections.knows::<A>(now, &packet, &held.frame) => {
+                        Ok(What::Untracked)
+                    }
+                    what => what,
+                };
                 Some((held.frame, what))
             }
         };
@@ -62,10 +70,6 @@ impl Switch {
             None => {}
             Some((frame, Ok(what))) => {
                 self.proceed(snapshot, now, arrival, &A::tracked(Seen { packet, what }), frame);
-            }
-            // Between two foreign stations the switch is a bridge: what is not translated is theirs.
-            Some((frame, Err(_))) if !is_judged(arrival) => {
-                self.proceed(snapshot, now, arrival, &Tracked::Not, frame);
             }
             Some((frame, Err(reason))) => self.drop_frame(port, frame, reason),
         }
@@ -144,10 +148,14 @@ impl Switch {
         recorder: &mut R,
     ) -> Result<Tracked, DropReason> {
         let Some(connections) = &self.connections else { return Ok(Tracked::Not) };
-        let packet = ip.layout().read(frame.bytes()).map_err(malformed)?;
+        let packet = match ip.layout().read(frame.bytes()) {
+            Ok(packet) => packet,
+            Err(fault) if arrival.to_gateway() => return Err(malformed(fault)),
+            Err(_) => return Ok(Tracked::Not),
+        };
         let what = match connections.look::<A>(now, &packet, frame, arrival.segment.id()) {
             Ok(what) => what,
-            Err(_) if !is_judged(arrival) => return Ok(Tracked::Not),
+            Err(_) if !arrival.to_gateway() => What::Untracked,
             Err(reason) => return Err(reason),
         };
         recorder.step(Stage::Track, || super::explain::tracked_text(connections, now, &what));
@@ -210,12 +218,6 @@ fn trackable(snapshot: &Snapshot, arrival: &Arrival<'_>) -> Option<Ip> {
         && !is_local(ip.destination)
         && !snapshot.router().is_broadcast(ip.destination);
     tracked.then_some(ip)
-}
-
-/// Whether a packet that fits no connection is stopped, and one that begins one is remembered: on what is routed, and what
-/// a managed station sends.
-pub(super) fn is_judged(arrival: &Arrival<'_>) -> bool {
-    arrival.is_managed() || arrival.to_gateway()
 }
 
 const fn malformed(fault: Malformed) -> DropReason {

@@ -166,7 +166,13 @@ impl Connections {
         found(tracked, |new| family.nat.destination(new, translator::way(ingress, None)))
     }
 
-    /// The same without taking note.
+    /// Whether there is a connection that a packet belongs to.
+    pub(super) fn knows<A: Kind>(&self, now: Duration, packet: &Packet, frame: &Frame) -> bool {
+        let tracked = A::of(self).nat.look(now, 0, packet, frame.bytes(), trust(frame));
+        matches!(tracked, nat::Tracked::Known { .. })
+    }
+
+    /// What [`Self::track`] says, without taking note.
     pub(super) fn look<A: Kind>(
         &self,
         now: Duration,
