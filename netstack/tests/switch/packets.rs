@@ -401,7 +401,7 @@ pub(crate) fn asker(frame: &[u8]) -> IpAddr {
         wire::EthernetProtocol::Ipv6 => {
             IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(&frame[22..38]).unwrap()))
         }
-        other => panic!("{other} asks for nobody"),
+        wire::EthernetProtocol::Ipv4 | wire::EthernetProtocol::Unknown(_) => panic!("it asks for nobody"),
     }
 }
 
@@ -438,7 +438,7 @@ pub(crate) fn fragment(frame: &[u8], size: usize) -> Vec<Vec<u8>> {
         let mut out = header.to_vec();
         if v4 {
             out[16..18].copy_from_slice(&(20 + piece.len() as u16).to_be_bytes());
-            out[20..22].copy_from_slice(&(offset / 8 | u16::from(more) << 13).to_be_bytes());
+            out[20..22].copy_from_slice(&((offset / 8) | (u16::from(more) << 13)).to_be_bytes());
             fix_ipv4_checksum(&mut out[14..]);
         } else {
             out[18..20].copy_from_slice(&(8 + piece.len() as u16).to_be_bytes());

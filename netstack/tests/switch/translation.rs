@@ -4,18 +4,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
-use netstack::addr::SegmentId;
-use netstack::config::nat::{
-    Behaviour, DestinationNat, DestinationRule, NatConfig, NatMatch, PoolConfig, PortRange, SourceNat,
-    SourceRule,
-};
-use netstack::config::{Config, Limits};
+use netstack::config::Limits;
+use netstack::config::nat::{Behaviour, NatConfig, PortRange};
 use netstack::verdict::{DropReason, Fate, Origin};
 
 use crate::lab::{Lab, Out, dropped, entered, left, ports};
 use crate::packets::{self, Packet, as_routed, sound};
 use crate::world::{
-    FAMILIES, FAR, Family, GUEST, Host, NODE, POD_A, POD_B, UPLINK, acquainted, ip, net, with,
+    FAMILIES, FAR, Family, GUEST, Host, NODE, POD_A, POD_B, UPLINK, acquainted, ip, net, node,
 };
 
 /// A host that only the router of the other segment knows.
@@ -23,37 +19,6 @@ const SERVER: [&str; 2] = ["192.0.2.9", "2001:db8:9::9"];
 
 fn server(family: Family) -> IpAddr {
     ip(family.of(SERVER[0], SERVER[1]))
-}
-
-/// Pods leave for the other segment behind the router's address there, but for one prefix; a port of that address is POD_B's.
-fn node(change: impl FnOnce(&mut NatConfig)) -> Config {
-    with(|config| {
-        let pool = PoolConfig::new("node", vec![ip(NODE.v4), ip(NODE.v6)]);
-        let mut nat = NatConfig { pools: vec![pool], ..NatConfig::default() };
-        let uplink = Some(SegmentId(1));
-        for (pods, exempt, own, pod) in [
-            ("10.0.0.0/24", "198.51.100.0/24", NODE.v4, POD_B.v4),
-            ("fd00::/64", "2001:db8:100::/48", NODE.v6, POD_B.v6),
-        ] {
-            let matches = NatMatch { destinations: vec![net(exempt)], ..NatMatch::default() };
-            nat.source.push(SourceRule { matches, action: SourceNat::Keep });
-            let matches = NatMatch { egress: uplink, sources: vec![net(pods)], ..NatMatch::default() };
-            nat.source.push(SourceRule { matches, action: SourceNat::Pool("node".into()) });
-            let matches = NatMatch {
-                destinations: vec![ip(own).into()],
-                protocol: Some(17),
-                destination_ports: Some(PortRange { first: 8080, last: 8080 }),
-                ..NatMatch::default()
-            };
-            let ports = Some(PortRange { first: 80, last: 80 });
-            nat.destination.push(DestinationRule {
-                matches,
-                action: DestinationNat::To { address: Some(ip(pod)), ports },
-            });
-        }
-        change(&mut nat);
-        config.nat = Some(nat);
-    })
 }
 
 fn lab() -> Lab {
