@@ -20,19 +20,17 @@ impl<A: Address> Nat<A> {
         if self.table.is_full() {
             let needed = match *port {
                 Port::Mapped(first) => Some(first),
+                Port::Leased { pool, choice, shared: true } => {
+                    self.holder(pool, choice.lease()).map(|(holder, _)| holder)
+                }
                 Port::None | Port::Moved | Port::Leased { .. } => None,
             };
             let victim = self.table.victim(&new.tuple, now, needed).ok_or(Refusal::Full)?;
             self.end(victim, now, true);
             self.counters.displaced += 1;
         }
-        for tuple in [&new.tuple, reply] {
-            // One whose time is up may still be filed there.
-            if let Some(over) = self.table.over(tuple, now) {
-                self.end(over, now, true);
-                self.counters.expired += 1;
-            }
-        }
+        // Some whose time is up may still be filed there.
+        let over = [&new.tuple, reply].map(|tuple| self.table.over(tuple, now));
         if self.table.is_taken(&new.tuple, now) || self.table.is_taken(reply, now) {
             return Err(Refusal::Clash);
         }
@@ -59,6 +57,14 @@ impl<A: Address> Nat<A> {
         };
         if !leased {
             self.table.remove(id);
+        }
+        // Only now, so that a mapping of theirs goes on with the new one.
+        for over in over.into_iter().flatten() {
+            if self.end(over, now, true) {
+                self.counters.expired += 1;
+            }
+        }
+        if !leased {
             return Err(Refusal::Ports(Refused::Exhausted));
         }
         self.counters.opened += 1;
