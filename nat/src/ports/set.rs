@@ -216,7 +216,8 @@ impl PortSet {
 
     /// From the lowest member to the highest.
     pub(super) fn span(&self) -> PortRange {
-        let last = (0..=u16::MAX).rev().find(|&port| self.contains(port));
+        let word = (0..WORDS).rev().find(|&word| self.words[usize::from(word)] != 0).unwrap_or(0);
+        let last = (word * 64..=word * 64 + 63).rev().find(|&port| self.contains(port));
         let ends = self.first(PortRange::ALL, Parity::Any).zip(last);
         ends.map_or(PortRange { first: 1, last: 0 }, |(first, last)| PortRange { first, last })
     }
