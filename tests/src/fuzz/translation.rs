@@ -249,7 +249,8 @@ fn fragment(bytes: &[u8], layout: &Layout, part: core::ops::Range<usize>) -> Vec
     if layout.source.is_ipv4() {
         let total = length(out.len() + part.len());
         out[2..4].copy_from_slice(&total);
-        out[6..8].copy_from_slice(&(at / 8 | if more { 0x2000 } else { 0 }).to_be_bytes());
+        let more = u16::from(more) << 13;
+        out[6..8].copy_from_slice(&(at / 8 + more).to_be_bytes());
         let header = 0..out.len();
         store(&mut out, header, 10, 0);
     } else {
@@ -268,12 +269,11 @@ fn same(one: &[u8], other: &[u8], layout: &Layout) {
     // Where TCP's checksum stands in a later fragment, seen from its start.
     let part = layout.fragment.map_or(0, |fragment| usize::from(fragment.offset));
     let upper = checksum_at(layout).and_then(|at| at.checked_sub(part)).map(|at| layout.upper + at);
-    let (mut one, mut other) = (one.to_vec(), other.to_vec());
+    let mut one = one.to_vec();
     for at in [header, upper].into_iter().flatten() {
-        if let (Some(one), Some(other)) = (one.get_mut(at..at + 2), other.get_mut(at..at + 2)) {
-            if residue(one) == residue(other) {
-                one.copy_from_slice(other);
-            }
+        let fields = one.get_mut(at..at + 2).zip(other.get(at..at + 2));
+        if let Some((one, other)) = fields.filter(|(one, other)| residue(one) == residue(other)) {
+            one.copy_from_slice(other);
         }
     }
     assert_eq!(one, other, "it is not what it was: {layout:?}");
