@@ -76,7 +76,7 @@ fn pass<A: Address>(
             prepared.rewrite()
         }
         Tracked::Invalid(Invalid::Sctp(_)) => return None,
-        other => panic!("{other:?}"),
+        other @ (Tracked::Invalid(_) | Tracked::Related { .. } | Tracked::Untracked) => panic!("{other:?}"),
     };
     rewrite.unwrap().apply(&mut bytes, &packet, state).unwrap();
     Some(bytes)
@@ -105,7 +105,7 @@ fn play<A: Address>(steps: &[Value], external: A) -> Vec<Value> {
             .connections()
             .map(|(_, connection)| match connection.state {
                 State::Sctp(sctp) => sctp.state().to_string(),
-                other => panic!("{other:?}"),
+                other @ (State::Tcp(_) | State::Udp(_) | State::Query | State::Other) => panic!("{other:?}"),
             })
             .collect();
         match (step["state"].as_str(), left) {

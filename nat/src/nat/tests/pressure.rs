@@ -44,11 +44,15 @@ in_both_families! {
                 handshake(&mut router, client, server)
             })
             .collect();
-        let floods: [fn(Endpoint<A>, Endpoint<A>) -> Vec<u8>; 3] =
-            [udp, |from, to| tcp(from, to, flag::SYN, (100, 0), 0), |from, to| echo(from, to, false)];
-        for flood in floods {
+        for flood in [protocol::UDP, protocol::TCP, protocol::ICMP] {
             for n in 0..u16::try_from(10 * capacity).unwrap() {
-                router.take(INSIDE, flood(inside(2000 + n % 16, n), outside(1, 53)));
+                let (from, to) = (inside::<A>(2000 + n % 16, n), outside(1, 53));
+                let bytes = match flood {
+                    protocol::UDP => udp(from, to),
+                    protocol::TCP => tcp(from, to, flag::SYN, (100, 0), 0),
+                    _ => echo(from, to, false),
+                };
+                router.take(INSIDE, bytes);
                 assert!(router.nat.len() <= capacity);
             }
         }
