@@ -10,10 +10,10 @@ use super::subscribers::Subscriber;
 use super::{Lease, Protocol, Refused, Request};
 use crate::tuple::Address;
 
-/// Ports that [`Pool::choose_shared`] looks at before it gives up: all of them, if no more are permitted.
+/// Permitted ports that [`Pool::choose_shared`] looks at before it gives up.
 pub const MOST_PROBES: u32 = 512;
 
-/// Ports that are passed over on the way, permitted or not.
+/// How many it passes by to find them, permitted or not.
 const MOST_STEPS: usize = 16 * MOST_PROBES as usize;
 
 /// The first port of the upper class.
