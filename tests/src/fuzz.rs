@@ -1,6 +1,13 @@
 //! What the fuzzer calls, and the corpus replay with it. One function per target; a finding is a panic.
 
+mod translation;
+mod translator;
+mod wire;
+
 use std::time::Duration;
+
+pub use translation::rewrite;
+pub use translator::nat;
 
 use netstack::addr::{IpNet, PortId, SegmentId};
 use netstack::config::nat::{
@@ -269,6 +276,11 @@ impl Input<'_> {
         let (&first, rest) = self.0.split_first()?;
         self.0 = rest;
         Some(first)
+    }
+
+    /// A word; zeros are missing at the end.
+    fn word(&mut self) -> u16 {
+        u16::from_be_bytes([self.octet().unwrap_or(0), self.octet().unwrap_or(0)])
     }
 
     fn octets(&mut self, count: usize) -> &[u8] {

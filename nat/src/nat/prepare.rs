@@ -5,8 +5,8 @@ use core::time::Duration;
 use super::Nat;
 use super::track::New;
 use crate::behaviour::{Filtering, Sharing};
-use crate::connection::{ConnectionId, Status};
-use crate::ports::{Choice, Draws, Keep, PortRange, Protocol, Refused, Request, walk};
+use crate::connection::{Connection, ConnectionId, Status};
+use crate::ports::{Choice, Draws, Keep, Lease, PortRange, Protocol, Refused, Request, walk};
 use crate::rule::{DestinationAction, Match, Rule, SourceAction, Way, exchange};
 use crate::translate::Rewrite;
 use crate::tuple::{Address, Endpoint, Tuple};
@@ -244,7 +244,14 @@ impl<A: Address> Nat<A> {
             Sharing::Exhausted => own == Err(Refused::Exhausted),
             Sharing::Eager => !kept,
         };
-        if sharing && let Ok(choice) = pool.choose_shared(&request, random, is_free) {
+        // Who is cleared away on the way would take the port along.
+        let stays = |address, port| {
+            let holder =
+                self.holder(number, Lease { inside: source.address, external: address, protocol, port });
+            holder.is_some_and(|(_, holder)| !holder.remaining(now).is_zero())
+        };
+        let both = |address, port| is_free(address, port) && stays(address, port);
+        if sharing && let Ok(choice) = pool.choose_shared(&request, random, both) {
             return Ok(chosen(choice, true));
         }
         // A port that was never leased can still be in use: a forward, or the caller's own connection.
@@ -255,6 +262,12 @@ impl<A: Address> Nat<A> {
             .map(|choice| choice.map(|choice| chosen(choice, false)).map_err(Refusal::Ports))
             .find(|prepared| !prepared.as_ref().is_ok_and(|it| self.table.is_taken(&it.reply, now)))
             .unwrap_or(Err(Refusal::Clash))
+    }
+
+    /// The connection that holds an external port, the first if there are several.
+    pub(super) fn holder(&self, pool: usize, lease: Lease<A>) -> Option<(ConnectionId, &Connection<A>)> {
+        let slot = self.pools.get(pool)?.owner(lease.external, lease.protocol, lease.port)?;
+        self.table.siblings(slot).next()
     }
 
     /// Counts a connection that could not begin.

@@ -122,6 +122,22 @@ in_both_families! {
         assert!(router.nat.is_empty());
     }
 
+    /// Its time is up, and nobody has looked yet.
+    fn nat_22_a_mapping_that_is_not_cleared_away_yet_goes_on<A>() {
+        let mut router = Router::<A>::masquerade(Behaviour::strict());
+        router.seen(inside(9, 4000), outside(1, 53));
+        let client = inside(1, 4000);
+        let seen = router.seen(client, outside(1, 53));
+        for to in [outside(1, 53), outside(2, 53)] {
+            router.now += Timeouts::rfc().udp + seconds(1);
+            assert_eq!(router.seen(client, to), seen);
+        }
+        let pool = router.nat.pool(0).unwrap();
+        assert_eq!((pool.waiting(), pool.leases_of(client.address)), (0, 1));
+        router.wait(Timeouts::rfc().udp + seconds(1));
+        assert!(router.nat.is_empty());
+    }
+
     fn nat_24_a_reset_with_a_wrong_checksum_ends_nothing<A>() {
         let mut router = Router::<A>::masquerade(Behaviour::strict());
         let [client, server] = [inside::<A>(1, 4000), outside(1, 80)];
