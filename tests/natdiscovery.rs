@@ -273,7 +273,7 @@ fn part<'a>(report: &'a str, heading: &str) -> &'a str {
 }
 
 #[test]
-fn discovery_finds_what_was_configured_and_a_hairpin_that_linux_lacks() {
+fn nat_1_and_2_and_12_discovery_finds_what_was_configured_and_a_hairpin_that_linux_lacks() {
     if !nix::unistd::geteuid().is_root() {
         return skip("natdiscovery", "network namespaces need root");
     }

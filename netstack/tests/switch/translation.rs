@@ -406,3 +406,87 @@ fn a_full_table_of_answered_connections_refuses_the_next() {
     assert_eq!(out.port, POD_A.port, "the sender is told");
     lab.expect([dropped(POD_A.port, DropReason::ConnectionTableFull), left(POD_A.port, Origin::Originated)]);
 }
+
+/// As Linux: an error about an IPv4 packet has 576 octets at most, one about an IPv6 packet 1280.
+#[test]
+fn nat_39_and_47_what_is_too_large_is_reported_in_the_usual_size_and_the_path_is_learned_inside() {
+    for family in FAMILIES {
+        let mut config = node(|_| {});
+        config.segments[1].mtu = 1280;
+        let mut lab = acquainted(config);
+        let sent = POD_A.via_router(server(family)).echo(7, 1, &[7; 1400]);
+        let out = one(lab.send(POD_A.port, &sent));
+        assert_eq!(out.port, POD_A.port);
+        let message = packets::icmp(&out.bytes);
+        assert_eq!((message.kind, message.code, message.rest), family.of((3, 4, 1280), (2, 0, 1280)));
+        assert_eq!(out.bytes.len() - 14, family.of(576, 1280));
+        assert_eq!(message.source, ip(family.of("10.0.0.1", "fd00::1")), "from the side that it came from");
+        lab.settle();
+
+        // And what a router behind says about a packet that fitted here reaches the pod.
+        let fitting = POD_A.via_router(server(family)).echo(7, 1, &[7; 1200]);
+        let out = one(lab.send(POD_A.port, &fitting));
+        let hop = ip(family.of("192.0.2.1", "2001:db8:9::1"));
+        let kind = family.of((3, 4), (2, 0));
+        let quoted = &out.bytes[14..14 + family.of(548, 1180)];
+        let error = from_outside(hop, NODE.ip(family)).icmp(kind.0, kind.1, 1100u32.to_be_bytes(), quoted);
+        let back = one(lab.send(FAR.port, &error));
+        assert_eq!(back.port, POD_A.port);
+        let message = packets::icmp(&back.bytes);
+        assert_eq!((message.source, message.destination), (hop, POD_A.ip(family)));
+        assert_eq!((message.kind, message.code, message.rest), (kind.0, kind.1, 1100));
+        lab.settle();
+    }
+}
+
+#[test]
+fn nat_46_every_hop_counts_once() {
+    for family in FAMILIES {
+        let mut lab = lab();
+        let hops = |frame: &[u8]| frame[family.of(22, 21)];
+        let out = one(lab.send(POD_A.port, &POD_A.via_router(server(family)).udp(40_000, 53, b"x")));
+        assert_eq!(hops(&out.bytes), 63);
+        let back =
+            one(lab.send(FAR.port, &from_outside(server(family), NODE.ip(family)).udp(53, 40_000, b"x")));
+        assert_eq!(hops(&back.bytes), 63);
+        let hairpin = one(lab.send(POD_A.port, &POD_A.via_router(NODE.ip(family)).udp(40_001, 8080, b"x")));
+        assert_eq!((hairpin.port, hops(&hairpin.bytes)), (POD_B.port, 63));
+        lab.settle();
+        // Out of hops on the way back: whoever sent it is told about what it sent, by who it sent it to.
+        let dying = Packet { hop_limit: 1, ..from_outside(server(family), NODE.ip(family)) };
+        let dying = dying.udp(53, 40_000, b"x");
+        let out = one(lab.send(FAR.port, &dying));
+        assert_eq!(out.port, FAR.port);
+        let message = packets::icmp(&out.bytes);
+        assert_eq!((message.kind, message.code), family.of((11, 0), (3, 0)));
+        assert_eq!(message.source, NODE.ip(family));
+        assert!(message.body.starts_with(&dying[14..]));
+        lab.settle();
+    }
+}
+
+/// What must not be sent on whole is cut, and leaves in order under one identification.
+#[test]
+fn nat_41_and_47_what_may_be_cut_is_cut_after_its_translation() {
+    let mut config = node(|_| {});
+    config.segments[1].mtu = 576;
+    config.segments[1].gateway.as_mut().unwrap().addresses.retain(|net| net.addr().is_ipv4());
+    config.routes.retain(|route| route.prefix.addr().is_ipv4());
+    let nat = config.nat.as_mut().unwrap();
+    nat.pools[0].addresses.retain(|address| address.is_ipv4());
+    config.ports.retain(|port| port.id.0 != NODE.port);
+    let mut lab = Lab::new(config);
+    lab.send(FAR.port, &packets::ask(FAR.mac, ip(FAR.v4), ip(NODE.v4)));
+    let mut seen = Vec::new();
+    for host in [POD_A, POD_B] {
+        // Both chose the same identification.
+        let packet = Packet { dont_fragment: false, id: 7, ..host.via_router(server(Family::V4)) };
+        let out = lab.send(host.port, &packet.udp(40_000, 53, &[7; 1400]));
+        assert_eq!(out.len(), 3);
+        let whole = packets::reassemble(out.iter().map(|out| &out.bytes[..]));
+        assert_eq!(endpoints(&whole).0.ip(), ip(NODE.v4));
+        seen.push(whole[18..20].to_vec());
+    }
+    assert_ne!(seen[0], seen[1], "one address never has two datagrams under one identification");
+    lab.settle();
+}

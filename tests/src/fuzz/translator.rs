@@ -8,7 +8,7 @@ use nat::behaviour::{Behaviour, Filtering};
 use nat::connection::{Connection, Status};
 use nat::packet::{Content, parse};
 use nat::ports::{Assignment, Blocks, PortRange, PortSet, Protocol};
-use nat::rule::{DestinationAction, Match, Prefix, Rule, SourceAction, Way};
+use nat::rule::{DestinationAction, Match, Prefix, Rule, Rules, SourceAction, Way};
 use nat::timeouts::Timeouts;
 use nat::translate::{ChecksumState, Unfit};
 use nat::tuple::{Address, Direction, Endpoint, Tuple, protocol};
@@ -94,12 +94,9 @@ fn config<A: Address>(how: u8) -> Config<A> {
         pool.assignment = Assignment::Blocks(Blocks { size: 2, per_subscriber: 2 });
     }
     config.pools.push(pool);
-    let (source, destination) = rules();
-    (config.rules.source, config.rules.destination) = (source, destination);
+    config.rules = rules();
     config
 }
-
-type Rules<A> = (Vec<Rule<A, SourceAction<A>>>, Vec<Rule<A, DestinationAction<A>>>);
 
 fn rules<A: Address>() -> Rules<A> {
     let matches = Match { egress: Some(OUTSIDE), sources: vec![within()], ..Match::default() };
@@ -115,7 +112,9 @@ fn rules<A: Address>() -> Rules<A> {
             ports: Some(PortRange { first: 2000, last: 2000 }),
         },
     };
-    (source, vec![published(external(0), 8080), published(outside(8), 53), published(outside(9), 53)])
+    let destination =
+        vec![published(external(0), 8080), published(outside(8), 53), published(outside(9), 53)];
+    Rules { source, destination }
 }
 
 impl<A: Address> History<A> {
@@ -158,9 +157,9 @@ impl<A: Address> History<A> {
     }
 
     fn change(&mut self, step: u8) {
-        let (source, destination) = if step & 1 == 0 { rules() } else { (Vec::new(), Vec::new()) };
+        let rules = if step & 1 == 0 { rules() } else { Rules::default() };
         match step & 6 {
-            0 => self.nat.set_rules(source, destination),
+            0 => self.nat.set_rules(rules.into()),
             2 => {
                 self.flushed +=
                     u64::try_from(self.nat.remove_address(0, external(step & 1), self.now)).expect("few")
