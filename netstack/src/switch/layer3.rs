@@ -2,6 +2,8 @@
 
 use core::net::IpAddr;
 
+use nat::translate::mss;
+
 use super::Switch;
 use super::admit::Arrival;
 use super::connections::Tracked;
@@ -214,7 +216,8 @@ impl Layer3<'_> {
                 Err(reason) => return self.drop(reason, self.refusal()),
             };
         passage.record(recorder);
-        let plan = Plan { destination: MacAddr::ZERO, source: out.mac, decrement };
+        let mss = self.largest_mss(gateway, out, egress);
+        let plan = Plan { destination: MacAddr::ZERO, source: out.mac, decrement, mss };
         let adjacency = Adjacent::Unresolved;
         let mut route = Route { egress: egress.id(), next_hop, adjacency, plan, passage, fragment };
         match self.adjacency(egress, next_hop) {
@@ -241,6 +244,17 @@ impl Layer3<'_> {
             }
         });
         Decision::Route(route)
+    }
+
+    /// What a SYN may announce where one of its links wants that.
+    fn largest_mss(&self, ingress: &Gateway, out: &Gateway, egress: &Segment) -> Option<u16> {
+        const SYN: u8 = 1 << 1;
+        let Transport::Tcp { flags, .. } = self.ip.transport else { return None };
+        if !(ingress.clamp_mss || out.clamp_mss) || flags & SYN == 0 {
+            return None;
+        }
+        let mtu = u16::try_from(egress.mtu().min(self.arrival.segment.mtu())).unwrap_or(u16::MAX);
+        Some(mss::of_mtu(mtu, self.ip.source.is_ipv6()))
     }
 
     /// What the sender is told whose connection cannot begin (RFC 5508 REQ-8, RFC 6888 REQ-11).

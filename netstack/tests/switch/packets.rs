@@ -90,6 +90,15 @@ impl Packet {
         frame
     }
 
+    /// A SYN that announces what it can take.
+    pub(crate) fn tcp_syn_mss(&self, source_port: u16, destination_port: u16, mss: u16) -> Vec<u8> {
+        let mut frame = Vec::new();
+        let step = self.builder().tcp(source_port, destination_port, 1000, 4096).syn();
+        let step = step.options(&[etherparse::TcpOptionElement::MaximumSegmentSize(mss)]).unwrap();
+        step.write(&mut frame, &[]).unwrap();
+        frame
+    }
+
     /// The answer to a SYN with the sequence number before `acknowledgement`.
     pub(crate) fn tcp_syn_ack(
         &self,

@@ -490,3 +490,28 @@ fn nat_41_and_47_what_may_be_cut_is_cut_after_its_translation() {
     assert_ne!(seen[0], seen[1], "one address never has two datagrams under one identification");
     lab.settle();
 }
+
+#[test]
+fn nat_48_a_syn_announces_no_more_than_fits_its_links() {
+    for family in FAMILIES {
+        let headers = family.of(40, 60);
+        for (clamp, mtu, expected) in [(false, 1400, 1460), (true, 1400, 1400 - headers), (true, 1500, 1440)]
+        {
+            let mut config = node(|_| {});
+            config.segments[1].mtu = mtu;
+            config.segments[1].gateway.as_mut().unwrap().clamp_mss = clamp;
+            let mut lab = acquainted(config);
+            let announced = if mtu == 1500 { 1440 } else { 1460 };
+            let out =
+                one(lab
+                    .send(POD_A.port, &POD_A.via_router(server(family)).tcp_syn_mss(40_000, 80, announced)));
+            sound(&out.bytes);
+            let at = family.of(54, 74);
+            assert_eq!(out.bytes[at..at + 4], [&[2, 4][..], &u16::to_be_bytes(expected)].concat());
+            // And so for the answer, which comes the other way.
+            let answer = from_outside(server(family), NODE.ip(family)).tcp_syn_ack(80, 40_000, 1001);
+            assert_eq!(one(lab.send(FAR.port, &answer)).port, POD_A.port);
+            lab.settle();
+        }
+    }
+}
