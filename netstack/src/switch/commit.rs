@@ -24,7 +24,7 @@ use crate::verdict::{DropReason, Fate, Origin};
 const FULL_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Whether it was not told for an interval, in which case it now is.
-fn is_news(now: Duration, told: &mut Option<Duration>) -> bool {
+pub(super) fn is_news(now: Duration, told: &mut Option<Duration>) -> bool {
     let news = told.is_none_or(|told| now.saturating_sub(told) >= FULL_INTERVAL);
     if news {
         *told = Some(now);

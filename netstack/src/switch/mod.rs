@@ -96,6 +96,8 @@ pub struct Switch {
     events_lost: u64,
     /// When it was last told that no more neighbours are resolved.
     neighbors_full_told: Option<Duration>,
+    /// When it was last told that connections are refused.
+    refusals_told: Option<Duration>,
     next_sweep: Duration,
     /// What time it was last, for what is asked without being told it.
     seen: Duration,
@@ -132,6 +134,7 @@ impl Switch {
             events: VecDeque::with_capacity(limits.events as usize),
             events_lost: 0,
             neighbors_full_told: None,
+            refusals_told: None,
             next_sweep: SWEEP_INTERVAL,
             seen: Duration::ZERO,
             pieces: Vec::with_capacity(64),

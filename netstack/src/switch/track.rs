@@ -8,12 +8,14 @@ use nat::packet::{Malformed, Packet};
 
 use super::Switch;
 use super::admit::Arrival;
+use super::commit::is_news;
 use super::connections::{Held, Kind, Passage, Seen, Tracked, What, read};
 use super::explain::{Recorder, Silent, Stage};
 use super::slow::Decision;
 use crate::addr::scope;
 use crate::bridge;
 use crate::config::Snapshot;
+use crate::event::Event;
 use crate::flow::Translation;
 use crate::frame::Frame;
 use crate::parse::{Ip, Network};
@@ -89,8 +91,13 @@ impl Switch {
         if let Decision::Drop { reason, .. } = &decided.decision
             && let Some(connections) = &mut self.connections
         {
-            connections.count_refusal(tracked, *reason);
             connections.reject(now, tracked, frame.bytes());
+            if connections.count_refusal(tracked, *reason)
+                && let Some(ip) = arrival.ip()
+                && is_news(now, &mut self.refusals_told)
+            {
+                self.event(Event::ConnectionRefused { reason: *reason, source: ip.source });
+            }
             self.drop_lost();
         }
         self.commit(snapshot, now, arrival, tracked, decided, frame);

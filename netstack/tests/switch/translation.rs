@@ -6,6 +6,7 @@ use std::time::Duration;
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use netstack::config::Limits;
 use netstack::config::nat::{Behaviour, NatConfig, PortRange};
+use netstack::event::Event;
 use netstack::verdict::{DropReason, Fate, Origin};
 
 use crate::lab::{Lab, Out, dropped, entered, left, ports};
@@ -402,9 +403,14 @@ fn a_full_table_of_answered_connections_refuses_the_next() {
         assert_eq!(one(lab.send(FAR.port, &back)).port, POD_A.port);
     }
     lab.settle();
-    let out = one(lab.send(POD_A.port, &POD_A.via_router(server(family)).udp(5, 53, b"x")));
-    assert_eq!(out.port, POD_A.port, "the sender is told");
-    lab.expect([dropped(POD_A.port, DropReason::ConnectionTableFull), left(POD_A.port, Origin::Originated)]);
+    for _ in 0..2 {
+        let out = one(lab.send(POD_A.port, &POD_A.via_router(server(family)).udp(5, 53, b"x")));
+        assert_eq!(out.port, POD_A.port, "the sender is told");
+    }
+    let reason = DropReason::ConnectionTableFull;
+    let told = Event::ConnectionRefused { reason, source: POD_A.ip(family) };
+    assert_eq!(lab.events(), [told], "once a minute");
+    lab.expect([dropped(POD_A.port, reason) * 2, left(POD_A.port, Origin::Originated) * 2]);
 }
 
 /// As Linux: an error about an IPv4 packet has 576 octets at most, one about an IPv6 packet 1280.

@@ -200,14 +200,15 @@ impl Connections {
         }
     }
 
-    /// Counts a connection that was refused.
-    pub(super) fn count_refusal(&mut self, tracked: &Tracked, reason: DropReason) {
-        let Some(refusal) = refusal_named(reason) else { return };
+    /// Counts a connection that was refused, if it was one that a frame was dropped for; says whether.
+    pub(super) fn count_refusal(&mut self, tracked: &Tracked, reason: DropReason) -> bool {
+        let Some(refusal) = refusal_named(reason) else { return false };
         match tracked {
-            Tracked::Not => {}
+            Tracked::Not => return false,
             Tracked::V4(_) => self.v4.nat.count_refusal(refusal),
             Tracked::V6(_) => self.v6.nat.count_refusal(refusal),
         }
+        true
     }
 
     /// Makes it so that a packet leaves: begins its connection, and says what is to be written into it.
