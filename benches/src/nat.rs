@@ -55,7 +55,12 @@ impl std::fmt::Debug for Case {
 
 /// All pieces of work, those that depend on how many flows there are for each of `flows`.
 pub fn cases(flows: &[u32]) -> Vec<Case> {
-    let mut cases = family::<Ipv4Addr>("v4", flows);
+    let memory = |&count: &u32| Case {
+        name: format!("memory/{count}"),
+        begin: Box::new(move || Box::new(Memory::of(count))),
+    };
+    let mut cases: Vec<Case> = flows.iter().map(memory).collect();
+    cases.extend(family::<Ipv4Addr>("v4", flows));
     cases.extend(family::<Ipv6Addr>("v6", flows));
     cases
 }
@@ -165,6 +170,32 @@ struct Arrived {
 impl Arrived {
     fn new(bytes: Vec<u8>) -> Self {
         Self { packet: packet::parse(&bytes).expect("it is well-formed"), bytes }
+    }
+}
+
+/// What memory costs: words at random places of as much memory as so many flows take, none of which depends on another. Two
+/// of them are the least that finding one of many flows can cost.
+struct Memory {
+    words: Vec<u64>,
+    state: u64,
+}
+
+impl Memory {
+    fn of(flows: u32) -> Self {
+        Self { words: (0..u64::from(flows) * 20).collect(), state: SEED }
+    }
+}
+
+impl Work for Memory {
+    fn turn(&mut self) {
+        let mut sum = 0;
+        for _ in 0..TURN {
+            // A linear congruential generator, whose upper bits are the good ones.
+            self.state = self.state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+            let place = u128::from(self.state) * self.words.len() as u128 >> 64;
+            sum ^= usize::try_from(place).map_or(0, |place| self.words[place]);
+        }
+        black_box(sum);
     }
 }
 
