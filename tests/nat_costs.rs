@@ -32,8 +32,8 @@ const BUDGETS: &[(&str, f64)] = &[
     ("rewrite/v4/udp", 79.0),
     ("rewrite/v6/tcp", 87.0),
     ("rewrite/v6/udp", 91.0),
-    ("established/v4", 828.0),
-    ("established/v6", 874.0),
+    ("established/v4/1000", 880.0),
+    ("established/v6/1000", 930.0),
     ("sweep/v4", 25.2),
     ("sweep/v6", 25.2),
 ];

@@ -16,6 +16,8 @@ use nat::translate::{ChecksumState, Rewrite};
 use nat::tuple::{Address, Direction, Endpoint, Tuple, protocol};
 use nat::{Config, Nat, Tracked, checksum, ports};
 
+/// Packets that come together.
+const BATCH: usize = 32;
 /// Operations in a turn, unless said otherwise.
 pub const TURN: u32 = 1024;
 
@@ -80,13 +82,13 @@ fn family<A: Address + 'static>(family: &str, flows: &[u32]) -> Vec<Case> {
         cases.push(case(format!("lookup/{family}/{count}"), move || Lookup::<A>::among(count, false)));
         cases.push(case(format!("lookup/{family}/{count}/batch"), move || Lookup::<A>::among(count, true)));
         cases.push(case(format!("new/{family}/{count}"), move || New::<A>::among(count)));
+        cases.push(case(format!("established/{family}/{count}"), move || Established::<A>::among(count)));
         cases.push(case(format!("end/{family}/{count}"), move || End::<A>::among(count)));
     }
     cases.push(case(format!("parse/{family}"), Parse::new::<A>));
     for (name, number) in [("tcp", protocol::TCP), ("udp", protocol::UDP)] {
         cases.push(case(format!("rewrite/{family}/{name}"), move || Apply::<A>::of(number)));
     }
-    cases.push(case(format!("established/{family}"), Established::<A>::new));
     cases.push(case(format!("sweep/{family}"), Sweep::<A>::new));
     cases
 }
@@ -99,6 +101,13 @@ fn address<A: Address>(network: [u8; 4], n: u32) -> A {
 
 fn port(n: u32) -> u16 {
     u16::try_from(1024 + n % PORTS).expect("1024 and 64,511 are 65,535")
+}
+
+/// Numbers of flows in no order, all of them before one comes again, and a turn of them at least.
+fn shuffled(flows: u32) -> impl Iterator<Item = u32> {
+    // A prime, which so has no divisor in common with their number.
+    let flow = move |n: u32| u64::from(n) * 2_654_435_761 % u64::from(flows);
+    (0..flows.next_multiple_of(TURN)).map(move |n| u32::try_from(flow(n)).expect("below their number"))
 }
 
 fn external<A: Address>(n: u32) -> A {
@@ -235,12 +244,10 @@ impl<A: Address> Lookup<A> {
             let opening = Opening { original, reply, state: State::Other, timeout: LONGEST };
             table.insert(&opening, NOW).expect("there is room");
         }
-        let asked = (0..flows.clamp(TURN, 1 << 20)).map(|n| {
-            let flow =
-                u32::try_from(u64::from(n) * 0x9e37_79b1 % u64::from(flows)).expect("less than that many");
-            let original = inside(flow, protocol::UDP);
-            if n % 2 == 0 { original } else { outside(flow, protocol::UDP).inverse() }
-        });
+        let asked =
+            shuffled(flows).take(1 << 20).zip([false, true].into_iter().cycle()).map(|(flow, reply)| {
+                if reply { outside(flow, protocol::UDP).inverse() } else { inside(flow, protocol::UDP) }
+            });
         Self { table, asked: asked.collect(), at: 0, batch, found: vec![None; TURN as usize] }
     }
 }
@@ -291,6 +298,15 @@ fn open<A: Address>(nat: &mut Nat<A>, now: Duration, came: &Arrived) -> Option<R
     let prepared = nat.prepare(now, &new, destination, OUT).expect("there is a port");
     nat.commit(now, &prepared).expect("there is room");
     prepared.rewrite()
+}
+
+/// A translator with so many connections, each opened by a SYN.
+pub fn filled<A: Address>(connections: u32) -> Nat<A> {
+    let mut nat = translator(connections);
+    for n in 0..connections {
+        open(&mut nat, NOW, &packet::<A>(&inside(n, protocol::TCP), SYN, 0, 0, 0));
+    }
+    nat
 }
 
 /// Completes the handshake of a connection that leaves as `outside`.
@@ -407,46 +423,63 @@ impl<A: Address> Work for Apply<A> {
     }
 }
 
-/// Data one way and its acknowledgement the other, on established TCP connections in turn: finding the connection, holding
-/// the segment against it, and translating it.
+/// Data one way and its acknowledgement the other, on established TCP connections in no order: finding the connection,
+/// holding the segment against it, and translating it. Packets come in batches.
 struct Established<A> {
     nat: Nat<A>,
-    flows: Vec<[Arrived; 2]>,
+    flows: Vec<[(Arrived, Tuple<A>); 2]>,
+    at: usize,
     sent: u32,
 }
 
 impl<A: Address> Established<A> {
-    const DATA: usize = 64;
+    const DATA: u32 = 64;
 
-    fn new() -> Self {
-        let mut nat = translator::<A>(TURN);
-        let flows = (0..TURN / 2).map(|n| {
-            let inside = inside(n, protocol::TCP);
-            let rewrite = establish(&mut nat, NOW, &inside);
-            let answer = Tuple { source: rewrite.source(), ..inside }.inverse();
-            [packet(&inside, ACK, 1, 1, Self::DATA), packet(&answer, ACK, 1, 1, 0)]
+    fn among(standing: u32) -> Self {
+        let mut nat = translator::<A>(standing);
+        let rewrites: Vec<Rewrite<A>> =
+            (0..standing).map(|n| establish(&mut nat, NOW, &inside(n, protocol::TCP))).collect();
+        let flows = shuffled(standing).take(1 << 17).map(|n| {
+            let inside = inside::<A>(n, protocol::TCP);
+            let answer = Tuple { source: rewrites[n as usize].source(), ..inside }.inverse();
+            [
+                (packet(&inside, ACK, 1, 1, Self::DATA as usize), inside),
+                (packet(&answer, ACK, 1, 1, 0), answer),
+            ]
         });
-        let flows = flows.collect();
-        Self { nat, flows, sent: 1 }
+        Self { nat, flows: flows.collect(), at: 0, sent: 1 }
     }
 }
 
 impl<A: Address> Work for Established<A> {
     fn turn(&mut self) {
         let header = if A::BITS == 32 { 20 } else { 40 };
-        let next = self.sent.wrapping_add(64);
-        for flow in &mut self.flows {
-            let [data, answer] = flow;
-            data.bytes[header + 4..header + 8].copy_from_slice(&self.sent.to_be_bytes());
-            answer.bytes[header + 8..header + 12].copy_from_slice(&next.to_be_bytes());
-            for Arrived { bytes, packet } in flow {
-                let tracked = self.nat.track(NOW, 0, packet, bytes, ChecksumState::Complete);
-                let Tracked::Known { rewrite: Some(rewrite), .. } = tracked else { panic!("{tracked:?}") };
-                // What is read of a packet was read before, so it may be overwritten again and again.
-                rewrite.apply(bytes, packet, ChecksumState::Complete).expect("it fits");
+        let turn = TURN as usize / 2;
+        if self.at + turn > self.flows.len() {
+            self.at = 0;
+            self.sent = self.sent.wrapping_add(Self::DATA);
+        }
+        let next = self.sent.wrapping_add(Self::DATA);
+        for flows in self.flows[self.at..self.at + turn].chunks_mut(BATCH / 2) {
+            let mut tuples = [flows[0][0].1; BATCH];
+            for (tuple, (_, came)) in tuples.iter_mut().zip(flows.as_flattened()) {
+                *tuple = *came;
+            }
+            self.nat.expect(&tuples);
+            for [(data, _), (answer, _)] in flows {
+                data.bytes[header + 4..header + 8].copy_from_slice(&self.sent.to_be_bytes());
+                answer.bytes[header + 8..header + 12].copy_from_slice(&next.to_be_bytes());
+                for Arrived { bytes, packet } in [data, answer] {
+                    let tracked = self.nat.track(NOW, 0, packet, bytes, ChecksumState::Complete);
+                    let Tracked::Known { rewrite: Some(rewrite), .. } = tracked else {
+                        panic!("{tracked:?}")
+                    };
+                    // What is read of a packet was read before, so it may be overwritten again and again.
+                    rewrite.apply(bytes, packet, ChecksumState::Complete).expect("it fits");
+                }
             }
         }
-        self.sent = next;
+        self.at += turn;
     }
 }
 

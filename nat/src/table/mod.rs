@@ -159,16 +159,10 @@ impl<A: Address> Table<A> {
         ConnectionId { slot, generation: self.slots[slot as usize].generation }
     }
 
-    /// Finds the connections of many tuples at once: memory is fetched for all of them before the first is needed.
-    /// `found` gets one answer for each tuple.
-    pub fn find_batch(
-        &self,
-        tuples: &[Tuple<A>],
-        now: Duration,
-        found: &mut [Option<(ConnectionId, Direction)>],
-    ) {
-        let now = Ticks::at(now);
-        for (tuples, found) in tuples.chunks(BATCH).zip(found.chunks_mut(BATCH)) {
+    /// Has the memory fetch at the same time what searches for all of these tuples look at. Where there are many connections,
+    /// waiting for it is most of what a search costs.
+    pub fn fetch(&self, tuples: &[Tuple<A>]) {
+        for tuples in tuples.chunks(BATCH) {
             let (mut hashes, mut numbers) = ([0; BATCH], [NONE; BATCH]);
             let (hashes, numbers) = (&mut hashes[..tuples.len()], &mut numbers[..tuples.len()]);
             for (hash, tuple) in hashes.iter_mut().zip(tuples) {
@@ -181,15 +175,26 @@ impl<A: Address> Table<A> {
                 *number = self.index.find(hash, |_| true).unwrap_or(NONE);
             }
             let slot = |&number: &u32| self.slots.get(split(number).0 as usize);
-            // What a search compares may lie across two cache lines.
-            let ends = |slot: &Connection<A>| slot.generation ^ u32::from(slot.endpoints[0][0].port);
-            black_box(numbers.iter().filter_map(slot).fold(0, |all, connection| all ^ ends(connection)));
-            for (((tuple, hash), number), found) in tuples.iter().zip(hashes).zip(numbers).zip(found) {
-                *found = match *number {
-                    NONE => None,
-                    number if self.is_at(number, tuple) => self.living(number, now),
-                    _ => self.find_hashed(*hash, tuple, now),
-                };
+            // What a search compares may lie across two cache lines, and the state lies in another.
+            let lines = |slot: &Connection<A>| {
+                u32::from(slot.endpoints[0][0].port) ^ slot.generation ^ u32::from(slot.state == State::Query)
+            };
+            black_box(numbers.iter().filter_map(slot).fold(0, |all, connection| all ^ lines(connection)));
+        }
+    }
+
+    /// Finds the connections of many tuples, whose memory is [fetched](Self::fetch) at once. `found` gets one answer for each
+    /// tuple.
+    pub fn find_batch(
+        &self,
+        tuples: &[Tuple<A>],
+        now: Duration,
+        found: &mut [Option<(ConnectionId, Direction)>],
+    ) {
+        for (tuples, found) in tuples.chunks(BATCH).zip(found.chunks_mut(BATCH)) {
+            self.fetch(tuples);
+            for (tuple, found) in tuples.iter().zip(found) {
+                *found = self.find(tuple, now);
             }
         }
     }
@@ -378,7 +383,7 @@ impl<A: Address> Table<A> {
     }
 }
 
-/// Tuples that [`Table::find_batch`] looks for together.
+/// Tuples that [`Table::fetch`] fetches for together.
 const BATCH: usize = 32;
 
 #[inline]
