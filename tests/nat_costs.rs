@@ -20,28 +20,28 @@ const BUDGETS: &[(&str, f64)] = &[
     ("parse/v6", 433.0),
     ("lookup/v4/1000", 122.0),
     ("lookup/v4/100000", 122.0),
-    ("lookup/v4/1000/batch", 156.0),
+    ("lookup/v4/1000/batch", 207.0),
     ("lookup/v6/1000", 134.0),
     ("new/v4/1000", 2492.0),
-    ("new/v4/20000", 2700.0),
+    ("new/v4/20000", 2650.0),
     ("new/v4/60000", 3013.0),
-    ("new/v6/1000", 3000.0),
+    ("new/v6/1000", 2988.0),
     ("end/v4/1000", 890.0),
     ("end/v6/1000", 1122.0),
-    ("rewrite/v4/tcp", 75.0),
-    ("rewrite/v4/udp", 79.0),
-    ("rewrite/v6/tcp", 87.0),
-    ("rewrite/v6/udp", 91.0),
-    ("established/v4", 828.0),
-    ("established/v6", 874.0),
+    ("rewrite/v4/tcp", 59.0),
+    ("rewrite/v4/udp", 65.0),
+    ("rewrite/v6/tcp", 66.0),
+    ("rewrite/v6/udp", 73.0),
+    ("established/v4/1000", 898.0),
+    ("established/v6/1000", 991.0),
     ("sweep/v4", 25.2),
     ("sweep/v6", 25.2),
 ];
 
-/// How much more than its budget an operation may cost: as much as another layout of the same code does.
-const DEARER: f64 = 1.05;
+/// How much more than its budget an operation may cost: what the compiler makes of a change elsewhere in the crate.
+const DEARER: f64 = 1.08;
 /// How much less: with more room than this a budget guards nothing.
-const CHEAPER: f64 = 0.85;
+const CHEAPER: f64 = 0.8;
 
 /// Builds what does the work as it is shipped, and not as tests are.
 fn worker() -> PathBuf {

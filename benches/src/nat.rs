@@ -1,31 +1,26 @@
 //! What is measured of translation: pieces of work that stand alone, so that one tool can take their time and another count
 //! their instructions.
 
-use std::hint::black_box;
+mod flows;
+mod packets;
+mod table;
+mod translator;
+
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use nat::behaviour::Behaviour;
-use nat::connection::{ConnectionId, State};
-use nat::packet::{self, Packet};
-use nat::rule::{Match, Prefix, Rule, SourceAction, Way};
-use nat::table::{Opening, Table};
-use nat::tcp::flag::{ACK, SYN};
-use nat::timeouts::{LONGEST, Timeouts};
-use nat::translate::{ChecksumState, Rewrite};
-use nat::tuple::{Address, Direction, Endpoint, Tuple, protocol};
-use nat::{Config, Nat, Tracked, checksum, ports};
+use ::nat::tuple::{Address, protocol};
+
+use packets::{Apply, Parse};
+use table::{Lookup, Memory, Sweep};
+pub use translator::filled;
+use translator::{End, Established, New};
 
 /// Operations in a turn, unless said otherwise.
 pub const TURN: u32 = 1024;
 
 const SEED: u64 = 0x5eed;
 const NOW: Duration = Duration::from_secs(1000);
-/// Inside hosts that the flows are spread over.
-const HOSTS: u32 = 1024;
-/// Ports of an external address.
-const PORTS: u32 = 64_512;
-const OUT: Way = Way { ingress: 1, egress: Some(2), zone: 0 };
 
 /// A piece of work.
 pub trait Work {
@@ -55,7 +50,12 @@ impl std::fmt::Debug for Case {
 
 /// All pieces of work, those that depend on how many flows there are for each of `flows`.
 pub fn cases(flows: &[u32]) -> Vec<Case> {
-    let mut cases = family::<Ipv4Addr>("v4", flows);
+    let memory = |&count: &u32| Case {
+        name: format!("memory/{count}"),
+        begin: Box::new(move || Box::new(Memory::of(count))),
+    };
+    let mut cases: Vec<Case> = flows.iter().map(memory).collect();
+    cases.extend(family::<Ipv4Addr>("v4", flows));
     cases.extend(family::<Ipv6Addr>("v6", flows));
     cases
 }
@@ -75,390 +75,13 @@ fn family<A: Address + 'static>(family: &str, flows: &[u32]) -> Vec<Case> {
         cases.push(case(format!("lookup/{family}/{count}"), move || Lookup::<A>::among(count, false)));
         cases.push(case(format!("lookup/{family}/{count}/batch"), move || Lookup::<A>::among(count, true)));
         cases.push(case(format!("new/{family}/{count}"), move || New::<A>::among(count)));
+        cases.push(case(format!("established/{family}/{count}"), move || Established::<A>::among(count)));
         cases.push(case(format!("end/{family}/{count}"), move || End::<A>::among(count)));
     }
     cases.push(case(format!("parse/{family}"), Parse::new::<A>));
     for (name, number) in [("tcp", protocol::TCP), ("udp", protocol::UDP)] {
         cases.push(case(format!("rewrite/{family}/{name}"), move || Apply::<A>::of(number)));
     }
-    cases.push(case(format!("established/{family}"), Established::<A>::new));
     cases.push(case(format!("sweep/{family}"), Sweep::<A>::new));
     cases
-}
-
-/// An address of a network that begins with `network`.
-fn address<A: Address>(network: [u8; 4], n: u32) -> A {
-    let low = u128::from(u32::from_be_bytes(network) + n);
-    A::from_bits(if A::BITS == 32 { low } else { 0xfd00 << 112 | low })
-}
-
-fn port(n: u32) -> u16 {
-    u16::try_from(1024 + n % PORTS).expect("1024 and 64,511 are 65,535")
-}
-
-fn external<A: Address>(n: u32) -> A {
-    address([192, 0, 2, 0], n)
-}
-
-/// The tuple of flow `n` on the inside: hosts in turn, each with ports of its own that lie apart.
-fn inside<A: Address>(n: u32, protocol: u8) -> Tuple<A> {
-    let host = n % HOSTS;
-    let source = Endpoint { address: address([10, 0, 0, 0], host), port: port(host * 61 + n / HOSTS * 7919) };
-    let destination = Endpoint { address: address([198, 51, 100, 0], n % 199), port: 443 };
-    Tuple { source, destination, protocol, zone: 0 }
-}
-
-/// What flow `n` leaves with.
-fn outside<A: Address>(n: u32, protocol: u8) -> Tuple<A> {
-    let source = Endpoint { address: external(n / PORTS), port: port(n) };
-    Tuple { source, ..inside(n, protocol) }
-}
-
-/// A packet with a tuple. UDP has no flags.
-fn packet<A: Address>(
-    tuple: &Tuple<A>,
-    flags: u8,
-    sequence: u32,
-    acknowledgement: u32,
-    data: usize,
-) -> Arrived {
-    let mut upper = [tuple.source.port.to_be_bytes(), tuple.destination.port.to_be_bytes()].concat();
-    let at = if tuple.protocol == protocol::TCP {
-        upper.extend([sequence.to_be_bytes(), acknowledgement.to_be_bytes()].concat());
-        upper.extend([0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
-        16
-    } else {
-        upper.extend(u16::try_from(8 + data).expect("it fits a packet").to_be_bytes());
-        upper.extend([0, 0]);
-        6
-    };
-    upper.resize(upper.len() + data, 7);
-    let (source, destination) = (tuple.source.address, tuple.destination.address);
-    let length = u16::try_from(upper.len()).expect("it fits a packet");
-    let pseudo =
-        checksum::pseudo_header(source.into(), destination.into(), tuple.protocol, u32::from(length));
-    let sum = !checksum::fold(pseudo + checksum::sum(&upper));
-    upper[at..at + 2].copy_from_slice(&sum.to_be_bytes());
-    let (source, destination) = (source.to_bits().to_be_bytes(), destination.to_bits().to_be_bytes());
-    let header = if A::BITS == 32 {
-        let length = (20 + length).to_be_bytes();
-        let mut header =
-            [&[0x45, 0, length[0], length[1], 0, 0, 0x40, 0, 64, tuple.protocol, 0, 0], &source[12..]]
-                .concat();
-        header.extend(&destination[12..]);
-        let sum = checksum::checksum(&header).to_be_bytes();
-        header[10..12].copy_from_slice(&sum);
-        header
-    } else {
-        let length = length.to_be_bytes();
-        [&[0x60, 0, 0, 0, length[0], length[1], tuple.protocol, 64], &source[..], &destination].concat()
-    };
-    Arrived::new([header, upper].concat())
-}
-
-/// A packet as it came, and what was read from it.
-struct Arrived {
-    bytes: Vec<u8>,
-    packet: Packet,
-}
-
-impl Arrived {
-    fn new(bytes: Vec<u8>) -> Self {
-        Self { packet: packet::parse(&bytes).expect("it is well-formed"), bytes }
-    }
-}
-
-/// Reading packets: what is needed of each before all else.
-struct Parse(Vec<Arrived>);
-
-impl Parse {
-    fn new<A: Address>() -> Self {
-        Self((0..TURN).map(|n| packet::<A>(&inside(n, protocol::TCP), ACK, 1, 1, 64)).collect())
-    }
-}
-
-impl Work for Parse {
-    fn turn(&mut self) {
-        for came in &self.0 {
-            let read = packet::parse(black_box(&came.bytes));
-            assert!(black_box(read).is_ok());
-        }
-    }
-}
-
-/// Finding connections by tuples of either direction, in no order, among many.
-struct Lookup<A> {
-    table: Table<A>,
-    asked: Vec<Tuple<A>>,
-    at: usize,
-    batch: bool,
-    found: Vec<Option<(ConnectionId, Direction)>>,
-}
-
-impl<A: Address> Lookup<A> {
-    fn among(flows: u32, batch: bool) -> Self {
-        let mut table = Table::new(flows as usize, SEED);
-        for n in 0..flows {
-            let original = inside(n, protocol::UDP);
-            let reply = outside(n, protocol::UDP).inverse();
-            let opening = Opening { original, reply, state: State::Other, timeout: LONGEST };
-            table.insert(&opening, NOW).expect("there is room");
-        }
-        let asked = (0..flows.clamp(TURN, 1 << 20)).map(|n| {
-            let flow =
-                u32::try_from(u64::from(n) * 0x9e37_79b1 % u64::from(flows)).expect("less than that many");
-            let original = inside(flow, protocol::UDP);
-            if n % 2 == 0 { original } else { outside(flow, protocol::UDP).inverse() }
-        });
-        Self { table, asked: asked.collect(), at: 0, batch, found: vec![None; TURN as usize] }
-    }
-}
-
-impl<A: Address> Work for Lookup<A> {
-    fn turn(&mut self) {
-        let turn = TURN as usize;
-        if self.at + turn > self.asked.len() {
-            self.at = 0;
-        }
-        let asked = &self.asked[self.at..self.at + turn];
-        if self.batch {
-            self.table.find_batch(asked, NOW, &mut self.found);
-        } else {
-            for (found, tuple) in self.found.iter_mut().zip(asked) {
-                *found = self.table.find(tuple, NOW);
-            }
-        }
-        self.at += turn;
-    }
-
-    fn reset(&mut self) {
-        assert!(self.found.iter().all(Option::is_some), "all that is asked for is there");
-    }
-}
-
-/// A translator behind as many external addresses as `flows` flows need.
-fn translator<A: Address>(flows: u32) -> Nat<A> {
-    let mut timeouts = Timeouts::rfc();
-    timeouts.tcp.established = LONGEST;
-    let capacity = (flows + TURN) as usize;
-    let mut config = Config::new(capacity, Behaviour::node(), timeouts, SEED);
-    let externals = (0..=(flows + TURN) / PORTS).map(external).collect();
-    config.pools.push(ports::Config::new(externals, SEED));
-    let network =
-        Prefix { address: address([10, 0, 0, 0], 0), length: u8::try_from(A::BITS - 24).expect("small") };
-    let matches = Match { sources: vec![network], egress: OUT.egress, ..Match::default() };
-    config.rules.source.push(Rule { matches, action: SourceAction::Pool(0) });
-    Nat::new(config).expect("a good configuration")
-}
-
-/// Opens the connection that a packet asks for, as a switch does; how its packets leave.
-fn open<A: Address>(nat: &mut Nat<A>, now: Duration, came: &Arrived) -> Option<Rewrite<A>> {
-    let Tracked::New(new) = nat.track(now, 0, &came.packet, &came.bytes, ChecksumState::Complete) else {
-        panic!("it is there already");
-    };
-    let destination = nat.destination(&new, OUT);
-    let prepared = nat.prepare(now, &new, destination, OUT).expect("there is a port");
-    nat.commit(now, &prepared).expect("there is room");
-    prepared.rewrite()
-}
-
-/// Completes the handshake of a connection that leaves as `outside`.
-fn establish<A: Address>(nat: &mut Nat<A>, now: Duration, inside: &Tuple<A>) -> Rewrite<A> {
-    let rewrite = open(nat, now, &packet(inside, SYN, 0, 0, 0)).expect("it is translated");
-    let answer = Tuple { source: rewrite.source(), ..*inside }.inverse();
-    for came in [packet(&answer, SYN | ACK, 0, 1, 0), packet(inside, ACK, 1, 1, 0)] {
-        let tracked = nat.track(now, 0, &came.packet, &came.bytes, ChecksumState::Complete);
-        assert!(matches!(tracked, Tracked::Known { .. }), "{tracked:?}");
-    }
-    rewrite
-}
-
-/// New TCP connections, from the packet to the committed connection, among many that stand.
-struct New<A> {
-    nat: Nat<A>,
-    standing: u32,
-    packets: Vec<Arrived>,
-    now: Duration,
-}
-
-impl<A: Address> New<A> {
-    fn among(standing: u32) -> Self {
-        let mut nat = translator::<A>(standing);
-        for n in 0..standing {
-            establish(&mut nat, NOW, &inside(n, protocol::TCP));
-        }
-        let syn = |n| packet(&inside::<A>(n, protocol::TCP), SYN, 0, 0, 0);
-        Self { nat, standing, packets: (standing..standing + TURN).map(syn).collect(), now: NOW }
-    }
-
-    fn open(&mut self) {
-        for came in &self.packets {
-            black_box(open(&mut self.nat, self.now, came));
-        }
-    }
-
-    /// Lets time pass until all of a turn are over.
-    fn pass(&mut self) {
-        self.now += Timeouts::rfc().tcp.syn_sent + Duration::from_secs(120);
-    }
-
-    fn expire(&mut self) {
-        while self.nat.next_expiry(self.now).is_some_and(|wait| wait.is_zero()) {
-            self.nat.expire(self.now);
-        }
-    }
-}
-
-impl<A: Address> Work for New<A> {
-    fn turn(&mut self) {
-        self.open();
-    }
-
-    fn reset(&mut self) {
-        assert_eq!(self.nat.len(), (self.standing + TURN) as usize);
-        self.pass();
-        self.expire();
-        // Their ports have waited by now.
-        self.pass();
-        self.expire();
-        assert_eq!(self.nat.len(), self.standing as usize);
-    }
-}
-
-/// The end of the same connections: the sweep that finds them, and what is given back.
-struct End<A>(New<A>);
-
-impl<A: Address> End<A> {
-    fn among(standing: u32) -> Self {
-        let mut end = Self(New::among(standing));
-        end.reset();
-        end
-    }
-}
-
-impl<A: Address> Work for End<A> {
-    fn turn(&mut self) {
-        self.0.expire();
-    }
-
-    fn reset(&mut self) {
-        assert_eq!(self.0.nat.len(), self.0.standing as usize);
-        self.0.pass();
-        self.0.expire();
-        self.0.open();
-        self.0.pass();
-    }
-}
-
-/// A packet translated there and back.
-struct Apply<A> {
-    bytes: Vec<u8>,
-    ways: [(Rewrite<A>, Packet); 2],
-}
-
-impl<A: Address> Apply<A> {
-    fn of(protocol: u8) -> Self {
-        let (inside, outside) = (inside(7, protocol), outside(7, protocol));
-        let [before, after] = [inside, outside].map(|tuple| packet::<A>(&tuple, ACK, 1, 1, 64));
-        let there = (Rewrite::new(&inside, &outside), before.packet);
-        let back = (Rewrite::new(&outside, &inside), after.packet);
-        Self { bytes: before.bytes, ways: [there, back] }
-    }
-}
-
-impl<A: Address> Work for Apply<A> {
-    fn turn(&mut self) {
-        for _ in 0..TURN / 2 {
-            for (rewrite, packet) in &self.ways {
-                rewrite.apply(black_box(&mut self.bytes), packet, ChecksumState::Complete).expect("it fits");
-            }
-        }
-    }
-}
-
-/// Data one way and its acknowledgement the other, on established TCP connections in turn: finding the connection, holding
-/// the segment against it, and translating it.
-struct Established<A> {
-    nat: Nat<A>,
-    flows: Vec<[Arrived; 2]>,
-    sent: u32,
-}
-
-impl<A: Address> Established<A> {
-    const DATA: usize = 64;
-
-    fn new() -> Self {
-        let mut nat = translator::<A>(TURN);
-        let flows = (0..TURN / 2).map(|n| {
-            let inside = inside(n, protocol::TCP);
-            let rewrite = establish(&mut nat, NOW, &inside);
-            let answer = Tuple { source: rewrite.source(), ..inside }.inverse();
-            [packet(&inside, ACK, 1, 1, Self::DATA), packet(&answer, ACK, 1, 1, 0)]
-        });
-        let flows = flows.collect();
-        Self { nat, flows, sent: 1 }
-    }
-}
-
-impl<A: Address> Work for Established<A> {
-    fn turn(&mut self) {
-        let header = if A::BITS == 32 { 20 } else { 40 };
-        let next = self.sent.wrapping_add(64);
-        for flow in &mut self.flows {
-            let [data, answer] = flow;
-            data.bytes[header + 4..header + 8].copy_from_slice(&self.sent.to_be_bytes());
-            answer.bytes[header + 8..header + 12].copy_from_slice(&next.to_be_bytes());
-            for Arrived { bytes, packet } in flow {
-                let tracked = self.nat.track(NOW, 0, packet, bytes, ChecksumState::Complete);
-                let Tracked::Known { rewrite: Some(rewrite), .. } = tracked else { panic!("{tracked:?}") };
-                // What is read of a packet was read before, so it may be overwritten again and again.
-                rewrite.apply(bytes, packet, ChecksumState::Complete).expect("it fits");
-            }
-        }
-        self.sent = next;
-    }
-}
-
-/// Looking through slots all of which are in use and none over.
-struct Sweep<A> {
-    table: Table<A>,
-    ids: Vec<ConnectionId>,
-    now: Duration,
-}
-
-impl<A: Address> Sweep<A> {
-    const SLOTS: u32 = 64 * TURN;
-
-    fn new() -> Self {
-        let mut table = Table::new(Self::SLOTS as usize, SEED);
-        let ids = (0..Self::SLOTS).map(|n| {
-            let (original, reply) = (inside(n, protocol::UDP), outside(n, protocol::UDP).inverse());
-            let opening = Opening { original, reply, state: State::Other, timeout: Duration::from_secs(10) };
-            table.insert(&opening, NOW).expect("there is room")
-        });
-        let ids = ids.collect();
-        let mut sweep = Self { table, ids, now: NOW };
-        sweep.reset();
-        sweep
-    }
-}
-
-impl<A: Address> Work for Sweep<A> {
-    fn operations(&self) -> u32 {
-        Self::SLOTS
-    }
-
-    fn turn(&mut self) {
-        self.table.sweep(self.now, usize::MAX, &mut Vec::new());
-    }
-
-    /// All are due by what is known of them, and have been heard of since.
-    fn reset(&mut self) {
-        assert_eq!(self.table.len(), Self::SLOTS as usize);
-        for &id in &self.ids {
-            self.table.keep(id, self.now, Duration::from_secs(9));
-            self.table.keep(id, self.now, Duration::from_secs(19));
-        }
-        self.now += Duration::from_secs(10);
-    }
 }

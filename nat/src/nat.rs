@@ -34,7 +34,7 @@ use crate::ports::{self, Pool};
 use crate::rule::Rules;
 use crate::table::Table;
 use crate::timeouts::Timeouts;
-use crate::tuple::Address;
+use crate::tuple::{Address, Tuple};
 
 /// Groups of 64 slots that one call of [`Nat::expire`] looks through.
 const GROUPS: usize = 64;
@@ -121,6 +121,12 @@ impl<A: Address> Nat<A> {
     /// What the sender of a packet that [`Self::prepare`] refused is told.
     pub fn on_refusal(&self) -> OnRefusal {
         self.behaviour.on_refusal
+    }
+
+    /// Has the memory fetch at the same time what [`Self::track`] will look at for packets with these tuples. Who takes in
+    /// packets by the batch calls it first, so that they wait for memory together.
+    pub fn expect(&self, tuples: &[Tuple<A>]) {
+        self.table.fetch(tuples);
     }
 
     /// A connection, unless it has ended.

@@ -159,38 +159,42 @@ impl<A: Address> Table<A> {
         ConnectionId { slot, generation: self.slots[slot as usize].generation }
     }
 
-    /// Finds the connections of many tuples at once: memory is fetched for all of them before the first is needed.
-    /// `found` gets one answer for each tuple.
+    /// Has the memory fetch at the same time what searches for all of these tuples look at. Where there are many connections,
+    /// waiting for it is most of what a search costs.
+    pub fn fetch(&self, tuples: &[Tuple<A>]) {
+        for tuples in tuples.chunks(BATCH) {
+            let (mut hashes, mut numbers) = ([0; BATCH], [NONE; BATCH]);
+            let (hashes, numbers) = (&mut hashes[..tuples.len()], &mut numbers[..tuples.len()]);
+            for (hash, tuple) in hashes.iter_mut().zip(tuples) {
+                *hash = self.hash(tuple);
+            }
+            // The loops that fetch do nothing else, so that a processor looks as far ahead as it can.
+            black_box(hashes.iter().fold(0, |all, &hash| all ^ self.index.peek(hash)));
+            // Hashes of 32 bits are so rarely equal that the first number found is the right one nearly always.
+            for (number, &hash) in numbers.iter_mut().zip(&*hashes) {
+                *number = self.index.find(hash, |_| true).unwrap_or(NONE);
+            }
+            let slot = |&number: &u32| self.slots.get(split(number).0 as usize);
+            // What a search compares may lie across two cache lines, and the state lies in another.
+            let lines = |slot: &Connection<A>| {
+                u32::from(slot.endpoints[0][0].port) ^ slot.generation ^ u32::from(slot.state == State::Query)
+            };
+            black_box(numbers.iter().filter_map(slot).fold(0, |all, connection| all ^ lines(connection)));
+        }
+    }
+
+    /// Finds the connections of many tuples, whose memory is [fetched](Self::fetch) at once. `found` gets one answer for each
+    /// tuple.
     pub fn find_batch(
         &self,
         tuples: &[Tuple<A>],
         now: Duration,
         found: &mut [Option<(ConnectionId, Direction)>],
     ) {
-        let now = Ticks::at(now);
         for (tuples, found) in tuples.chunks(BATCH).zip(found.chunks_mut(BATCH)) {
-            let mut hashes = [0; BATCH];
-            let mut touched = 0;
-            for (hash, tuple) in hashes.iter_mut().zip(tuples) {
-                *hash = self.hash(tuple);
-                touched ^= self.index.peek(*hash);
-            }
-            // Hashes of 32 bits are so rarely equal that the first number found is the right one nearly always.
-            let mut numbers = [None; BATCH];
-            for (number, hash) in numbers.iter_mut().zip(&hashes[..tuples.len()]) {
-                *number = self.index.find(*hash, |_| true);
-                let place = number.and_then(|number| self.slots.get(split(number).0 as usize));
-                touched ^= place.map_or(0, |connection| u64::from(connection.generation));
-            }
-            black_box(touched);
-            for (((tuple, hash), number), found) in tuples.iter().zip(hashes).zip(numbers).zip(found) {
-                *found = number.and_then(|number| {
-                    if self.is_at(number, tuple) {
-                        self.living(number, now)
-                    } else {
-                        self.find_hashed(hash, tuple, now)
-                    }
-                });
+            self.fetch(tuples);
+            for (tuple, found) in tuples.iter().zip(found) {
+                *found = self.find(tuple, now);
             }
         }
     }
@@ -387,8 +391,8 @@ impl<A: Address> Table<A> {
     }
 }
 
-/// Tuples that [`Table::find_batch`] looks for together.
-const BATCH: usize = 16;
+/// Tuples that [`Table::fetch`] fetches for together.
+const BATCH: usize = 32;
 
 #[inline]
 const fn join(slot: u32, direction: Direction) -> u32 {
