@@ -212,7 +212,11 @@ impl<A: Address> Nat<A> {
         let Some(upper) = subject.upper() else { return Fed::Unchanged };
         let fed = match &mut connection.state {
             // Of a fragment the flags may be known and the length is not.
-            State::Tcp(_) | State::Sctp(_) if subject.is_fragment() => Fed::Unchanged,
+            State::Tcp(tcp) if subject.is_fragment() => {
+                tcp.fragment(direction);
+                Fed::Unchanged
+            }
+            State::Sctp(_) if subject.is_fragment() => Fed::Unchanged,
             State::Tcp(tcp) => {
                 let Ok(segment) = Segment::read(upper) else { return Fed::Invalid(Invalid::Malformed) };
                 let weighty = segment.flags & (flag::SYN | flag::FIN | flag::RST) != 0;

@@ -213,6 +213,7 @@ impl Layer3<'_> {
         let passage =
             match self.switch.passage(self.now, self.tracked, self.arrival.segment.id(), egress.id()) {
                 Ok(passage) => passage,
+                Err(reason @ DropReason::ConnectionInvalid) => return self.drop(reason, None),
                 Err(reason) => return self.drop(reason, self.refusal()),
             };
         passage.record(recorder);

@@ -361,6 +361,12 @@ fn what_begins_no_connection_goes_no_further() {
         *damaged.last_mut().unwrap() ^= 1;
         assert!(lab.send(POD_A.port, &damaged).is_empty());
         lab.expect([dropped(POD_A.port, DropReason::TransportChecksum)]);
+        // A redirect or a node information query, and a kind that nobody knows: without a connection they would leave
+        // with a source from inside.
+        for kind in [family.of(5, 139), 200] {
+            assert!(lab.send(POD_A.port, &packet.icmp(kind, 0, [0; 4], &[0; 36])).is_empty());
+            lab.expect([dropped(POD_A.port, DropReason::ConnectionInvalid)]);
+        }
     }
 }
 

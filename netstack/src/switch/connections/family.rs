@@ -122,6 +122,10 @@ impl<A: Kind> Family<A> {
             }
             What::Later(verdict) => translated(verdict.rewrite)
                 .map(|change| Change { identification: verdict.identification, ..change }),
+            // What has no connections belongs to its link (discovery, group membership), or to nobody.
+            What::Untracked if way.egress.is_some_and(|egress| egress != way.ingress) => {
+                return Err(DropReason::ConnectionInvalid);
+            }
             What::Untracked => None,
             What::Opens { new, destination } => {
                 let prepared = self.nat.prepare(now, &new, destination, way).map_err(refusal_reason)?;
