@@ -7,7 +7,7 @@ use super::track::New;
 use crate::behaviour::{Filtering, Sharing};
 use crate::connection::{Connection, ConnectionId, Status};
 use crate::ports::{Choice, Draws, Keep, Lease, PortRange, Protocol, Refused, Request, walk};
-use crate::rule::{DestinationAction, Match, Rule, SourceAction, Way, exchange};
+use crate::rule::{DestinationAction, Match, Rule, SourceAction, Way, exchange, has_ports};
 use crate::translate::Rewrite;
 use crate::tuple::{Address, Endpoint, Tuple};
 
@@ -60,8 +60,8 @@ impl<A: Address> Nat<A> {
     /// its destination stays.
     pub fn destination(&self, new: &New<A>, way: Way) -> Option<Endpoint<A>> {
         let tuple = &new.tuple;
-        match self.rules.destination.iter().find(|rule| rule.matches.matches(tuple, way)) {
-            Some(rule) => to(rule, tuple.destination),
+        match self.rules.destination.iter().find(|rule| rule.decides(tuple, way)) {
+            Some(rule) => to(rule, tuple),
             None => self.mapped(tuple, way),
         }
     }
@@ -132,13 +132,17 @@ impl<A: Address> Nat<A> {
         let hairpin = destination.is_some_and(|to| self.is_hairpin(&tuple, to, way));
         let rule = self.rules.source.iter().find(|rule| {
             let way = if hairpin { Way { egress: rule.matches.egress, ..way } } else { way };
-            rule.matches.matches(if hairpin { &tuple } else { &leaving }, way)
+            rule.decides(if hairpin { &tuple } else { &leaving }, way)
         });
         let answer = |source: Endpoint<A>| Tuple { source, zone: way.zone, ..leaving }.inverse();
         let pool = match rule.map(|rule| &rule.action) {
             None | Some(SourceAction::Keep) => {
                 let port = self.asked(&tuple, remote).map_or(Port::None, Port::Mapped);
-                return self.without_port(now, new, tuple.source, answer, port);
+                // Who reaches itself by another address would get a packet from its own, which nobody takes. It is seen with
+                // the address that it has asked for (RFC 4787 REQ-9).
+                let itself = remote.address == tuple.source.address && remote != tuple.destination;
+                let address = if itself { tuple.destination.address } else { tuple.source.address };
+                return self.without_port(now, new, Endpoint { address, ..tuple.source }, answer, port);
             }
             Some(SourceAction::Prefix { from, to }) => {
                 let address = exchange(tuple.source.address, from, to).unwrap_or(tuple.source.address);
@@ -281,7 +285,8 @@ impl<A: Address> Nat<A> {
 }
 
 /// Where a rule sends a packet that goes to `destination`.
-fn to<A: Address>(rule: &Rule<A, DestinationAction<A>>, destination: Endpoint<A>) -> Option<Endpoint<A>> {
+fn to<A: Address>(rule: &Rule<A, DestinationAction<A>>, tuple: &Tuple<A>) -> Option<Endpoint<A>> {
+    let destination = tuple.destination;
     match &rule.action {
         DestinationAction::Keep => None,
         DestinationAction::Prefix { from, to } => {
@@ -289,8 +294,8 @@ fn to<A: Address>(rule: &Rule<A, DestinationAction<A>>, destination: Endpoint<A>
         }
         DestinationAction::To { address, ports } => {
             let first = rule.matches.destination_ports.map_or(destination.port, |ports| ports.first);
-            let port = ports.map_or(destination.port, |ports| {
-                let place = u32::from(destination.port - first) % ports.len().max(1);
+            let port = ports.filter(|_| has_ports(tuple.protocol)).map_or(destination.port, |ports| {
+                let place = u32::from(destination.port.saturating_sub(first)) % ports.len().max(1);
                 ports.first.saturating_add(u16::try_from(place).unwrap_or(0))
             });
             Some(Endpoint { address: address.unwrap_or(destination.address), port })

@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use super::Nat;
-use crate::connection::{ConnectionId, State, Status};
+use crate::connection::{Connection, ConnectionId, State, Status};
 use crate::packet::{Content, Packet};
 use crate::sctp::{self, Sctp};
 use crate::tcp::{self, Outcome, Segment, Tcp, flag};
@@ -152,8 +152,7 @@ impl<A: Address> Nat<A> {
         seen
     }
 
-    /// What [`Self::track`] would say, without taking note of anything: of a connection's own packets only that they are
-    /// its, not whether its state allows them.
+    /// What [`Self::track`] would say, without taking note of anything.
     pub fn look(
         &self,
         now: Duration,
@@ -162,7 +161,42 @@ impl<A: Address> Nat<A> {
         bytes: &[u8],
         checksum: ChecksumState,
     ) -> Tracked<A> {
-        self.judge(now, zone, Subject { packet, bytes, checksum })
+        let subject = Subject { packet, bytes, checksum };
+        let seen = self.judge(now, zone, subject);
+        match seen {
+            Tracked::Known { id, direction, .. } => match self.refuses(id, direction, subject) {
+                Some(reason) => Tracked::Invalid(reason),
+                None => seen,
+            },
+            Tracked::Related { .. } | Tracked::New(_) | Tracked::Invalid(_) | Tracked::Untracked => seen,
+        }
+    }
+
+    /// Whether there is a translated connection that a packet belongs to, be it allowed there or not.
+    pub fn translates(&self, now: Duration, zone: u16, packet: &Packet) -> bool {
+        let found = packet.tuple(zone).and_then(|tuple| self.table.find(&tuple, now));
+        found.and_then(|(id, _)| self.table.get(id)).is_some_and(Connection::is_translated)
+    }
+
+    /// Why a connection's state does not allow a packet, tried on a copy of it.
+    fn refuses(&self, id: ConnectionId, direction: Direction, subject: Subject<'_>) -> Option<Invalid> {
+        let upper = subject.upper().filter(|_| !subject.is_fragment())?;
+        match self.table.get(id)?.state {
+            State::Tcp(mut tcp) => {
+                let Ok(segment) = Segment::read(upper) else { return Some(Invalid::Malformed) };
+                match tcp.update(direction, &segment, self.behaviour.tcp) {
+                    Outcome::Invalid { reason, .. } => Some(Invalid::Tcp(reason)),
+                    Outcome::Accepted(_) | Outcome::Ignored(_) | Outcome::Remove | Outcome::StartAgain => {
+                        None
+                    }
+                }
+            }
+            State::Sctp(mut sctp) => {
+                let updated = sctp::Packet::read(upper).and_then(|packet| sctp.update(direction, packet));
+                updated.err().map(Invalid::Sctp)
+            }
+            State::Udp(_) | State::Query | State::Other => None,
+        }
     }
 
     fn judge(&self, now: Duration, zone: u16, subject: Subject<'_>) -> Tracked<A> {

@@ -66,6 +66,8 @@ pub enum Protocol {
 
 impl Protocol {
     const COUNT: usize = 4;
+    /// By index.
+    const ALL: [Self; Self::COUNT] = [Self::Tcp, Self::Udp, Self::Icmp, Self::Sctp];
 
     /// That of an IP protocol number, if its ports are leased.
     pub const fn from_number(number: u8) -> Option<Self> {

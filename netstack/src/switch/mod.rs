@@ -88,7 +88,7 @@ pub struct Switch {
     claims: Claims,
     defence: Defence,
     advertiser: Advertiser,
-    /// From the first configuration on that asks for them.
+    /// Where the configuration asks for them.
     connections: Option<Box<Connections>>,
     connections_seed: u64,
     flow_hash: FlowHash,
@@ -288,9 +288,16 @@ impl Switch {
     }
 
     /// Takes up what a new configuration says about connections. Those that have begun stay, but for those with an
-    /// external address that is no more.
+    /// external address that is no more; where none are asked for any more, all are forgotten.
     fn configure_connections(&mut self, new: &Snapshot) {
-        let Some(translator) = new.translator() else { return };
+        let Some(translator) = new.translator() else {
+            if let Some(connections) = &mut self.connections {
+                connections.close();
+                self.drop_lost();
+                self.connections = None;
+            }
+            return;
+        };
         let (limits, seed, now) = (&self.limits, self.connections_seed, self.seen);
         let connections =
             self.connections.get_or_insert_with(|| Box::new(Connections::new(limits, translator, seed)));

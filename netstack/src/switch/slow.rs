@@ -11,7 +11,7 @@ use super::explain::Recorder;
 use super::layer3::Layer3;
 use crate::addr::{MacAddr, PortId, SegmentId};
 use crate::bridge;
-use crate::config::{Snapshot, Station};
+use crate::config::{Snapshot, Station, Target};
 use crate::emit::IcmpError;
 use crate::flow::Plan;
 use crate::frame::Frame;
@@ -199,12 +199,16 @@ impl Switch {
                 return Ok(());
             }
         };
-        // What two foreign stations begin is theirs.
-        let remembered = arrival.is_managed() || to.is_some_and(is_managed);
+        // What two foreign stations begin is theirs; and what only crosses the bridge on its way elsewhere begins where it is
+        // routed.
+        let remembered =
+            (arrival.is_managed() || to.is_some_and(is_managed)) && is_between_stations(snapshot, arrival);
         *passage = match self.passage(now, tracked, segment, segment) {
-            Ok(passage) if passage.opens() && !remembered => Passage::Plain,
+            Ok(passage) if passage.opens() && !remembered && passage.translation().is_none() => {
+                Passage::Plain
+            }
             Ok(passage) => passage,
-            Err(reason) if remembered => return Err(reason),
+            Err(reason) if remembered || arrival.is_managed() => return Err(reason),
             Err(_) => Passage::Plain,
         };
         Ok(())
@@ -237,4 +241,13 @@ impl Switch {
         Layer3 { switch: self, snapshot, now, arrival, tracked, frame, ip, destination }
             .error(IcmpError::AddressUnreachable)
     }
+}
+
+/// Whether a bridged packet goes from a station of its segment to another, as far as addresses tell.
+fn is_between_stations(snapshot: &Snapshot, arrival: &Arrival<'_>) -> bool {
+    let segment = arrival.segment;
+    let is_here = |address| matches!(snapshot.router().lookup(address), Some(Target::Connected(id)) if *id == segment.id());
+    // A managed station's packets come from its own port, and nowhere else.
+    let honest = |source| arrival.is_managed() || segment.station_by_address(source).is_none();
+    arrival.ip().is_some_and(|ip| is_here(ip.source) && is_here(ip.destination) && honest(ip.source))
 }
