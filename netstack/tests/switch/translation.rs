@@ -4,15 +4,18 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
-use netstack::config::Limits;
+use nat::connection::Status;
+use netstack::addr::MacAddr;
 use netstack::config::nat::{Behaviour, NatConfig, PortRange};
+use netstack::config::{Limits, ReversePath};
 use netstack::event::Event;
 use netstack::verdict::{DropReason, Fate, Origin};
 
 use crate::lab::{Lab, Out, dropped, entered, left, ports};
 use crate::packets::{self, Packet, as_routed, sound};
 use crate::world::{
-    FAMILIES, FAR, Family, GUEST, Host, NODE, POD_A, POD_B, UPLINK, acquainted, ip, net, node,
+    FAMILIES, FAR, Family, GUEST, Host, NODE, POD_A, POD_B, UPLINK, acquainted, ip, managed, net, node, port,
+    segment,
 };
 
 /// A host that only the router of the other segment knows.
@@ -525,5 +528,235 @@ fn nat_48_a_syn_announces_no_more_than_fits_its_links() {
             assert_eq!(one(lab.send(FAR.port, &answer)).port, POD_A.port);
             lab.settle();
         }
+    }
+}
+
+/// A managed pod and a stranger on a segment that the router is not on.
+#[test]
+fn where_the_router_is_not_nothing_is_tracked() {
+    let mut config = node(|_| {});
+    let isle = 9;
+    let pod = Host { port: 10, mac: MacAddr([2, 0, 0, 0, 9, 1]), ..POD_A };
+    let stranger = Host { port: 11, mac: MacAddr([2, 0, 0, 0, 9, 2]), ..GUEST };
+    config.segments.push(segment(isle, 1500));
+    config.ports.extend([managed(&pod, isle), port(stranger.port, isle)]);
+    let mut lab = acquainted(config);
+    lab.send(stranger.port, &packets::announce(stranger.mac, ip(stranger.v4)));
+    for family in FAMILIES {
+        let syn = pod.to(&stranger, family).tcp_syn(40_000, 80);
+        assert_eq!(one(lab.send(pod.port, &syn)).bytes, syn);
+        let syn_ack = stranger.to(&pod, family).tcp_syn_ack(80, 40_000, 1001);
+        assert_eq!(one(lab.send(stranger.port, &syn_ack)).bytes, syn_ack);
+        let data = pod.to(&stranger, family).tcp(40_000, 80, b"x");
+        assert_eq!(one(lab.send(pod.port, &data)).bytes, data);
+    }
+    let (v4, v6) = lab.switch.connections().unwrap();
+    assert!(v4.is_empty() && v6.is_empty());
+    lab.settle();
+}
+
+/// A stranger sends a packet in a pod's name, for somebody far away, to another pod's MAC address.
+#[test]
+fn a_stranger_on_the_bridge_cannot_make_a_pod_leave_as_it_is() {
+    for family in FAMILIES {
+        let mut lab = lab();
+        let lie =
+            Packet { source: POD_A.ip(family), destination: server(family), ..GUEST.to(&POD_B, family) };
+        lab.send(GUEST.port, &lie.udp(123, 123, b"x"));
+        let out = one(lab.send(POD_A.port, &POD_A.via_router(server(family)).udp(123, 123, b"x")));
+        assert_eq!(endpoints(&out.bytes).0.ip(), NODE.ip(family));
+        lab.settle();
+    }
+}
+
+#[test]
+fn an_external_address_that_is_only_routed_here_does_not_loop() {
+    for family in FAMILIES {
+        let external = ip(family.of("203.0.113.5", "2001:db8:113::5"));
+        let mut lab = acquainted(node(|nat| nat.pools[0].addresses.push(external)));
+        let call = from_outside(server(family), external).udp(53, 40_000, b"x");
+        assert!(lab.send(FAR.port, &call).is_empty());
+        lab.expect([dropped(FAR.port, DropReason::NoMapping)]);
+    }
+}
+
+#[test]
+fn fragments_of_strangers_pass_as_on_any_bridge() {
+    let other = crate::world::OTHER;
+    for family in FAMILIES {
+        let mut lab = lab();
+        let pieces = fragments(&GUEST.to(&other, family), b"as long as four pieces of sixteen octets are");
+        // In any order, and more than once: they may come by several ways.
+        for at in [2, 1, 2, 0, 0, 3] {
+            assert_eq!(one(lab.send(GUEST.port, &pieces[at])).bytes, pieces[at]);
+        }
+        assert_eq!(lab.switch.held(), 0);
+        lab.settle();
+    }
+}
+
+#[test]
+fn fragments_that_cross_twice_are_not_their_own_duplicates() {
+    for family in FAMILIES {
+        let mut lab = lab();
+        // A pod's fragments go to another router on its own segment, which sends them on by ours.
+        let pieces = fragments(&Packet { destination: server(family), ..POD_A.to(&GUEST, family) }, &[7; 40]);
+        let again =
+            fragments(&Packet { source: GUEST.ip(family), ..GUEST.via_router(server(family)) }, &[7; 40]);
+        for (first, second) in pieces.iter().zip(&again) {
+            assert_eq!(one(lab.send(POD_A.port, first)).port, GUEST.port);
+            assert_eq!(one(lab.send(GUEST.port, second)).port, FAR.port);
+        }
+        lab.settle();
+    }
+}
+
+#[test]
+fn nat_53_a_pool_that_changes_keeps_what_it_has_given_out() {
+    for family in FAMILIES {
+        let mut lab = lab();
+        let ask = |lab: &mut Lab, port| {
+            let out = one(lab.send(POD_A.port, &POD_A.via_router(server(family)).udp(port, 53, b"x")));
+            endpoints(&out.bytes).0
+        };
+        let before = ask(&mut lab, 40_000);
+        lab.install(node(|nat| {
+            nat.pools[0].ports = vec![PortRange { first: 2000, last: 2009 }];
+            nat.pools[0].hold = Duration::from_secs(1);
+            nat.pools[0].ports_per_host = Some(5);
+        }));
+        assert_eq!(ask(&mut lab, 40_000), before);
+        for port in 1..5 {
+            assert!((2000..2010).contains(&ask(&mut lab, port).port()), "new ones are of the new ports");
+        }
+        lab.settle();
+        assert_eq!(
+            one(lab.send(POD_A.port, &POD_A.via_router(server(family)).udp(9, 53, b"x"))).port,
+            POD_A.port
+        );
+        lab.expect([dropped(POD_A.port, DropReason::PortQuota), left(POD_A.port, Origin::Originated)]);
+        // And without translation nothing is left of it.
+        let mut without = node(|_| {});
+        without.nat = None;
+        lab.install(without);
+        assert!(lab.switch.connections().is_none());
+        assert_eq!(ask(&mut lab, 40_000), SocketAddr::new(POD_A.ip(family), 40_000));
+        lab.settle();
+    }
+}
+
+#[test]
+fn what_a_link_has_no_route_to_is_about_what_its_stations_say() {
+    for family in FAMILIES {
+        let mut config = node(|_| {});
+        config.segments[1].gateway.as_mut().unwrap().no_route_to = vec![net("10.0.0.0/24"), net("fd00::/64")];
+        let mut lab = acquainted(config);
+        lab.send(POD_A.port, &POD_A.via_router(server(family)).udp(40_000, 53, b"x"));
+        let back = from_outside(server(family), NODE.ip(family)).udp(53, 40_000, b"x");
+        assert_eq!(one(lab.send(FAR.port, &back)).port, POD_A.port);
+        lab.settle();
+        let direct = from_outside(server(family), POD_A.ip(family)).udp(53, 40_000, b"x");
+        assert_eq!(one(lab.send(FAR.port, &direct)).port, FAR.port);
+        lab.expect([dropped(FAR.port, DropReason::NoRoute), left(FAR.port, Origin::Originated)]);
+    }
+}
+
+#[test]
+fn a_first_fragment_that_goes_no_further_takes_the_others_along() {
+    for family in FAMILIES {
+        let mut lab = lab();
+        let nobody = ip(family.of("10.1.0.99", "fd00:1::99"));
+        let pieces = fragments(&POD_A.via_router(nobody), &[7; 40]);
+        for piece in &pieces {
+            lab.send(POD_A.port, piece);
+        }
+        assert_eq!((lab.switch.parked(), lab.switch.held()), (1, 2), "they wait for the neighbour with it");
+        lab.wait(Duration::from_secs(5));
+        assert_eq!((lab.switch.parked(), lab.switch.held()), (0, 0), "nobody there");
+        assert_eq!(lab.switch.counters().dropped(DropReason::FragmentOrphaned), 2);
+        lab.settle();
+    }
+}
+
+#[test]
+fn ports_are_for_protocols_that_have_them() {
+    for family in FAMILIES {
+        let mut lab = acquainted(node(|nat| {
+            for rule in &mut nat.destination {
+                rule.matches.protocol = None;
+                rule.matches.destination_ports = None;
+            }
+        }));
+        // Everything for the node's address goes to the pod, on port 80 where there are ports.
+        let query = from_outside(server(family), NODE.ip(family)).protocol(47, &[7; 20]);
+        assert_eq!(one(lab.send(FAR.port, &query)).port, POD_B.port);
+        let answer = POD_B.via_router(server(family)).protocol(47, &[7; 20]);
+        let out = one(lab.send(POD_B.port, &answer));
+        assert_eq!(endpoints(&out.bytes).0.ip(), NODE.ip(family));
+        lab.settle();
+    }
+}
+
+#[test]
+fn who_may_not_come_from_there_leaves_no_note() {
+    for family in FAMILIES {
+        let mut config = node(|_| {});
+        crate::world::reverse_path(&mut config, 0, ReversePath::Strict);
+        let mut lab = acquainted(config);
+        lab.send(GUEST.port, &GUEST.via_router(FAR.ip(family)).udp(4009, 53, b"x"));
+        let assured = |lab: &Lab| {
+            let (v4, v6) = lab.switch.connections().unwrap();
+            v4.connections()
+                .map(|(_, c)| c.status)
+                .chain(v6.connections().map(|(_, c)| c.status))
+                .any(|status| status.has(Status::SEEN_REPLY))
+        };
+        let lie = Packet { source: FAR.ip(family), ..GUEST.via_router(NODE.ip(family)) };
+        lab.settle();
+        assert!(lab.send(GUEST.port, &lie.udp(53, 4009, b"x")).is_empty());
+        lab.expect([dropped(GUEST.port, DropReason::ReversePath)]);
+        assert!(!assured(&lab));
+        lab.send(FAR.port, &FAR.via_router(NODE.ip(family)).udp(53, 4009, b"x"));
+        assert!(assured(&lab));
+        lab.settle();
+    }
+}
+
+#[test]
+fn nat_12_a_pod_reaches_itself_by_what_is_published() {
+    for family in FAMILIES {
+        let mut lab = lab();
+        let sent = POD_B.via_router(NODE.ip(family)).udp(40_000, 8080, b"question");
+        let out = one(lab.send(POD_B.port, &sent));
+        assert_eq!(out.port, POD_B.port);
+        let (source, destination) = endpoints(&out.bytes);
+        assert_eq!(destination, SocketAddr::new(POD_B.ip(family), 80));
+        assert_eq!(source.ip(), NODE.ip(family), "nobody takes a packet from itself");
+        let back =
+            one(lab.send(POD_B.port, &POD_B.via_router(source.ip()).udp(80, source.port(), b"answer")));
+        assert_eq!(back.port, POD_B.port);
+        assert_eq!(
+            endpoints(&back.bytes),
+            (SocketAddr::new(NODE.ip(family), 8080), SocketAddr::new(POD_B.ip(family), 40_000))
+        );
+        lab.settle();
+    }
+}
+
+#[test]
+fn a_trace_knows_fragments_and_states() {
+    for family in FAMILIES {
+        let mut lab = lab();
+        let pieces = fragments(&POD_A.via_router(server(family)), &[7; 40]);
+        assert!(lab.explain(POD_A.port, &pieces[1]).outcome.contains("held"));
+        lab.send(POD_A.port, &pieces[0]);
+        let trace = lab.explain(POD_A.port, &pieces[1]);
+        assert_eq!(trace.frame.unwrap(), one(lab.send(POD_A.port, &pieces[1])).bytes);
+        let syn = POD_A.via_router(server(family)).tcp_syn(40_000, 80);
+        lab.send(POD_A.port, &syn);
+        let early = POD_A.via_router(server(family)).tcp(40_000, 80, b"x");
+        assert!(lab.explain(POD_A.port, &early).outcome.contains("connection_invalid"));
+        assert!(lab.send(POD_A.port, &early).is_empty());
+        lab.settle();
     }
 }
