@@ -65,7 +65,7 @@ pub fn config(taking: OffloadFeatures) -> Config {
             segment(1, Some(gateway(["10.1.0.1/24", "fd00:1::1/64"]))),
             segment(2, None),
         ],
-        routes: Vec::new(),
+        ..Config::default()
     }
 }
 
