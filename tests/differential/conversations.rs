@@ -27,7 +27,7 @@ use crate::switched::Switched;
 /// Conversations that there must be at least.
 const LEAST: usize = 700;
 /// Seconds that a conversation may take with the kernel: less than what its times differ by.
-const LAG: u64 = 8;
+const LAG: u64 = 4;
 /// How long a step takes us: no time passes in a conversation.
 const STEP: Duration = Duration::ZERO;
 

@@ -163,10 +163,10 @@ def tcp_data_out_of_window(c, sayer, where):
     f.back("PA", 5001, 1011, 10)
 
 
-@conversation(sayer=["opener", "responder"], what=["unsent", "old", "ancient"])
+@conversation(sayer=["opener", "responder"], what=["unsent", "old", "older", "ancient"])
 def tcp_acknowledges(c, sayer, what):
     f = c.tcp(**HTTP).handshake()
-    offset = {"unsent": 5000, "old": -500, "ancient": -200000}[what]
+    offset = {"unsent": 5000, "old": -500, "older": -65900, "ancient": -66100}[what]
     if sayer == "opener":
         f.forth("A", 1001, 5001 + offset)
     else:
