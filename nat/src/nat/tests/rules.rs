@@ -108,6 +108,18 @@ in_both_families! {
         assert_eq!(ends::<A>(&answer), [external(8, 80), outside(2, 99)]);
     }
 
+    /// Whoever is not in its prefix goes on to the next rule, and not away with the source it has.
+    fn nat_10_a_rule_for_a_prefix_is_for_no_others<A>() {
+        let mut config = config::<A>(Behaviour::node(), 1, 100);
+        let length = u8::try_from(A::BITS).unwrap();
+        let alone = |at: Endpoint<A>| Prefix { address: at.address, length };
+        let (from, to) = (alone(inside(1, 0)), alone(external(9, 0)));
+        config.rules.source.insert(0, rule(Match::default(), SourceAction::Prefix { from, to }));
+        let mut router = Router::new(config);
+        assert_eq!(router.seen(inside(1, 4000), outside(1, 53)), external(9, 4000));
+        assert_eq!(router.seen(inside(2, 4000), outside(1, 53)), external(0, 4000));
+    }
+
     /// Two services in front of one server, asked from one port: only another source port tells the answers apart.
     fn nat_16_services_of_one_server_are_asked_from_one_port<A>() {
         let icmp = if A::BITS == 32 { protocol::ICMP } else { protocol::ICMPV6 };
