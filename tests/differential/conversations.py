@@ -100,14 +100,18 @@ class Linux:
             assert time.monotonic() < deadline, "the router does not answer"
             for handle in readable:
                 data, address = handle.recvfrom(65536)
-                # Linux alone sends redirects, and of ICMPv6 it cannot be told not to.
-                redirect = data[12:14] == b"\x86\xdd" and data[20] == 58 and data[54] == 137
-                if address[2] == PACKET_OUTGOING or chatter(data) or redirect:
+                if address[2] == PACKET_OUTGOING or chatter(data) or is_aside(data):
                     continue
                 if data[12:14] == b"\x08\x06" and data[20:22] == b"\0\2":
                     settled = True
                 else:
                     found.append((self.names[handle], data))
+
+
+def is_aside(data):
+    """Redirects of IPv6, which Linux cannot be told not to send, and that fragments of an earlier conversation never
+    became a datagram."""
+    return data[12:14] == b"\x86\xdd" and data[20] == 58 and (data[54] == 137 or data[54:56] == b"\x03\x01")
 
 
 class Ours:
