@@ -36,6 +36,16 @@ fn filter() {
 }
 
 #[test]
+fn rewrite() {
+    replay("rewrite", fuzz::rewrite);
+}
+
+#[test]
+fn nat() {
+    replay("nat", fuzz::nat);
+}
+
+#[test]
 fn manifest() {
     replay("manifest", fuzz::manifest);
 }

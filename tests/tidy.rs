@@ -22,7 +22,7 @@ const ROWS: &[(&str, u32)] = &[
     ("frame", 1),
     ("flow::FlowKey", 1),
     ("flow::key", 1),
-    ("verdict", 1),
+    ("verdict", 0),
     ("event", 1),
     ("parse", 2),
     ("counters", 2),

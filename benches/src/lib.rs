@@ -1,6 +1,8 @@
 //! What the measurements stand on: a switch with known stations, a switch that does nothing, and the turn of a driver
 //! that both go through.
 
+pub mod nat;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,7 +65,7 @@ pub fn config(taking: OffloadFeatures) -> Config {
             segment(1, Some(gateway(["10.1.0.1/24", "fd00:1::1/64"]))),
             segment(2, None),
         ],
-        routes: Vec::new(),
+        ..Config::default()
     }
 }
 

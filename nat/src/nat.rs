@@ -34,7 +34,7 @@ use crate::ports::{self, Pool};
 use crate::rule::Rules;
 use crate::table::Table;
 use crate::timeouts::Timeouts;
-use crate::tuple::Address;
+use crate::tuple::{Address, Tuple};
 
 /// Groups of 64 slots that one call of [`Nat::expire`] looks through.
 const GROUPS: usize = 64;
@@ -105,7 +105,7 @@ impl<A: Address> Nat<A> {
         let pool = Pool::new(config)?;
         let addresses: Vec<A> =
             self.pools.get(number).map(|old| old.addresses().collect()).unwrap_or_default();
-        let ended = addresses.into_iter().map(|address| self.remove_address(number, address, now)).sum();
+        let ended = self.remove_addresses(number, &addresses, now);
         while self.pools.len() <= number {
             self.pools.push(Pool::new(ports::Config::none())?);
         }
@@ -121,6 +121,12 @@ impl<A: Address> Nat<A> {
     /// What the sender of a packet that [`Self::prepare`] refused is told.
     pub fn on_refusal(&self) -> OnRefusal {
         self.behaviour.on_refusal
+    }
+
+    /// Has the memory fetch at the same time what [`Self::track`] will look at for packets with these tuples. Who takes in
+    /// packets by the batch calls it first, so that they wait for memory together.
+    pub fn expect(&self, tuples: &[Tuple<A>]) {
+        self.table.fetch(tuples);
     }
 
     /// A connection, unless it has ended.
@@ -162,14 +168,21 @@ impl<A: Address> Nat<A> {
     /// Takes an external address out of a pool and ends its connections, no others. Returns how many ended. Looks at every
     /// connection.
     pub fn remove_address(&mut self, pool: usize, address: A, now: Duration) -> usize {
+        self.remove_addresses(pool, &[address], now)
+    }
+
+    /// The same for several addresses, looking at every connection once.
+    pub fn remove_addresses(&mut self, pool: usize, addresses: &[A], now: Duration) -> usize {
         let Some(pool) = self.pools.get_mut(pool) else { return 0 };
-        if !pool.remove(address) {
+        let mut gone: Vec<A> = addresses.iter().copied().filter(|&address| pool.remove(address)).collect();
+        if gone.is_empty() {
             return 0;
         }
+        gone.sort_unstable();
         let ending: Vec<ConnectionId> = self
             .table
             .iter()
-            .filter(|(_, connection)| connection.external() == Some(address))
+            .filter(|(_, it)| it.external().is_some_and(|external| gone.binary_search(&external).is_ok()))
             .map(|(id, _)| id)
             .collect();
         ending.iter().filter(|&&id| self.end(id, now, false)).count()

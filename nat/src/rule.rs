@@ -4,7 +4,7 @@
 use alloc::vec::Vec;
 
 use crate::ports::PortRange;
-use crate::tuple::{Address, Tuple};
+use crate::tuple::{Address, Tuple, protocol};
 
 /// Addresses with a common beginning.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,9 +39,9 @@ pub struct Match<A> {
     pub destinations: Vec<Prefix<A>>,
     /// The protocol.
     pub protocol: Option<u8>,
-    /// The port that it comes from.
+    /// The L4 port that it comes from. Protocols without ports do not match.
     pub source_ports: Option<PortRange>,
-    /// The port that it goes to.
+    /// The L4 port that it goes to. Protocols without ports do not match.
     pub destination_ports: Option<PortRange>,
 }
 
@@ -71,13 +71,20 @@ pub struct Way {
     pub zone: u16,
 }
 
+/// Whether a protocol has L4 ports; an ICMP query's identifier is none.
+pub(crate) const fn has_ports(number: u8) -> bool {
+    matches!(number, protocol::TCP | protocol::UDP | protocol::SCTP)
+}
+
 impl<A: Address> Match<A> {
     /// Whether the rule is for a connection that begins with this tuple.
     pub fn matches(&self, tuple: &Tuple<A>, way: Way) -> bool {
         let among = |prefixes: &[Prefix<A>], address| {
             prefixes.is_empty() || prefixes.iter().any(|prefix| prefix.contains(address))
         };
-        let within = |ports: Option<PortRange>, port| ports.is_none_or(|ports| ports.contains(port));
+        let has_ports = has_ports(tuple.protocol);
+        let within =
+            |ports: Option<PortRange>, port| ports.is_none_or(|ports| has_ports && ports.contains(port));
         self.ingress.is_none_or(|ingress| ingress == way.ingress)
             && self.egress.is_none_or(|egress| Some(egress) == way.egress)
             && self.protocol.is_none_or(|protocol| protocol == tuple.protocol)
@@ -95,7 +102,8 @@ pub enum SourceAction<A> {
     Keep,
     /// A port of the pool with this number. Masquerading is a pool with the address of the interface.
     Pool(usize),
-    /// Another address, the same port: the address at the same place in a prefix of the same length.
+    /// Another address, the same port: the address at the same place in a prefix of the same length. The rule is for the
+    /// sources in its prefix alone.
     Prefix {
         /// Inside.
         from: Prefix<A>,
@@ -110,14 +118,14 @@ pub enum DestinationAction<A> {
     /// It stays.
     Keep,
     /// Another address, or none for the same; other ports, or none for the same. Ports are matched by their place in the
-    /// rule's range, counted around if the new range is shorter.
+    /// rule's range, counted around if the new range is shorter; protocols without ports keep what they have.
     To {
         /// The address.
         address: Option<A>,
         /// The ports.
         ports: Option<PortRange>,
     },
-    /// The address at the same place in a prefix of the same length.
+    /// The address at the same place in a prefix of the same length. The rule is for the destinations in its prefix alone.
     Prefix {
         /// Outside.
         from: Prefix<A>,
@@ -133,6 +141,28 @@ pub struct Rule<A, T> {
     pub matches: Match<A>,
     /// What becomes of them.
     pub action: T,
+}
+
+impl<A: Address> Rule<A, SourceAction<A>> {
+    /// Whether it decides about a connection that begins with this tuple.
+    pub(crate) fn decides(&self, tuple: &Tuple<A>, way: Way) -> bool {
+        let concerns = match &self.action {
+            SourceAction::Keep | SourceAction::Pool(_) => true,
+            SourceAction::Prefix { from, .. } => from.contains(tuple.source.address),
+        };
+        concerns && self.matches.matches(tuple, way)
+    }
+}
+
+impl<A: Address> Rule<A, DestinationAction<A>> {
+    /// Whether it decides about a connection that begins with this tuple.
+    pub(crate) fn decides(&self, tuple: &Tuple<A>, way: Way) -> bool {
+        let concerns = match &self.action {
+            DestinationAction::Keep | DestinationAction::To { .. } => true,
+            DestinationAction::Prefix { from, .. } => from.contains(tuple.destination.address),
+        };
+        concerns && self.matches.matches(tuple, way)
+    }
 }
 
 /// All rules of one family.

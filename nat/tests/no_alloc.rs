@@ -1,13 +1,22 @@
-//! Once a pool's spaces exist, leasing and releasing ports asks the allocator for nothing, hosts coming and going included.
+//! Once a pool's spaces exist, leasing and releasing ports asks the allocator for nothing, hosts coming and going included; nor
+//! does a translator that is flooded.
 #![allow(clippy::unwrap_used, reason = "all of this file is tests")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::collections::VecDeque;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use etherparse::{IcmpEchoHeader, Icmpv4Type, Icmpv6Type, PacketBuilder};
+use nat::behaviour::Behaviour;
+use nat::packet::parse;
 use nat::ports::{Assignment, Blocks, Config, Keep, Pool, Protocol, Request};
+use nat::rule::{Match, Rule, SourceAction, Way};
+use nat::timeouts::Timeouts;
+use nat::translate::ChecksumState;
+use nat::tuple::Address;
+use nat::{Nat, Tracked};
 
 thread_local! {
     /// What this thread has asked the allocator for.
@@ -80,6 +89,79 @@ fn leases_of_any_port_allocate_nothing() {
 fn leases_in_blocks_allocate_nothing() {
     let blocks = Blocks { size: 64, per_subscriber: 4 };
     assert_eq!(allocations(Assignment::Blocks(blocks), 1_000), 0);
+}
+
+/// One packet of a flow that nobody answers.
+fn stray(kind: u32, from: (IpAddr, u16), to: IpAddr) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let echo = IcmpEchoHeader { id: from.1, seq: 1 };
+    let ip = match (from.0, to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => PacketBuilder::ipv4(from.octets(), to.octets(), 64),
+        (IpAddr::V6(from), IpAddr::V6(to)) => PacketBuilder::ipv6(from.octets(), to.octets(), 64),
+        _ => unreachable!(),
+    };
+    match (kind % 3, to) {
+        (0, _) => ip.udp(from.1, 53).write(&mut bytes, b"stray"),
+        (1, _) => ip.tcp(from.1, 80, 1, 65_000).syn().write(&mut bytes, b""),
+        (_, IpAddr::V4(_)) => ip.icmpv4(Icmpv4Type::EchoRequest(echo)).write(&mut bytes, b"stray"),
+        (_, IpAddr::V6(_)) => ip.icmpv6(Icmpv6Type::EchoRequest(echo)).write(&mut bytes, b"stray"),
+    }
+    .unwrap();
+    bytes
+}
+
+/// Floods a translator of room for 4,000 connections with ten times as many; what that allocated once all of its room, and of
+/// its pool's, was used.
+fn flood<A: Address>(inside: [A; 16], external: [A; 4], to: A) -> u64 {
+    const CAPACITY: u32 = 4000;
+    let mut config = nat::Config::new(CAPACITY as usize, Behaviour::node(), Timeouts::rfc(), 42);
+    config.pools.push(Config::new(external.into(), 43));
+    config.rules.source.push(Rule { matches: Match::default(), action: SourceAction::Pool(0) });
+    let mut nat = Nat::new(config).unwrap();
+    let way = Way { ingress: 1, egress: Some(2), zone: 0 };
+    let pool = nat.pool_mut(0).unwrap();
+    for port in (0..=u16::MAX).step_by(512) {
+        for (address, protocol) in
+            external.into_iter().flat_map(|a| [Protocol::Udp, Protocol::Tcp, Protocol::Icmp].map(|p| (a, p)))
+        {
+            assert!(pool.reserve(address, protocol, port) && pool.unreserve(address, protocol, port));
+        }
+    }
+    let mut allocated = 0;
+    for n in 0..11 * CAPACITY {
+        let now = Duration::from_millis(n.into());
+        let from = inside[n as usize % inside.len()];
+        let port = u16::try_from(n / 3 % 60_000).unwrap() + 1024;
+        let bytes = stray(n, (from.into(), port), to.into());
+        let before = ALLOCATIONS.with(Cell::get);
+        let packet = parse(&bytes).unwrap();
+        nat.expire(now);
+        if let Tracked::New(new) = nat.track(now, 0, &packet, &bytes, ChecksumState::Complete) {
+            let begun = nat.prepare(now, &new, None, way).and_then(|prepared| nat.commit(now, &prepared));
+            if let Err(refusal) = begun {
+                nat.count_refusal(refusal);
+            }
+        }
+        if n >= CAPACITY {
+            allocated += ALLOCATIONS.with(Cell::get) - before;
+        }
+        assert!(nat.len() <= CAPACITY as usize);
+    }
+    let counters = nat.counters();
+    assert!(counters.displaced > 30_000, "{counters:?}");
+    allocated
+}
+
+#[test]
+fn a_flood_allocates_nothing() {
+    let v4 = |net: u32, host: u32| Ipv4Addr::from_bits(net + host);
+    let v6 = |net: u128, host: u128| Ipv6Addr::from_bits(net << 112 | host);
+    let hosts = core::array::from_fn::<u8, 16, _>(|n| u8::try_from(n).unwrap());
+    let four = [1, 2, 3, 4];
+    let inside = hosts.map(|n| v4(0x0a00_0000, n.into()));
+    assert_eq!(flood(inside, four.map(|n| v4(0xc000_0200, n)), v4(0xcb00_7100, 1)), 0);
+    let inside = hosts.map(|n| v6(0xfd00, n.into()));
+    assert_eq!(flood(inside, four.map(|n| v6(0x2001, n.into())), v6(0x2002, 1)), 0);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use core::net::IpAddr;
 use core::time::Duration;
 
 use crate::addr::{MacAddr, PortId, SegmentId};
+use crate::verdict::DropReason;
 
 /// Something changed. Events are bounded: when nobody polls, the oldest are dropped and counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -103,6 +104,14 @@ pub enum Event {
     NeighborTableFull {
         /// Where the neighbour was wanted.
         segment: SegmentId,
+    },
+    /// A connection was refused: there are as many as may be, or no external port is left for it. Told once a minute at
+    /// most; the frames are counted by their reason.
+    ConnectionRefused {
+        /// Why.
+        reason: DropReason,
+        /// Who wanted it.
+        source: IpAddr,
     },
     /// A configuration was installed.
     Installed {

@@ -25,7 +25,7 @@ mod packets;
 mod world;
 
 use packets::{BROADCAST, announce, ask, ethernet};
-use world::{FAR, Family, GUEST, OTHER, POD_A, POD_B, ip, with};
+use world::{FAR, Family, GUEST, NODE, OTHER, POD_A, POD_B, ip, node, with};
 
 thread_local! {
     /// What this thread has asked the allocator for.
@@ -297,4 +297,64 @@ fn waiting_allocates_nothing() {
         assert_eq!(change.fate(Fate::Parked) + change.dropped(DropReason::NeighborFailed), all(2));
         assert!(change.dropped(DropReason::NeighborFailed) > 0, "it is given up meanwhile");
     }
+}
+
+/// Connections that stand, that begin and end, and fragments that come in the wrong order.
+#[test]
+fn translating_allocates_nothing() {
+    let plain = Offload::default();
+    for family in [Family::V4, Family::V6] {
+        let mut bare = Bare::of(node(|_| {}));
+        let own = NODE.ip(family);
+        let carried = [
+            ("masqueraded", POD_A.port, POD_A.via_router(FAR.ip(family)).udp(4000, 53, &[7; 64])),
+            ("answered", FAR.port, FAR.via_router(own).udp(53, 4000, &[7; 64])),
+            ("published", FAR.port, FAR.via_router(own).udp(4001, 8080, &[7; 64])),
+            ("bridged", POD_A.port, POD_A.to(&POD_B, family).udp(1, 2, &[7; 64])),
+        ];
+        for (name, port, frame) in carried {
+            let change = bare.carry(name, port, &frame, plain, BATCH);
+            assert_eq!(change.fate(Fate::Forwarded), all(BATCH), "{name}");
+        }
+        let stray = FAR.via_router(own).echo_reply(9, 1, &[7; 64]);
+        let change = bare.carry("nobody's answer", FAR.port, &stray, plain, BATCH);
+        assert_eq!(change.dropped(DropReason::IcmpUnrelated), all(BATCH));
+
+        let question = POD_A.via_router(FAR.ip(family));
+        let frames: Vec<Vec<u8>> =
+            (0..4096).map(|l4_port| question.udp(10_000 + l4_port, 53, b"x")).collect();
+        let hello = ask(FAR.mac, FAR.ip(family), own);
+        let again = |bare: &mut Bare| {
+            bare.turn(FAR.port, &hello, plain, 1);
+            frames.iter().for_each(|frame| bare.turn(POD_A.port, frame, plain, 1));
+            // Longer than they last, and than their ports wait.
+            for _ in 0..500 {
+                bare.now += Duration::from_secs(1);
+                bare.turn(POD_A.port, &carried_by_bridge(family), plain, 0);
+            }
+        };
+        let opened = |bare: &Bare| {
+            let (v4, v6) = bare.switch.connections().unwrap();
+            v4.counters().opened + v6.counters().opened
+        };
+        again(&mut bare);
+        let before = opened(&bare);
+        let made = allocations(|| (0..500).for_each(|_| drop(carried_by_bridge(family))));
+        assert_eq!(allocations(|| again(&mut bare)), made, "connections that begin and end");
+        assert_eq!(opened(&bare) - before, 4096);
+
+        let packet = packets::Packet { dont_fragment: false, ..question };
+        let mut pieces = packets::fragment(&packet.udp(4000, 53, &[7; 56]), 16);
+        pieces.reverse();
+        let pass = |bare: &mut Bare| pieces.iter().for_each(|piece| bare.turn(POD_A.port, piece, plain, 1));
+        bare.turn(FAR.port, &hello, plain, 1);
+        (0..100).for_each(|_| pass(&mut bare));
+        let before = bare.switch.counters().fate(Fate::Forwarded);
+        assert_eq!(allocations(|| (0..1000).for_each(|_| pass(&mut bare))), 0, "fragments");
+        assert_eq!(bare.switch.counters().fate(Fate::Forwarded) - before, 4000);
+    }
+}
+
+fn carried_by_bridge(family: Family) -> Vec<u8> {
+    POD_A.to(&POD_B, family).udp(1, 2, b"x")
 }

@@ -9,17 +9,6 @@ WAIT = 0.04
 # Until a neighbour that does not exist is given up: three solicitations a second apart.
 WAIT_FAILED = 3.6
 
-ROUTER = {
-    "a": {"mac": "02:00:00:00:0a:01", "mtu": 1500, "addresses": ["10.1.0.1/24", "fd00:1::1/64"]},
-    "b": {"mac": "02:00:00:00:0b:01", "mtu": 1280, "addresses": ["10.2.0.1/24", "fd00:2::1/64"]},
-}
-HOSTS = {
-    "a": [("10.1.0.2", "02:00:00:00:0a:02"), ("fd00:1::2", "02:00:00:00:0a:02"),
-          ("fe80::2", "02:00:00:00:0a:02")],
-    "b": [("10.2.0.2", "02:00:00:00:0b:02"), ("fd00:2::2", "02:00:00:00:0b:02")],
-}
-BRIDGE_PORTS = ["p0", "p1", "p2"]
-
 L2 = Ether(src="02:00:00:00:0a:02", dst="02:00:00:00:0a:01")
 V4 = dict(src="10.1.0.2", dst="10.2.0.2", id=0x1234)
 V6 = dict(src="fd00:1::2", dst="fd00:2::2")

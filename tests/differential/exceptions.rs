@@ -1,6 +1,8 @@
 //! Where we differ from Linux on purpose. Each line names the case, what we do, and the clause that says so. A line that
 //! no case needs fails the test: an exception must not outlive its reason.
 
+use crate::oracle::Frames;
+
 /// What comes out of ours where it is not what comes out of Linux.
 pub(crate) enum Ours {
     /// Nothing at all.
@@ -9,6 +11,20 @@ pub(crate) enum Ours {
     Different,
     /// This many frames.
     Frames(usize),
+    /// The same frames; what is tracked is not the same.
+    Tracked,
+}
+
+impl Ours {
+    /// Whether that is what came out of ours.
+    pub(crate) fn allows(&self, linux: &Frames, ours: &Frames) -> bool {
+        match self {
+            Self::Nothing => ours.is_empty(),
+            Self::Different => ours.len() == linux.len(),
+            Self::Frames(count) => ours.len() == *count,
+            Self::Tracked => ours == linux,
+        }
+    }
 }
 
 /// Case, our behaviour, reason.

@@ -53,6 +53,7 @@ struct Report {
     hostile: u64,
     dropped: u64,
     parked: u64,
+    connections: u64,
 }
 
 impl Report {
@@ -69,6 +70,7 @@ impl Report {
         self.hostile += other.hostile;
         self.dropped += other.dropped;
         self.parked += other.parked;
+        self.connections += other.connections;
         self.add_line(&other.lines);
     }
 
@@ -153,6 +155,9 @@ fn run(seed: u64, tamper: bool, log: Option<netstack::sim::Observer>) -> Result<
         let counters = lab.switch(*id).counters();
         report.dropped += counters.fate(Fate::Dropped);
         report.parked += counters.fate(Fate::Parked);
+        if let Some((v4, v6)) = lab.switch(*id).connections() {
+            report.connections += v4.counters().opened + v6.counters().opened;
+        }
     }
     for transfer in &run.traffic.transfers {
         report.transfers += 1;
@@ -256,6 +261,7 @@ fn runs(part: u64) {
         ("hostile", sum.hostile),
         ("dropped", sum.dropped),
         ("parked", sum.parked),
+        ("connections", sum.connections),
         ("tried again", sum.attempts - sum.transfers),
     ] {
         assert!(count >= 10, "{what}: {count}");

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use netstack::addr::{IpNet, MacAddr, PortId, SegmentId};
+use netstack::config::nat::{NatConfig, NatMatch, PoolConfig, SourceNat, SourceRule};
 use netstack::config::{
     Config, GatewayConfig, Limits, NextHop, PortConfig, RouteConfig, RouteTarget, SegmentConfig, Snapshot,
     Station, VlanMode,
@@ -71,6 +72,7 @@ const LIMITS: Limits = Limits {
     queue_bytes: 512 * 1024,
     events: 16,
     icmp_errors_per_second: 1000,
+    connections: 256,
 };
 
 fn host_limits() -> HostLimits {
@@ -180,6 +182,17 @@ fn tree(rng: &mut Rng, hosts: usize, vlans: bool) -> Plan {
     plan
 }
 
+/// Pods leave behind their node's address, whoever they go to.
+fn masquerade(pods: [IpNet; 2], uplink: [IpNet; 2]) -> NatConfig {
+    let pool = PoolConfig::new("node", uplink.iter().map(IpNet::addr).collect());
+    let rule = |pods: IpNet| {
+        let matches =
+            NatMatch { sources: vec![pods.trunc()], egress: Some(SegmentId(0)), ..NatMatch::default() };
+        SourceRule { matches, action: SourceNat::Pool("node".into()) }
+    };
+    NatConfig { pools: vec![pool], source: pods.map(rule).to_vec(), ..NatConfig::default() }
+}
+
 /// Nodes with a pod segment and an uplink each, on one or two racks that a router joins; now and then a plain host on a
 /// rack, or a rack that carries only small packets.
 fn cluster(rng: &mut Rng, hosts: usize) -> Plan {
@@ -197,13 +210,15 @@ fn cluster(rng: &mut Rng, hosts: usize) -> Plan {
         let uplink = [net(&format!("10.10{rack}.0.1{node}/24")), net(&format!("fd00:10{rack}::1{node}/64"))];
         let pods = [net(&format!("10.244.{node}.1/24")), net(&format!("fd00:244:{node}::1/64"))];
         let [v4, v6] = rack_gateways(rack).map(|g| g.addr());
+        let nat = chance(rng, 50).then(|| masquerade(pods, uplink));
         plan.configs.push(Config {
-            ports: Vec::new(),
+            nat,
             segments: vec![
                 segment(0, mtu, false, Some((2000 + node as u64, uplink))),
                 segment(1, 1500, true, Some((3000 + node as u64, pods))),
             ],
             routes: vec![via("0.0.0.0/0", 0, v4), via("::/0", 0, v6)],
+            ..Config::default()
         });
         for (pods, hop) in pods.iter().zip(uplink) {
             underlay.routes.push(via(&pods.trunc().to_string(), number(rack), hop.addr()));

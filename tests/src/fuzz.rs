@@ -1,8 +1,18 @@
 //! What the fuzzer calls, and the corpus replay with it. One function per target; a finding is a panic.
 
+mod translation;
+mod translator;
+mod wire;
+
 use std::time::Duration;
 
+pub use translation::rewrite;
+pub use translator::nat;
+
 use netstack::addr::{IpNet, PortId, SegmentId};
+use netstack::config::nat::{
+    DestinationNat, DestinationRule, NatConfig, NatMatch, PoolConfig, PortRange, SourceNat, SourceRule,
+};
 use netstack::config::{
     Config, GatewayConfig, Limits, NextHop, PortConfig, ReversePath, RouteConfig, RouteTarget,
     RouterAdvertisement, SegmentConfig, Snapshot, Station, StormControl, VlanMode,
@@ -82,6 +92,27 @@ pub fn everything() -> Config {
             route("10.5.0.0/16", RouteTarget::Unreachable),
             route("fd00:6::/48", RouteTarget::Prohibit),
         ],
+        nat: Some(translation()),
+    }
+}
+
+/// What leaves by the uplink is translated, and one port of the router's address is published.
+fn translation() -> NatConfig {
+    let address = |text: &str| text.parse().expect("an address");
+    let ports = |first, last| Some(PortRange { first, last });
+    let mut pool = PoolConfig::new("uplink", vec![address("10.1.0.1"), address("fd00:1::1")]);
+    pool.ports = ports(5000, 5003).into_iter().collect();
+    let leaving = NatMatch { egress: Some(SegmentId(1)), ..NatMatch::default() };
+    let published = NatMatch { destination_ports: ports(80, 90), ..NatMatch::default() };
+    let target = |text: &str| DestinationNat::To { address: Some(address(text)), ports: ports(8080, 8081) };
+    NatConfig {
+        pools: vec![pool],
+        source: vec![SourceRule { matches: leaving, action: SourceNat::Pool("uplink".into()) }],
+        destination: vec![
+            DestinationRule { matches: published.clone(), action: target("10.0.0.2") },
+            DestinationRule { matches: published, action: target("fd00::2") },
+        ],
+        ..NatConfig::default()
     }
 }
 
@@ -98,6 +129,7 @@ fn small() -> Limits {
         queue_bytes: 1 << 17,
         events: 4,
         icmp_errors_per_second: 100,
+        connections: 8,
     }
 }
 
@@ -244,6 +276,11 @@ impl Input<'_> {
         let (&first, rest) = self.0.split_first()?;
         self.0 = rest;
         Some(first)
+    }
+
+    /// A word; zeros are missing at the end.
+    fn word(&mut self) -> u16 {
+        u16::from_be_bytes([self.octet().unwrap_or(0), self.octet().unwrap_or(0)])
     }
 
     fn octets(&mut self, count: usize) -> &[u8] {

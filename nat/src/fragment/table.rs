@@ -64,6 +64,20 @@ impl<A: Address, V: Copy, P> Table<A, V, P> {
         }
     }
 
+    /// Changes how long datagrams may take that begin or go on from now on.
+    pub fn set_timeout(&mut self, timeout: Duration) {
+        self.limits.timeout = timeout;
+    }
+
+    /// What a later fragment would be told if it came now; `None` if it would be parked or refused.
+    pub fn peek(&self, key: &Key<A>, now: Duration) -> Option<V> {
+        let datagram = self.datagrams.get(self.position(key)?)?;
+        match datagram.state {
+            State::Known(value) if datagram.deadline > now => Some(value),
+            State::Known(_) | State::Waiting | State::Refused(_) => None,
+        }
+    }
+
     /// How many datagrams have fragments outstanding.
     pub fn len(&self) -> usize {
         self.datagrams.len()

@@ -20,26 +20,34 @@ impl<A: Address> Nat<A> {
         if self.table.is_full() {
             let needed = match *port {
                 Port::Mapped(first) => Some(first),
-                Port::None | Port::Leased { .. } => None,
+                Port::Leased { pool, choice, shared: true } => {
+                    self.holder(pool, choice.lease()).map(|(holder, _)| holder)
+                }
+                Port::None | Port::Moved | Port::Leased { .. } => None,
             };
             let victim = self.table.victim(&new.tuple, now, needed).ok_or(Refusal::Full)?;
             self.end(victim, now, true);
             self.counters.displaced += 1;
         }
-        for tuple in [&new.tuple, reply] {
-            // One whose time is up may still be filed there.
-            if let Some(over) = self.table.over(tuple, now) {
-                self.end(over, now, true);
-                self.counters.expired += 1;
+        // Some whose time is up may still be filed there.
+        let mut over = [None; 2];
+        for (place, tuple) in over.iter_mut().zip([&new.tuple, reply]) {
+            let Some(holder) = self.table.holder(tuple) else { continue };
+            if !self.table.is_over(holder, now) {
+                return Err(Refusal::Clash);
             }
-        }
-        if self.table.is_taken(&new.tuple, now) || self.table.is_taken(reply, now) {
-            return Err(Refusal::Clash);
+            *place = Some(holder);
         }
         let opening = Opening { original: new.tuple, reply: *reply, state: new.state, timeout: new.timeout };
         let id = self.table.insert(&opening, now).map_err(|_| Refusal::Full)?;
         let leased = match *port {
             Port::None => true,
+            Port::Moved => {
+                if let Some(connection) = self.table.get_mut(id) {
+                    connection.status.set(Status::MOVED);
+                }
+                true
+            }
             Port::Mapped(first) => self.join(id, first),
             Port::Leased { pool, choice, shared } => {
                 let taken = self.pools.get_mut(pool).is_some_and(|pool| pool.take(choice, id.slot).is_ok());
@@ -53,6 +61,14 @@ impl<A: Address> Nat<A> {
         };
         if !leased {
             self.table.remove(id);
+        }
+        // Only now, so that a mapping of theirs goes on with the new one.
+        for over in over.into_iter().flatten() {
+            if self.end(over, now, true) {
+                self.counters.expired += 1;
+            }
+        }
+        if !leased {
             return Err(Refusal::Ports(Refused::Exhausted));
         }
         self.counters.opened += 1;

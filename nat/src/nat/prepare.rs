@@ -5,11 +5,14 @@ use core::time::Duration;
 use super::Nat;
 use super::track::New;
 use crate::behaviour::{Filtering, Sharing};
-use crate::connection::{ConnectionId, Status};
-use crate::ports::{Choice, Keep, Protocol, Refused, Request};
-use crate::rule::{DestinationAction, Match, Rule, SourceAction, Way, exchange};
+use crate::connection::{Connection, ConnectionId, Status};
+use crate::ports::{Choice, Draws, Keep, Lease, PortRange, Protocol, Refused, Request, walk};
+use crate::rule::{DestinationAction, Match, Rule, SourceAction, Way, exchange, has_ports};
 use crate::translate::Rewrite;
 use crate::tuple::{Address, Endpoint, Tuple};
+
+/// Ports that are tried for a connection whose answers would belong to another one.
+const ATTEMPTS: u64 = 128;
 
 /// Why a connection cannot begin.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -18,7 +21,7 @@ pub enum Refusal {
     Full,
     /// There is no external port for it.
     Ports(Refused),
-    /// Packets of its other side would belong to another connection.
+    /// Packets of its other side would belong to another connection, and none of the ports tried changes that.
     Clash,
 }
 
@@ -35,6 +38,8 @@ pub struct Prepared<A> {
 pub(super) enum Port<A> {
     /// None is needed.
     None,
+    /// It is the source's own but for the number, which nobody has to hold: towards this destination it is free.
+    Moved,
     /// It is that of a mapping, by one of its connections; who uses it is its inside, or somebody outside.
     Mapped(ConnectionId),
     /// It is to be leased.
@@ -55,8 +60,8 @@ impl<A: Address> Nat<A> {
     /// its destination stays.
     pub fn destination(&self, new: &New<A>, way: Way) -> Option<Endpoint<A>> {
         let tuple = &new.tuple;
-        match self.rules.destination.iter().find(|rule| rule.matches.matches(tuple, way)) {
-            Some(rule) => to(rule, tuple.destination),
+        match self.rules.destination.iter().find(|rule| rule.decides(tuple, way)) {
+            Some(rule) => to(rule, tuple),
             None => self.mapped(tuple, way),
         }
     }
@@ -127,17 +132,21 @@ impl<A: Address> Nat<A> {
         let hairpin = destination.is_some_and(|to| self.is_hairpin(&tuple, to, way));
         let rule = self.rules.source.iter().find(|rule| {
             let way = if hairpin { Way { egress: rule.matches.egress, ..way } } else { way };
-            rule.matches.matches(if hairpin { &tuple } else { &leaving }, way)
+            rule.decides(if hairpin { &tuple } else { &leaving }, way)
         });
         let answer = |source: Endpoint<A>| Tuple { source, zone: way.zone, ..leaving }.inverse();
         let pool = match rule.map(|rule| &rule.action) {
             None | Some(SourceAction::Keep) => {
                 let port = self.asked(&tuple, remote).map_or(Port::None, Port::Mapped);
-                return self.without_port(now, new, answer(tuple.source), port);
+                // Who reaches itself by another address would get a packet from its own, which nobody takes. It is seen with
+                // the address that it has asked for (RFC 4787 REQ-9).
+                let itself = remote.address == tuple.source.address && remote != tuple.destination;
+                let address = if itself { tuple.destination.address } else { tuple.source.address };
+                return self.without_port(now, new, Endpoint { address, ..tuple.source }, answer, port);
             }
             Some(SourceAction::Prefix { from, to }) => {
                 let address = exchange(tuple.source.address, from, to).unwrap_or(tuple.source.address);
-                return self.without_port(now, new, answer(Endpoint { address, ..tuple.source }), Port::None);
+                return self.without_port(now, new, Endpoint { address, ..tuple.source }, answer, Port::None);
             }
             Some(SourceAction::Pool(pool)) => *pool,
         };
@@ -150,22 +159,50 @@ impl<A: Address> Nat<A> {
     }
 
     /// The mapping that leads to `to`, by its first connection.
-    fn asked(&self, tuple: &Tuple<A>, to: Endpoint<A>) -> Option<ConnectionId> {
+    pub(super) fn asked(&self, tuple: &Tuple<A>, to: Endpoint<A>) -> Option<ConnectionId> {
         let (id, first) = self.table.siblings(self.owner(tuple)?).next()?;
         (first.status.has(Status::LEASED) && first.inside().source == to).then_some(id)
     }
 
+    /// With a source that nobody leases. Where its answers would belong to another connection, because both go to one server
+    /// by different services, it gets another port.
     fn without_port(
         &self,
         now: Duration,
         new: &New<A>,
-        reply: Tuple<A>,
+        source: Endpoint<A>,
+        answer: impl Fn(Endpoint<A>) -> Tuple<A>,
         port: Port<A>,
     ) -> Result<Prepared<A>, Refusal> {
-        if self.table.is_taken(&reply, now) {
-            return Err(Refusal::Clash);
+        let is_free = |source| !self.table.is_taken(&answer(source), now);
+        if is_free(source) {
+            return Ok(Prepared { new: *new, reply: answer(source), port });
         }
-        Ok(Prepared { new: *new, reply, port })
+        // Who is behind a mapping is known by the port that the other side sees.
+        let moved = match port {
+            Port::None => self.moved(source, new.tuple.protocol, is_free),
+            Port::Moved | Port::Mapped(_) | Port::Leased { .. } => None,
+        };
+        let own = source.address == new.tuple.source.address;
+        let port = if own { Port::Moved } else { Port::None };
+        Ok(Prepared { new: *new, reply: answer(moved.ok_or(Refusal::Clash)?), port })
+    }
+
+    /// The same address with another port that is free, of the same class.
+    fn moved(
+        &self,
+        source: Endpoint<A>,
+        number: u8,
+        is_free: impl Fn(Endpoint<A>) -> bool,
+    ) -> Option<Endpoint<A>> {
+        let range = match (Protocol::from_number(number)?, source.port) {
+            (Protocol::Icmp, _) => PortRange::ALL,
+            (_, ..1024) => PortRange { first: 1, last: 1023 },
+            (_, 1024..) => PortRange { first: 1024, last: u16::MAX },
+        };
+        let mut draws = Draws(self.random ^ u64::from(source.port) << 32);
+        let tried = (0..ATTEMPTS).zip(walk(range, None, &mut draws));
+        tried.map(|(_, port)| Endpoint { port, ..source }).find(|source| is_free(*source))
     }
 
     /// The mapping that the inside endpoint has in the pool, or a port of it.
@@ -181,7 +218,7 @@ impl<A: Address> Nat<A> {
         let Some(protocol) = Protocol::from_number(tuple.protocol) else {
             // What has no ports can share an address as long as the tuples differ.
             let address = pool.addresses().next().ok_or(Refusal::Ports(Refused::Exhausted))?;
-            return self.without_port(now, new, answer(Endpoint { address, port: 0 }), Port::None);
+            return self.without_port(now, new, Endpoint { address, port: 0 }, answer, Port::None);
         };
         let is_free = |address, port| !self.table.is_taken(&answer(Endpoint { address, port }), now);
         let mapping = self.table.mapping(&tuple, |connection| {
@@ -211,20 +248,30 @@ impl<A: Address> Nat<A> {
             Sharing::Exhausted => own == Err(Refused::Exhausted),
             Sharing::Eager => !kept,
         };
-        if sharing && let Ok(choice) = pool.choose_shared(&request, random, is_free) {
+        // Who is cleared away on the way would take the port along.
+        let stays = |address, port| {
+            let holder =
+                self.holder(number, Lease { inside: source.address, external: address, protocol, port });
+            holder.is_some_and(|(_, holder)| !holder.remaining(now).is_zero())
+        };
+        let both = |address, port| is_free(address, port) && stays(address, port);
+        if sharing && let Ok(choice) = pool.choose_shared(&request, random, both) {
             return Ok(chosen(choice, true));
         }
-        let prepared = chosen(own.map_err(Refusal::Ports)?, false);
-        if !self.table.is_taken(&prepared.reply, now) {
-            return Ok(prepared);
-        }
-        // A port that was never leased can still be in use: a forward, or the caller's own connection. Another one need not be.
-        let request = Request { keep: Keep { port: false, ..request.keep }, ..request };
-        let prepared = chosen(pool.choose(&request, !random).map_err(Refusal::Ports)?, false);
-        if self.table.is_taken(&prepared.reply, now) {
-            return Err(Refusal::Clash);
-        }
-        Ok(prepared)
+        // A port that was never leased can still be in use: a forward, or the caller's own connection.
+        let any = Request { keep: Keep { port: false, ..request.keep }, ..request };
+        let others = (1..ATTEMPTS).map(|attempt| pool.choose(&any, random.wrapping_add(attempt)));
+        core::iter::once(own)
+            .chain(others)
+            .map(|choice| choice.map(|choice| chosen(choice, false)).map_err(Refusal::Ports))
+            .find(|prepared| !prepared.as_ref().is_ok_and(|it| self.table.is_taken(&it.reply, now)))
+            .unwrap_or(Err(Refusal::Clash))
+    }
+
+    /// The connection that holds an external port, the first if there are several.
+    pub(super) fn holder(&self, pool: usize, lease: Lease<A>) -> Option<(ConnectionId, &Connection<A>)> {
+        let slot = self.pools.get(pool)?.owner(lease.external, lease.protocol, lease.port)?;
+        self.table.siblings(slot).next()
     }
 
     /// Counts a connection that could not begin.
@@ -238,7 +285,8 @@ impl<A: Address> Nat<A> {
 }
 
 /// Where a rule sends a packet that goes to `destination`.
-fn to<A: Address>(rule: &Rule<A, DestinationAction<A>>, destination: Endpoint<A>) -> Option<Endpoint<A>> {
+fn to<A: Address>(rule: &Rule<A, DestinationAction<A>>, tuple: &Tuple<A>) -> Option<Endpoint<A>> {
+    let destination = tuple.destination;
     match &rule.action {
         DestinationAction::Keep => None,
         DestinationAction::Prefix { from, to } => {
@@ -246,8 +294,8 @@ fn to<A: Address>(rule: &Rule<A, DestinationAction<A>>, destination: Endpoint<A>
         }
         DestinationAction::To { address, ports } => {
             let first = rule.matches.destination_ports.map_or(destination.port, |ports| ports.first);
-            let port = ports.map_or(destination.port, |ports| {
-                let place = u32::from(destination.port - first) % ports.len().max(1);
+            let port = ports.filter(|_| has_ports(tuple.protocol)).map_or(destination.port, |ports| {
+                let place = u32::from(destination.port.saturating_sub(first)) % ports.len().max(1);
                 ports.first.saturating_add(u16::try_from(place).unwrap_or(0))
             });
             Some(Endpoint { address: address.unwrap_or(destination.address), port })

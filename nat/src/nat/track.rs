@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use super::Nat;
-use crate::connection::{ConnectionId, State, Status};
+use crate::connection::{Connection, ConnectionId, State, Status};
 use crate::packet::{Content, Packet};
 use crate::sctp::{self, Sctp};
 use crate::tcp::{self, Outcome, Segment, Tcp, flag};
@@ -136,7 +136,7 @@ impl<A: Address> Nat<A> {
         let seen = self.judge(now, zone, subject);
         let Tracked::Known { id, direction, .. } = seen else { return seen };
         match self.feed(now, id, direction, subject) {
-            Fed::Kept(timeout) => self.table.keep(id, now, timeout),
+            Fed::Kept(timeout) => self.keep(now, id, direction, timeout),
             Fed::Unchanged => {}
             Fed::Ended => {
                 self.counters.cut_short += 1;
@@ -152,8 +152,7 @@ impl<A: Address> Nat<A> {
         seen
     }
 
-    /// What [`Self::track`] would say, without taking note of anything: of a connection's own packets only that they are
-    /// its, not whether its state allows them.
+    /// What [`Self::track`] would say, without taking note of anything.
     pub fn look(
         &self,
         now: Duration,
@@ -162,7 +161,42 @@ impl<A: Address> Nat<A> {
         bytes: &[u8],
         checksum: ChecksumState,
     ) -> Tracked<A> {
-        self.judge(now, zone, Subject { packet, bytes, checksum })
+        let subject = Subject { packet, bytes, checksum };
+        let seen = self.judge(now, zone, subject);
+        match seen {
+            Tracked::Known { id, direction, .. } => match self.refuses(id, direction, subject) {
+                Some(reason) => Tracked::Invalid(reason),
+                None => seen,
+            },
+            Tracked::Related { .. } | Tracked::New(_) | Tracked::Invalid(_) | Tracked::Untracked => seen,
+        }
+    }
+
+    /// Whether there is a translated connection that a packet belongs to, be it allowed there or not.
+    pub fn translates(&self, now: Duration, zone: u16, packet: &Packet) -> bool {
+        let found = packet.tuple(zone).and_then(|tuple| self.table.find(&tuple, now));
+        found.and_then(|(id, _)| self.table.get(id)).is_some_and(Connection::is_translated)
+    }
+
+    /// Why a connection's state does not allow a packet, tried on a copy of it.
+    fn refuses(&self, id: ConnectionId, direction: Direction, subject: Subject<'_>) -> Option<Invalid> {
+        let upper = subject.upper().filter(|_| !subject.is_fragment())?;
+        match self.table.get(id)?.state {
+            State::Tcp(mut tcp) => {
+                let Ok(segment) = Segment::read(upper) else { return Some(Invalid::Malformed) };
+                match tcp.update(direction, &segment, self.behaviour.tcp) {
+                    Outcome::Invalid { reason, .. } => Some(Invalid::Tcp(reason)),
+                    Outcome::Accepted(_) | Outcome::Ignored(_) | Outcome::Remove | Outcome::StartAgain => {
+                        None
+                    }
+                }
+            }
+            State::Sctp(mut sctp) => {
+                let updated = sctp::Packet::read(upper).and_then(|packet| sctp.update(direction, packet));
+                updated.err().map(Invalid::Sctp)
+            }
+            State::Udp(_) | State::Query | State::Other => None,
+        }
     }
 
     fn judge(&self, now: Duration, zone: u16, subject: Subject<'_>) -> Tracked<A> {
@@ -207,13 +241,16 @@ impl<A: Address> Nat<A> {
     fn feed(&mut self, now: Duration, id: ConnectionId, direction: Direction, subject: Subject<'_>) -> Fed {
         let (behaviour, timeouts) = (&self.behaviour, &self.timeouts);
         let Some(connection) = self.table.get_mut(id) else { return Fed::Unchanged };
-        let remaining = connection.remaining(now);
-        let translated = connection.is_translated();
-        let outbound = direction == connection.outbound();
+        let deadline = connection.deadline;
+        let remaining = || deadline.from(Ticks::at(now));
         let Some(upper) = subject.upper() else { return Fed::Unchanged };
         let fed = match &mut connection.state {
             // Of a fragment the flags may be known and the length is not.
-            State::Tcp(_) | State::Sctp(_) if subject.is_fragment() => Fed::Unchanged,
+            State::Tcp(tcp) if subject.is_fragment() => {
+                tcp.fragment(direction);
+                Fed::Unchanged
+            }
+            State::Sctp(_) if subject.is_fragment() => Fed::Unchanged,
             State::Tcp(tcp) => {
                 let Ok(segment) = Segment::read(upper) else { return Fed::Invalid(Invalid::Malformed) };
                 let weighty = segment.flags & (flag::SYN | flag::FIN | flag::RST) != 0;
@@ -225,14 +262,14 @@ impl<A: Address> Nat<A> {
                         let timeout = tcp.timeout(&timeouts.tcp, behaviour.tcp);
                         // A RST prolongs nothing (RFC 7857 section 8).
                         let reset = segment.flags & flag::RST != 0;
-                        Fed::Kept(if reset { timeout.min(remaining) } else { timeout })
+                        Fed::Kept(if reset { timeout.min(remaining()) } else { timeout })
                     }
                     Outcome::Accepted(_) | Outcome::Ignored(_) => Fed::Unchanged,
                     Outcome::Remove => return Fed::Ended,
                     Outcome::StartAgain => return Fed::Reopened,
                     Outcome::Invalid { reason, shorten } => {
                         if shorten {
-                            self.table.keep(id, now, remaining.min(timeouts.tcp.unacknowledged));
+                            self.table.keep(id, now, remaining().min(timeouts.tcp.unacknowledged));
                         }
                         return Fed::Invalid(Invalid::Tcp(reason));
                     }
@@ -251,12 +288,27 @@ impl<A: Address> Nat<A> {
             State::Other => Fed::Kept(timeouts.generic),
         };
         connection.heard(direction);
-        // Of a translated connection it may be the inside alone that says how long it lasts (RFC 4787 REQ-6).
-        let stateless = matches!(connection.state, State::Udp(_) | State::Query | State::Other);
-        if translated && stateless && !outbound && !behaviour.inbound_refreshes {
-            return Fed::Unchanged;
-        }
         fed
+    }
+
+    /// Keeps what a packet of a connection went through. Of what is translated it may be the inside alone that says how long
+    /// it lasts (RFC 4787 REQ-6), except where a state machine knows.
+    fn keep(&mut self, now: Duration, id: ConnectionId, direction: Direction, timeout: Duration) {
+        let Some(connection) = self.table.get(id) else { return };
+        let outbound = !connection.is_translated() || direction == connection.outbound();
+        let stateless = matches!(connection.state, State::Udp(_) | State::Query | State::Other);
+        let either = self.behaviour.inbound_refreshes;
+        let receiver = connection.is_twice_translated().then(|| {
+            let [asked, to] = [Direction::Original, Direction::Reply].map(|way| connection.tuple(way));
+            self.asked(&asked, to.source).filter(|_| either || !outbound)
+        });
+        if outbound || either || !stateless {
+            self.table.keep(id, now, timeout);
+        }
+        // Over a hairpin it has gone through two mappings, and what leaves one comes in by the other.
+        if let Some(first) = receiver.flatten() {
+            self.table.keep_at_least(first, now, timeout);
+        }
     }
 
     /// What a packet of no connection may open.

@@ -62,8 +62,8 @@ pub(super) fn read_v4(message: &[u8], at: usize) -> Result<Content, Malformed> {
     if let Some(query) = query_v4(header) {
         return Ok(Content::Query(query));
     }
-    // Destination unreachable, source quench, redirect, time exceeded, parameter problem.
-    if !matches!(header[0], 3 | 4 | 5 | 11 | 12) {
+    // Destination unreachable, source quench, time exceeded, parameter problem. A redirect belongs to its link.
+    if !matches!(header[0], 3 | 4 | 11 | 12) {
         return Ok(Content::Control);
     }
     let start = at + HEADER;

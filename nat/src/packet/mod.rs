@@ -87,7 +87,7 @@ pub enum Content {
     Query(Query),
     /// An ICMP or ICMPv6 error about a packet that it quotes.
     Error(Error),
-    /// ICMP that belongs to the link or to nobody: neighbour discovery, group membership, redirects of IPv6, unknown types.
+    /// ICMP that belongs to the link or to nobody: neighbour discovery, group membership, redirects, unknown types.
     Control,
     /// A protocol known by its addresses alone.
     Opaque,
@@ -161,9 +161,9 @@ impl Packet {
         })
     }
 
-    /// Whether the upper layer's checksum is right. Fragments cannot be judged and pass, and so does UDP over IPv4 without
-    /// a checksum (RFC 768); over IPv6 that is an error (RFC 8200 section 8.1). What a routing header sends on from its
-    /// destination is for the last destination to judge, and passes too.
+    /// Whether the upper layer's checksum is right. Fragments cannot be judged and pass, and so does UDP without a checksum
+    /// (RFC 768): over IPv6 tunnels may do without (RFC 6935), and it is for receivers to refuse it from others. What a
+    /// routing header sends on from its destination is for the last destination to judge, and passes too.
     pub fn has_sound_checksum(&self, bytes: &[u8]) -> bool {
         let Layout { source, destination, protocol, upper, end, fragment, .. } = self.layout;
         if ipv6::is_routed(bytes, &self.layout) {
@@ -173,8 +173,7 @@ impl Packet {
         let pseudo = |length| checksum::pseudo_header(source, destination, protocol, length);
         let Ok(length) = u32::try_from(upper.len()) else { return false };
         match (protocol, source) {
-            (protocol::UDP, IpAddr::V4(_)) if upper.get(6..8) == Some(&[0, 0]) => true,
-            (protocol::UDP, IpAddr::V6(_)) if upper.get(6..8) == Some(&[0, 0]) => false,
+            (protocol::UDP, _) if upper.get(6..8) == Some(&[0, 0]) => true,
             (protocol::UDP, _) => {
                 // A length of 0 stands in super-frames, whose length is known by the packet's own (RFC 2675 section 4).
                 let length = match word(upper, 4) {

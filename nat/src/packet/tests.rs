@@ -98,12 +98,12 @@ fn every_octet_of_the_upper_layer_is_under_its_checksum() {
 }
 
 #[test]
-fn a_datagram_without_a_checksum_is_sound_over_ipv4_alone() {
+fn a_datagram_without_a_checksum_is_sound() {
     for v6 in [false, true] {
         let mut bytes = udp(v6, b"x");
         let packet = parse(&bytes).unwrap();
         bytes[packet.layout.upper + 6..][..2].fill(0);
-        assert_eq!(packet.has_sound_checksum(&bytes), !v6);
+        assert!(packet.has_sound_checksum(&bytes));
     }
 }
 

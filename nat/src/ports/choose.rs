@@ -10,8 +10,11 @@ use super::subscribers::Subscriber;
 use super::{Lease, Protocol, Refused, Request};
 use crate::tuple::Address;
 
-/// Ports that [`Pool::choose_shared`] looks at before it gives up: all of them, if no more are permitted.
+/// Permitted ports that [`Pool::choose_shared`] looks at before it gives up.
 pub const MOST_PROBES: u32 = 512;
+
+/// How many it passes by to find them, permitted or not.
+const MOST_STEPS: usize = 16 * MOST_PROBES as usize;
 
 /// The first port of the upper class.
 const UPPER_CLASS: u16 = 1024;
@@ -132,14 +135,16 @@ impl<A: Address> Pool<A> {
         if self.assignment != Assignment::Any {
             return Err(Refused::Exhausted);
         }
-        let wanted = Wanted::of(request, self.permitted.set(request.protocol));
+        let permitted = self.permitted.set(request.protocol);
+        let wanted = Wanted::of(request, permitted);
         let range = wanted.range.intersection(self.permitted.span(request.protocol));
         let mut draws = Draws(random);
         let candidates = self.candidates(request.inside, subscriber, &mut draws)?;
         let mut probes = MOST_PROBES;
         for external in self.each(&candidates) {
             let Some(space) = external.space(request.protocol) else { continue };
-            for port in walk(range, wanted.preferred, &mut draws) {
+            let ports = walk(range, wanted.preferred, &mut draws).take(MOST_STEPS);
+            for port in ports.filter(|&port| permitted.contains(port)) {
                 let Some(rest) = probes.checked_sub(1) else { return Err(Refused::Exhausted) };
                 probes = rest;
                 if wanted.parity.admits(port)
@@ -228,14 +233,18 @@ fn port_in_blocks<A: Address>(
 }
 
 /// Every port of `range` once, from `start` on if it lies there, else from one at random on, by a random stride that has no
-/// divisor in common with their number.
-fn walk(range: PortRange, start: Option<u16>, draws: &mut Draws) -> impl Iterator<Item = u16> + use<> {
+/// divisor in common with their number. It is a quarter of the range or more, so that a gap is soon left.
+pub(crate) fn walk(
+    range: PortRange,
+    start: Option<u16>,
+    draws: &mut Draws,
+) -> impl Iterator<Item = u16> + use<> {
     let count = range.len();
     let start = match start.filter(|&start| range.contains(start)) {
         Some(start) => u32::from(start - range.first),
         None => draws.below(count),
     };
-    let mut stride = 1 + draws.below(count);
+    let mut stride = 1 + count / 4 + draws.below(count.div_ceil(2));
     while common_divisor(stride, count) > 1 {
         stride += 1;
     }

@@ -1,11 +1,11 @@
 //! Several draws out of one random number.
 
 /// SplitMix64 from a number that the caller drew: equal numbers give equal draws.
-pub(super) struct Draws(pub(super) u64);
+pub(crate) struct Draws(pub(crate) u64);
 
 impl Draws {
     /// Uniform in `0..bound`, `bound` being above 0, by multiplication.
-    pub(super) fn below(&mut self, bound: u32) -> u32 {
+    pub(crate) fn below(&mut self, bound: u32) -> u32 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

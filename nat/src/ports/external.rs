@@ -69,6 +69,15 @@ impl<A> External<A> {
             .get_or_insert_with(|| Box::new(Space::new(Arc::clone(permitted.set(protocol)))))
     }
 
+    /// Permits other ports from now on.
+    pub(super) fn permit(&mut self, permitted: &Permitted) {
+        for (space, protocol) in self.spaces.iter_mut().zip(Protocol::ALL) {
+            if let Some(space) = space {
+                space.permit(Arc::clone(permitted.set(protocol)));
+            }
+        }
+    }
+
     pub(super) fn free<'a>(&'a self, protocol: Protocol, permitted: &'a Permitted) -> &'a PortSet {
         self.space(protocol).map_or(permitted.set(protocol), Space::free)
     }

@@ -40,9 +40,11 @@ mod tests;
 use core::fmt;
 
 pub use blocks::{BlockEvent, BlockEventKind, Blocks, MOST_BLOCKS};
+pub(crate) use choose::walk;
 pub use choose::{Choice, MOST_PROBES};
 pub use config::{Assignment, Config, ConfigError, Limits, MOST_ADDRESSES};
 pub use deterministic::{Deterministic, DeterministicError};
+pub(crate) use draws::Draws;
 pub use pool::{Counters, Pool};
 pub use set::{PortRange, PortSet};
 pub use space::OWNERS;
@@ -64,6 +66,8 @@ pub enum Protocol {
 
 impl Protocol {
     const COUNT: usize = 4;
+    /// By index.
+    const ALL: [Self; Self::COUNT] = [Self::Tcp, Self::Udp, Self::Icmp, Self::Sctp];
 
     /// That of an IP protocol number, if its ports are leased.
     pub const fn from_number(number: u8) -> Option<Self> {

@@ -9,7 +9,7 @@ use super::choose::{Choice, Kind};
 use super::config::{Assignment, Config, ConfigError, Limits, MOST_ADDRESSES};
 use super::external::{External, Permitted};
 use super::hold::{HoldDown, Waiting};
-use super::set::PortRange;
+use super::set::{PortRange, PortSet};
 use super::space::{Left, OWNERS};
 use super::subscribers::Subscribers;
 use super::{Lease, NotTaken, Protocol, Refused};
@@ -92,6 +92,22 @@ impl<A: Address> Pool<A> {
         };
         self.externals.insert(at, External::new(address, blocks));
         Ok(())
+    }
+
+    /// Changes what decides about leases from now on: which ports are permitted, how long they wait, how many inside addresses
+    /// there may be and how many leases of each. What is leased stays so. False, and nothing changes, where ports are
+    /// assigned in blocks or by arithmetic.
+    pub fn reconfigure(&mut self, ports: PortSet, hold: Duration, limits: Limits) -> bool {
+        let Assignment::Any = self.assignment else { return false };
+        self.permitted = Permitted::new(ports);
+        for external in &mut self.externals {
+            external.permit(&self.permitted);
+        }
+        self.hold = hold;
+        self.limits.leases_per_subscriber = limits.leases_per_subscriber;
+        self.limits.subscribers = limits.subscribers;
+        self.subscribers.set_most(limits.subscribers);
+        true
     }
 
     /// Removes an external address with its leases, waiting ports and reservations; false if it was not there. The caller

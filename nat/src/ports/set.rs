@@ -127,17 +127,31 @@ impl PortSet {
     /// The same set but for the ports of `range`: node ports, or what local sockets use.
     #[must_use]
     pub fn without(mut self, range: impl Into<PortRange>) -> Self {
-        let range = range.into();
-        for port in range.first..=range.last {
-            self.remove(port);
-        }
+        self.change(range.into(), |word, mask| word & !mask);
         self
     }
 
     fn insert_range(&mut self, range: impl Into<PortRange>) {
-        let range = range.into();
-        for port in range.first..=range.last {
-            self.insert(port);
+        self.change(range.into(), |word, mask| word | mask);
+    }
+
+    /// Changes the members of a range, a word at a time: a pool is made from 65,536 of them.
+    fn change(&mut self, range: PortRange, change: impl Fn(u64, u64) -> u64) {
+        if range.is_empty() {
+            return;
+        }
+        for word in range.first / 64..=range.last / 64 {
+            let within = range.intersection(PortRange { first: word * 64, last: word * 64 + 63 });
+            let mask = u64::MAX >> (64 - within.len()) << (within.first % 64);
+            let members = &mut self.words[usize::from(word)];
+            self.len -= members.count_ones();
+            *members = change(*members, mask);
+            self.len += members.count_ones();
+            for (group, parity) in self.groups.iter_mut().zip([Parity::Even, Parity::Odd]) {
+                let bit = 1 << (word % 64);
+                let group = &mut group[usize::from(word / 64)];
+                *group = if *members & parity.mask() == 0 { *group & !bit } else { *group | bit };
+            }
         }
     }
 
@@ -203,11 +217,10 @@ impl PortSet {
 
     /// From the lowest member to the highest.
     pub(super) fn span(&self) -> PortRange {
-        let mut members = (0..=u16::MAX).filter(|&port| self.contains(port));
-        members.next().map_or(PortRange { first: 1, last: 0 }, |first| PortRange {
-            first,
-            last: members.next_back().unwrap_or(first),
-        })
+        let word = (0..WORDS).rev().find(|&word| self.words[usize::from(word)] != 0).unwrap_or(0);
+        let last = (word * 64..=word * 64 + 63).rev().find(|&port| self.contains(port));
+        let ends = self.first(PortRange::ALL, Parity::Any).zip(last);
+        ends.map_or(PortRange { first: 1, last: 0 }, |(first, last)| PortRange { first, last })
     }
 
     /// The lowest member of `range` at or after `start`, else the lowest of all.

@@ -60,6 +60,18 @@ impl Space {
         }
     }
 
+    /// Permits other ports from now on; those that are held or wait stay what they are.
+    pub(super) fn permit(&mut self, permitted: Arc<PortSet>) {
+        self.free = (*permitted).clone();
+        self.permitted = permitted;
+        for (chunk, first) in self.chunks.iter().zip((0..=u16::MAX).step_by(usize::from(CHUNK))) {
+            let cells = chunk.iter().flat_map(|cells| cells.iter()).zip(first..=u16::MAX);
+            for (_, port) in cells.filter(|(cell, _)| **cell != VACANT) {
+                self.free.remove(port);
+            }
+        }
+    }
+
     pub(super) const fn free(&self) -> &PortSet {
         &self.free
     }

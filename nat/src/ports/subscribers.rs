@@ -53,6 +53,12 @@ impl<A: Address> Subscribers<A> {
         Self { map, most }
     }
 
+    /// Allows another number from now on.
+    pub(super) fn set_most(&mut self, most: u32) {
+        self.most = most as usize;
+        self.map.reserve(self.most.saturating_mul(2).saturating_sub(self.map.len()));
+    }
+
     pub(super) fn get(&self, inside: A) -> Option<&Subscriber<A>> {
         self.map.get(&inside)
     }

@@ -52,9 +52,9 @@ impl Index {
         self.places[self.home(hash)]
     }
 
-    /// The number in a word that [`Self::peek`] gave.
+    /// The number in a word; `None` for an empty place.
     #[inline]
-    pub(crate) fn number(word: u64) -> Option<u32> {
+    fn number(word: u64) -> Option<u32> {
         let low = u32::try_from(word & 0xffff_ffff).unwrap_or(0);
         low.checked_sub(1)
     }

@@ -19,6 +19,7 @@ mod tests;
 
 use alloc::vec::Vec;
 use core::hash::{BuildHasher as _, Hasher as _};
+use core::hint::black_box;
 use core::time::Duration;
 
 use foldhash::quality::FixedState;
@@ -134,8 +135,22 @@ impl<A: Address> Table<A> {
 
     #[inline]
     fn find_hashed(&self, hash: u32, tuple: &Tuple<A>, now: Ticks) -> Option<(ConnectionId, Direction)> {
-        let (slot, direction) = self.filed(hash, tuple)?;
-        (!self.slots[slot as usize].deadline.has_come(now)).then_some((self.id(slot), direction))
+        self.living(self.index.find(hash, |number| self.is_at(number, tuple))?, now)
+    }
+
+    /// Whether this is where a tuple is filed.
+    #[inline]
+    fn is_at(&self, number: u32, tuple: &Tuple<A>) -> bool {
+        let (slot, direction) = split(number);
+        self.slots[slot as usize].tuple(direction) == *tuple
+    }
+
+    /// What is filed as a number, unless its time is up.
+    #[inline]
+    fn living(&self, number: u32, now: Ticks) -> Option<(ConnectionId, Direction)> {
+        let (slot, direction) = split(number);
+        let Connection { deadline, generation, .. } = self.slots[slot as usize];
+        (!deadline.has_come(now)).then_some((ConnectionId { slot, generation }, direction))
     }
 
     /// Who is in a slot that is in use.
@@ -144,42 +159,42 @@ impl<A: Address> Table<A> {
         ConnectionId { slot, generation: self.slots[slot as usize].generation }
     }
 
-    /// Where a tuple is filed, be its connection's time up or not.
-    #[inline]
-    fn filed(&self, hash: u32, tuple: &Tuple<A>) -> Option<(u32, Direction)> {
-        let number = self.index.find(hash, |number| {
-            let (slot, direction) = split(number);
-            self.slots[slot as usize].tuple(direction) == *tuple
-        })?;
-        Some(split(number))
+    /// Has the memory fetch at the same time what searches for all of these tuples look at. Where there are many connections,
+    /// waiting for it is most of what a search costs.
+    pub fn fetch(&self, tuples: &[Tuple<A>]) {
+        for tuples in tuples.chunks(BATCH) {
+            let (mut hashes, mut numbers) = ([0; BATCH], [NONE; BATCH]);
+            let (hashes, numbers) = (&mut hashes[..tuples.len()], &mut numbers[..tuples.len()]);
+            for (hash, tuple) in hashes.iter_mut().zip(tuples) {
+                *hash = self.hash(tuple);
+            }
+            // The loops that fetch do nothing else, so that a processor looks as far ahead as it can.
+            black_box(hashes.iter().fold(0, |all, &hash| all ^ self.index.peek(hash)));
+            // Hashes of 32 bits are so rarely equal that the first number found is the right one nearly always.
+            for (number, &hash) in numbers.iter_mut().zip(&*hashes) {
+                *number = self.index.find(hash, |_| true).unwrap_or(NONE);
+            }
+            let slot = |&number: &u32| self.slots.get(split(number).0 as usize);
+            // What a search compares may lie across two cache lines, and the state lies in another.
+            let lines = |slot: &Connection<A>| {
+                u32::from(slot.endpoints[0][0].port) ^ slot.generation ^ u32::from(slot.state == State::Query)
+            };
+            black_box(numbers.iter().filter_map(slot).fold(0, |all, connection| all ^ lines(connection)));
+        }
     }
 
-    /// Finds the connections of many tuples at once: memory is fetched for all of them before the first is needed.
-    /// `found` gets one answer for each tuple.
+    /// Finds the connections of many tuples, whose memory is [fetched](Self::fetch) at once. `found` gets one answer for each
+    /// tuple.
     pub fn find_batch(
         &self,
         tuples: &[Tuple<A>],
         now: Duration,
         found: &mut [Option<(ConnectionId, Direction)>],
     ) {
-        let now = Ticks::at(now);
         for (tuples, found) in tuples.chunks(BATCH).zip(found.chunks_mut(BATCH)) {
-            let mut hashes = [0; BATCH];
-            let mut words = [0; BATCH];
-            for (hash, tuple) in hashes.iter_mut().zip(tuples) {
-                *hash = self.hash(tuple);
-            }
-            for (word, hash) in words.iter_mut().zip(&hashes[..tuples.len()]) {
-                *word = self.index.peek(*hash);
-            }
-            let mut touched = 0;
-            for word in &words[..tuples.len()] {
-                let number = Index::number(*word).map_or(0, |number| split(number).0);
-                touched ^= self.slots.get(number as usize).map_or(0, |connection| connection.generation);
-            }
-            core::hint::black_box(touched);
-            for ((tuple, hash), found) in tuples.iter().zip(hashes).zip(found) {
-                *found = self.find_hashed(hash, tuple, now);
+            self.fetch(tuples);
+            for (tuple, found) in tuples.iter().zip(found) {
+                *found = self.find(tuple, now);
             }
         }
     }
@@ -189,10 +204,16 @@ impl<A: Address> Table<A> {
         self.find(tuple, now).is_some()
     }
 
-    /// The connection that packets with this tuple belonged to until its time was up, and that was not cleared away yet.
-    pub fn over(&self, tuple: &Tuple<A>, now: Duration) -> Option<ConnectionId> {
-        let (slot, _) = self.filed(self.hash(tuple), tuple)?;
-        self.slots[slot as usize].deadline.has_come(Ticks::at(now)).then(|| self.id(slot))
+    /// The connection that a tuple is filed under, its time being up or not: what is over stays filed until it is cleared
+    /// away.
+    pub fn holder(&self, tuple: &Tuple<A>) -> Option<ConnectionId> {
+        let number = self.index.find(self.hash(tuple), |number| self.is_at(number, tuple))?;
+        Some(self.id(split(number).0))
+    }
+
+    /// Whether a connection's time is up, or it has ended.
+    pub fn is_over(&self, id: ConnectionId, now: Duration) -> bool {
+        self.get(id).is_none_or(|connection| connection.deadline.has_come(Ticks::at(now)))
     }
 
     /// The connection, unless it has ended.
@@ -216,6 +237,14 @@ impl<A: Address> Table<A> {
         connection.deadline = deadline;
         if shorter {
             self.deadlines.note(id.slot as usize, deadline);
+        }
+    }
+
+    /// Keeps a connection for `timeout` from `now` on if it would not be kept as long otherwise, and its time is not up.
+    pub fn keep_at_least(&mut self, id: ConnectionId, now: Duration, timeout: Duration) {
+        let remaining = self.get(id).map_or(Duration::ZERO, |connection| connection.remaining(now));
+        if !remaining.is_zero() && remaining < timeout {
+            self.keep(id, now, timeout);
         }
     }
 
@@ -362,8 +391,8 @@ impl<A: Address> Table<A> {
     }
 }
 
-/// Tuples that [`Table::find_batch`] looks for together.
-const BATCH: usize = 16;
+/// Tuples that [`Table::fetch`] fetches for together.
+const BATCH: usize = 32;
 
 #[inline]
 const fn join(slot: u32, direction: Direction) -> u32 {

@@ -179,6 +179,13 @@ impl Tcp {
         }
     }
 
+    /// Notes that the first fragment of a segment has gone past. Where the segment ends is not known: it may reach as far as
+    /// was granted, and so may what is acknowledged next.
+    pub fn fragment(&mut self, direction: Direction) {
+        let edges = &mut self.edges[direction.index()];
+        edges.end = edges.max_end;
+    }
+
     /// Holds a segment against the windows, and follows it if it lies in them.
     #[inline(always)]
     fn weigh(

@@ -188,6 +188,10 @@ pub struct GatewayConfig {
     /// knows nothing of.
     #[cfg_attr(feature = "serde", serde(default))]
     pub no_route_to: Vec<IpNet>,
+    /// Whether TCP connections that pass this link are told what fits it: the MSS that their SYNs announce is lowered to
+    /// the smaller MTU of the two links (RFC 4459 section 3.2), for paths on which ICMP errors get lost.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub clamp_mss: bool,
 }
 
 impl GatewayConfig {
@@ -201,6 +205,7 @@ impl GatewayConfig {
             probe: false,
             advertise: None,
             no_route_to: Vec::new(),
+            clamp_mss: false,
         }
     }
 }

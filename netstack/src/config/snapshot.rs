@@ -79,6 +79,8 @@ pub struct Gateway {
     pub advertise: Option<RouterAdvertisement>,
     /// Destinations that stations of this link have no route to.
     pub no_route_to: PrefixSet,
+    /// Whether the MSS of TCP connections is lowered to what fits the link.
+    pub clamp_mss: bool,
 }
 
 /// A managed station.
@@ -319,6 +321,7 @@ impl Segment {
                 probe: g.probe,
                 advertise: g.advertise.clone(),
                 no_route_to: PrefixSet::new(&g.no_route_to),
+                clamp_mss: g.clamp_mss,
             }),
         };
         for port in ports {

@@ -8,6 +8,8 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ::nat::ports::{self, Assignment, Blocks, PortSet};
 use ::nat::rule::{DestinationAction, Match, Prefix, Rule, Rules, SourceAction, Way};
 use ::nat::tuple::Address;
+use foldhash::fast::FixedState;
+use hashbrown::HashSet;
 
 use super::nat::{Behaviour, DestinationNat, NatConfig, NatMatch, PoolConfig, SourceNat, Timeouts};
 use super::validate::ConfigError;
@@ -20,6 +22,7 @@ pub struct Translator {
     /// By number. A pool keeps its number as long as it has its name, so that connections stay with their pool whichever
     /// others come and go.
     pools: Vec<Option<PoolConfig>>,
+    externals: HashSet<IpAddr, FixedState>,
     v4: Arc<Rules<Ipv4Addr>>,
     v6: Arc<Rules<Ipv6Addr>>,
 }
@@ -36,6 +39,7 @@ impl Translator {
         Arc::new(Self {
             v4: Arc::new(rules(config, &pools)),
             v6: Arc::new(rules(config, &pools)),
+            externals: config.pools.iter().flat_map(|pool| &pool.addresses).copied().collect(),
             pools,
             config: config.clone(),
         })
@@ -57,14 +61,9 @@ impl Translator {
     }
 
     /// Whether it is an address of a pool.
+    #[inline]
     pub fn is_external(&self, address: IpAddr) -> bool {
-        self.config.pools.iter().any(|pool| pool.addresses.contains(&address))
-    }
-
-    /// The name of the pool that an external address is of.
-    pub fn pool_of(&self, address: IpAddr) -> Option<&str> {
-        let pool = self.config.pools.iter().find(|pool| pool.addresses.contains(&address));
-        pool.map(|pool| pool.name.as_str())
+        self.externals.contains(&address)
     }
 
     /// The rules for IPv4.

@@ -1,9 +1,12 @@
 //! What is done to a frame on its way: the only code that writes into a forwarded packet.
 
 use nat::checksum;
+use nat::translate::mss;
 
+use super::translation::checksum_state;
 use crate::addr::MacAddr;
 use crate::frame::Frame;
+use crate::parse::{self, Network};
 
 const ETHERNET_HEADER: usize = 14;
 const IPV4_TTL: usize = ETHERNET_HEADER + 8;
@@ -20,6 +23,8 @@ pub struct Plan {
     /// Whether TTL or hop limit goes down by one (RFC 1812 section 5.3.1): not towards or from the machine that the
     /// switch is, which is no hop away.
     pub decrement: bool,
+    /// The largest MSS that a SYN may announce, where that is limited; set for SYNs alone.
+    pub mss: Option<u16>,
 }
 
 impl Plan {
@@ -32,6 +37,21 @@ impl Plan {
         if self.decrement {
             decrement(bytes);
         }
+        if let Some(largest) = self.mss {
+            clamp(frame, largest);
+        }
+    }
+}
+
+/// Lowers the MSS of a SYN. Rare enough to read the frame once more.
+#[cold]
+fn clamp(frame: &mut Frame, largest: u16) {
+    let packet = parse::link(frame.bytes()).and_then(|link| parse::network(frame.bytes(), &link));
+    if let Ok(Network::Ip(ip)) = packet
+        && let Ok(packet) = ip.layout().read(frame.bytes())
+    {
+        let state = checksum_state(frame);
+        mss::clamp(frame.bytes_mut(), &packet, largest, state);
     }
 }
 

@@ -35,10 +35,7 @@ impl<A: Address> Change<A> {
     }
 
     fn apply(&self, frame: &mut Frame, packet: &Packet) -> Result<(), Unfit> {
-        let state = match frame.offload.checksum {
-            Checksum::Partial { .. } => ChecksumState::Partial,
-            Checksum::Complete | Checksum::Verified => ChecksumState::Complete,
-        };
+        let state = checksum_state(frame);
         match self.error_from {
             Some(source) => self.rewrite.apply_error(frame.bytes_mut(), packet, source)?,
             None => self.rewrite.apply(frame.bytes_mut(), packet, state)?,
@@ -47,6 +44,14 @@ impl<A: Address> Change<A> {
             identification::write(frame.bytes_mut(), packet, number);
         }
         Ok(())
+    }
+}
+
+/// How far the frame's L4 checksum has been computed.
+pub(super) const fn checksum_state(frame: &Frame) -> ChecksumState {
+    match frame.offload.checksum {
+        Checksum::Partial { .. } => ChecksumState::Partial,
+        Checksum::Complete | Checksum::Verified => ChecksumState::Complete,
     }
 }
 

@@ -24,7 +24,7 @@ use crate::verdict::{DropReason, Fate, Origin};
 const FULL_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Whether it was not told for an interval, in which case it now is.
-fn is_news(now: Duration, told: &mut Option<Duration>) -> bool {
+pub(super) fn is_news(now: Duration, told: &mut Option<Duration>) -> bool {
     let news = told.is_none_or(|told| now.saturating_sub(told) >= FULL_INTERVAL);
     if news {
         *told = Some(now);
@@ -103,27 +103,33 @@ impl Switch {
                 self.pool.recycle(frame);
                 self.probe_returned(now, sent_by, port);
             }
-            Decision::Bridge(to, passage) => match self.translate(now, tracked.packet(), &passage, frame) {
-                Ok(frame) => {
-                    self.count_fate(port, Fate::Forwarded);
-                    self.send(snapshot, to, arrival.segment, frame, Origin::Forwarded);
-                }
-                Err((frame, reason)) => self.drop_frame(port, frame, reason),
-            },
-            Decision::Flood(scope, passage) => match self.translate(now, tracked.packet(), &passage, frame) {
-                Ok(frame) => self.flood(snapshot, arrival, scope, frame),
-                Err((frame, reason)) => self.drop_frame(port, frame, reason),
-            },
+            Decision::Bridge(to, passage) => {
+                let Some(frame) = self.translate(now, arrival, tracked, &passage, frame) else { return };
+                self.count_fate(port, Fate::Forwarded);
+                self.send(snapshot, to, arrival.segment, frame, Origin::Forwarded);
+            }
+            Decision::Flood(scope, passage) => {
+                self.flood(snapshot, now, arrival, tracked, (scope, &passage), frame);
+            }
             Decision::Route(route) => self.route(snapshot, now, arrival, tracked, route, frame),
         }
     }
 
-    fn flood(&mut self, snapshot: &Snapshot, arrival: &Arrival<'_>, scope: Scope, frame: Frame) {
+    fn flood(
+        &mut self,
+        snapshot: &Snapshot,
+        now: Duration,
+        arrival: &Arrival<'_>,
+        tracked: &Tracked,
+        (scope, passage): (Scope, &Passage),
+        frame: Frame,
+    ) {
         let ingress = arrival.port.id();
         let mut targets = protect::flood_targets(snapshot, arrival, scope).peekable();
         if targets.peek().is_none() {
-            return self.drop_frame(ingress, frame, protect::without_targets(arrival, scope));
+            return self.drop_tracked(arrival, tracked, frame, protect::without_targets(arrival, scope));
         }
+        let Some(frame) = self.translate(now, arrival, tracked, passage, frame) else { return };
         self.count_fate(ingress, Fate::Flooded);
         self.copy_to(snapshot, arrival.segment, targets, frame, Origin::FloodCopy);
     }
@@ -171,10 +177,10 @@ impl Switch {
     ) {
         let ingress = arrival.port.id();
         let Some(egress) = snapshot.segment(route.egress) else {
-            return self.drop_frame(ingress, frame, DropReason::NoRoute);
+            return self.drop_tracked(arrival, tracked, frame, DropReason::NoRoute);
         };
         let port = match route.adjacency {
-            Adjacent::Unresolved => return self.park(snapshot, now, arrival, route, frame),
+            Adjacent::Unresolved => return self.park(snapshot, now, arrival, tracked, route, frame),
             Adjacent::Station { port } => Some(port),
             Adjacent::Learned { slot } => {
                 self.neighbors.use_entry(now, slot);
@@ -188,12 +194,9 @@ impl Switch {
             None => (egress.foreign(), Fate::Flooded, Origin::FloodCopy),
         };
         if ports.is_empty() {
-            return self.drop_frame(ingress, frame, DropReason::NoOtherPort);
+            return self.drop_tracked(arrival, tracked, frame, DropReason::NoOtherPort);
         }
-        let frame = match self.translate(now, tracked.packet(), &route.passage, frame) {
-            Ok(frame) => frame,
-            Err((frame, reason)) => return self.drop_frame(ingress, frame, reason),
-        };
+        let Some(frame) = self.translate(now, arrival, tracked, &route.passage, frame) else { return };
         self.count_fate(ingress, fate);
         self.distribute(ports.iter().copied(), frame, |switch, port, frame, _| {
             switch.transmit(snapshot, port, egress, &route.plan, route.fragment, frame, origin);
@@ -205,6 +208,7 @@ impl Switch {
         snapshot: &Snapshot,
         now: Duration,
         arrival: &Arrival<'_>,
+        tracked: &Tracked,
         route: Route,
         frame: Frame,
     ) {
@@ -214,7 +218,7 @@ impl Switch {
             if is_news(now, &mut self.neighbors_full_told) {
                 self.event(Event::NeighborTableFull { segment: route.egress });
             }
-            return self.drop_frame(ingress, frame, DropReason::NeighborTableFull);
+            return self.drop_tracked(arrival, tracked, frame, DropReason::NeighborTableFull);
         };
         let waiting = Waiting {
             ingress,
@@ -230,7 +234,9 @@ impl Switch {
                 self.count_fate(ingress, Fate::Parked);
                 self.drop_parked(oldest, &context, DropReason::NeighborQueueFull);
             }
-            Parking::Refused(frame, _) => self.drop_frame(ingress, frame, DropReason::NeighborQueueFull),
+            Parking::Refused(frame, _) => {
+                self.drop_tracked(arrival, tracked, frame, DropReason::NeighborQueueFull);
+            }
         }
         if solicit {
             self.solicit(snapshot, now, route.egress, route.next_hop, None);
@@ -239,6 +245,7 @@ impl Switch {
 
     fn drop_parked(&mut self, frame: Frame, context: &Waiting, reason: DropReason) {
         self.counters_mut(context.ingress).parked_drops[reason.index()] += 1;
+        self.reject_later_fragments(context.ingress_segment, &frame);
         self.pool.recycle(frame);
     }
 
@@ -266,13 +273,6 @@ impl Switch {
                 self.drop_parked(frame, &context, DropReason::PacketTooBig);
                 continue;
             }
-            let frame = match self.translate_late(now, &context.passage, frame) {
-                Ok(frame) => frame,
-                Err((frame, reason)) => {
-                    self.drop_parked(frame, &context, reason);
-                    continue;
-                }
-            };
             context.plan.source = gateway.mac;
             context.plan.destination = mac;
             // Where the bridge has no room for the next hop's place, the frame goes to every foreign port.
@@ -282,6 +282,13 @@ impl Switch {
                 self.drop_parked(frame, &context, DropReason::NoOtherPort);
                 continue;
             }
+            let frame = match self.translate_late(now, context.ingress_segment, &context.passage, frame) {
+                Ok(frame) => frame,
+                Err((frame, reason)) => {
+                    self.drop_parked(frame, &context, reason);
+                    continue;
+                }
+            };
             self.distribute(ports.iter().copied(), frame, |switch, port, frame, last| {
                 let origin = if last { Origin::Unparked } else { Origin::FloodCopy };
                 switch.transmit(snapshot, port, egress, &context.plan, context.fragment, frame, origin);

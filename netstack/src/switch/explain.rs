@@ -125,6 +125,10 @@ pub(super) fn explain(switch: &Switch, now: Duration, port: PortId, bytes: &[u8]
     let decided = match switch.gate(now, &arrival, &frame, &mut trace) {
         Some(stopped) => stopped,
         None => match switch.look(snapshot, now, &arrival, &frame, &mut trace) {
+            Ok(seen) if seen.waits() => {
+                trace.outcome = "held until the first fragment of its datagram has come".into();
+                return trace;
+            }
             Ok(seen) => {
                 tracked = seen;
                 switch.decide(snapshot, now, &arrival, &tracked, &frame, &mut trace)
@@ -224,7 +228,9 @@ pub(super) fn tracked_text<A: Kind>(connections: &Connections, now: Duration, wh
             tuple(&new.tuple),
             endpoint.to_socket()
         ),
-        What::Later(_) | What::Untracked => "of a kind that has no connections".into(),
+        What::Later(_) => "a fragment, which goes the way of the first of its datagram".into(),
+        What::Waits => "a fragment, which waits for the first of its datagram".into(),
+        What::Untracked => "of no connection".into(),
     }
 }
 

@@ -2,12 +2,14 @@
 
 use core::net::IpAddr;
 
+use nat::translate::mss;
+
 use super::Switch;
 use super::admit::Arrival;
 use super::connections::Tracked;
 use super::explain::{Recorder, Stage};
 use super::slow::{Adjacent, Answer, Decision, Route};
-use crate::addr::{MacAddr, PortId};
+use crate::addr::{MacAddr, PortId, SegmentId};
 use crate::config::nat::OnRefusal;
 use crate::config::{Gateway, NextHop, ReversePath, RouteTarget, Segment, Snapshot, Target};
 use crate::emit::IcmpError;
@@ -19,6 +21,41 @@ use crate::offload;
 use crate::parse::{self, Ip, Transport, protocol};
 use crate::route;
 use crate::verdict::DropReason;
+
+impl Switch {
+    /// Why a packet for the router may not come from where it says, if it may not.
+    pub(super) fn refuses_source(
+        &self,
+        snapshot: &Snapshot,
+        arrival: &Arrival<'_>,
+        source: IpAddr,
+    ) -> Option<DropReason> {
+        let gateway = arrival.segment.gateway()?;
+        let ours = self.own(snapshot, arrival.segment, gateway, source) == Some(Standing::Usable);
+        if route::martian_source(source) || (ours && !gateway.node_local) {
+            return Some(DropReason::MartianSource);
+        }
+        let reached = reverse_path(snapshot, arrival.segment.id(), gateway, source);
+        (!reached).then_some(DropReason::ReversePath)
+    }
+}
+
+/// RFC 3704: whether the source would be reached through the segment the packet came from. Two kinds of source are there
+/// whatever the routes say: link-local ones, and what a station behind a node-local link shares with us.
+fn reverse_path(snapshot: &Snapshot, segment: SegmentId, gateway: &Gateway, source: IpAddr) -> bool {
+    let router = snapshot.router();
+    let on_this_link = matches!(source, IpAddr::V6(a) if a.is_unicast_link_local())
+        || router.delegated(source) == Some(segment);
+    if on_this_link {
+        return true;
+    }
+    let reached = || router.lookup(source);
+    match gateway.reverse_path {
+        ReversePath::Off => true,
+        ReversePath::Loose => reached().is_some_and(|t| t.segments().next().is_some()),
+        ReversePath::Strict => reached().is_some_and(|t| t.segments().any(|s| s == segment)),
+    }
+}
 
 /// A packet for the router, and all that deciding about it needs.
 pub(super) struct Layer3<'a> {
@@ -40,12 +77,10 @@ impl Layer3<'_> {
             return self.drop(DropReason::NotForUs, None);
         };
         let (source, destination) = (self.ip.source, self.destination);
-        let is_ours = |address| self.own(gateway, address) == Some(Standing::Usable);
-        if route::martian_source(source) || (is_ours(source) && !gateway.node_local) {
-            return self.drop(DropReason::MartianSource, None);
-        }
-        if !self.reverse_path(gateway) {
-            return self.drop(DropReason::ReversePath, None);
+        // Of what is tracked, the source was judged before its connection took note of it.
+        let judged = self.arrival.to_gateway() && !matches!(self.tracked, Tracked::Not);
+        if !judged && let Some(reason) = self.switch.refuses_source(self.snapshot, self.arrival, source) {
+            return self.drop(reason, None);
         }
         if let Some(pointer) = self.ip.option_problem {
             let error = IcmpError::ParameterProblem { pointer: pointer.into() };
@@ -95,7 +130,7 @@ impl Layer3<'_> {
             });
             return self.forward(gateway, segment, self.destination, recorder);
         }
-        if self.snapshot.translator().is_some_and(|translator| translator.is_external(self.destination)) {
+        if self.is_external() {
             // Whoever calls without having been asked is not answered (RFC 5382 REQ-4).
             return self.drop(DropReason::NoMapping, None);
         }
@@ -110,6 +145,11 @@ impl Layer3<'_> {
             Transport::Sctp { .. } | Transport::Opaque => self.error(IcmpError::ProtocolUnreachable),
         };
         self.drop(DropReason::NoListener, answer)
+    }
+
+    /// Whether it goes to an address that others are seen with, after all that translation has to say.
+    fn is_external(&self) -> bool {
+        self.snapshot.translator().is_some_and(|translator| translator.is_external(self.destination))
     }
 
     fn is_intact(&self) -> bool {
@@ -130,9 +170,14 @@ impl Layer3<'_> {
 
     fn route<R: Recorder>(&self, gateway: &Gateway, recorder: &mut R) -> Decision {
         let destination = self.destination;
-        if gateway.no_route_to.contains(destination) {
+        // That is about what stations of the link say, not about what becomes of it.
+        if gateway.no_route_to.contains(self.ip.destination) {
             recorder.step(Stage::Route, || alloc::format!("no route to {destination} from this segment"));
             return self.drop(DropReason::NoRoute, self.error(IcmpError::NoRoute));
+        }
+        if self.is_external() {
+            // It would only come back.
+            return self.drop(DropReason::NoMapping, None);
         }
         let target = self.snapshot.router().lookup(destination);
         recorder.step(Stage::Route, || match self.snapshot.router().lookup_prefix(destination) {
@@ -211,10 +256,12 @@ impl Layer3<'_> {
         let passage =
             match self.switch.passage(self.now, self.tracked, self.arrival.segment.id(), egress.id()) {
                 Ok(passage) => passage,
+                Err(reason @ DropReason::ConnectionInvalid) => return self.drop(reason, None),
                 Err(reason) => return self.drop(reason, self.refusal()),
             };
         passage.record(recorder);
-        let plan = Plan { destination: MacAddr::ZERO, source: out.mac, decrement };
+        let mss = self.largest_mss(gateway, out, egress);
+        let plan = Plan { destination: MacAddr::ZERO, source: out.mac, decrement, mss };
         let adjacency = Adjacent::Unresolved;
         let mut route = Route { egress: egress.id(), next_hop, adjacency, plan, passage, fragment };
         match self.adjacency(egress, next_hop) {
@@ -243,6 +290,17 @@ impl Layer3<'_> {
         Decision::Route(route)
     }
 
+    /// What a SYN may announce where one of its links wants that.
+    fn largest_mss(&self, ingress: &Gateway, out: &Gateway, egress: &Segment) -> Option<u16> {
+        const SYN: u8 = 1 << 1;
+        let Transport::Tcp { flags, .. } = self.ip.transport else { return None };
+        if !(ingress.clamp_mss || out.clamp_mss) || flags & SYN == 0 {
+            return None;
+        }
+        let mtu = u16::try_from(egress.mtu().min(self.arrival.segment.mtu())).unwrap_or(u16::MAX);
+        Some(mss::of_mtu(mtu, self.ip.source.is_ipv6()))
+    }
+
     /// What the sender is told whose connection cannot begin (RFC 5508 REQ-8, RFC 6888 REQ-11).
     fn refusal(&self) -> Option<Answer> {
         match self.switch.connections.as_ref()?.on_refusal() {
@@ -260,23 +318,6 @@ impl Layer3<'_> {
             Adjacency::Known { mac, slot, .. } => Found::Learned(mac, slot),
             Adjacency::Pending { .. } | Adjacency::Unknown => Found::Unknown,
             Adjacency::Failed => Found::Failed,
-        }
-    }
-
-    /// RFC 3704: whether the source would be reached through the segment the packet came from. Two kinds of source are
-    /// there whatever the routes say: link-local ones, and what a station behind a node-local link shares with us.
-    fn reverse_path(&self, gateway: &Gateway) -> bool {
-        let (router, segment) = (self.snapshot.router(), self.arrival.segment.id());
-        let on_this_link = matches!(self.ip.source, IpAddr::V6(a) if a.is_unicast_link_local())
-            || router.delegated(self.ip.source) == Some(segment);
-        if on_this_link {
-            return true;
-        }
-        let reached = || router.lookup(self.ip.source);
-        match gateway.reverse_path {
-            ReversePath::Off => true,
-            ReversePath::Loose => reached().is_some_and(|t| t.segments().next().is_some()),
-            ReversePath::Strict => reached().is_some_and(|t| t.segments().any(|s| s == segment)),
         }
     }
 

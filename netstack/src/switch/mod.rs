@@ -90,7 +90,7 @@ pub struct Switch {
     claims: Claims,
     defence: Defence,
     advertiser: Advertiser,
-    /// From the first configuration on that asks for them.
+    /// Where the configuration asks for them.
     connections: Option<Box<Connections>>,
     connections_seed: u64,
     flow_hash: FlowHash,
@@ -98,6 +98,8 @@ pub struct Switch {
     events_lost: u64,
     /// When it was last told that no more neighbours are resolved.
     neighbors_full_told: Option<Duration>,
+    /// When it was last told that connections are refused.
+    refusals_told: Option<Duration>,
     next_sweep: Duration,
     /// What time it was last, for what is asked without being told it.
     seen: Duration,
@@ -134,6 +136,7 @@ impl Switch {
             events: VecDeque::with_capacity(limits.events as usize),
             events_lost: 0,
             neighbors_full_told: None,
+            refusals_told: None,
             next_sweep: SWEEP_INTERVAL,
             seen: Duration::ZERO,
             pieces: Vec::with_capacity(64),
@@ -287,9 +290,16 @@ impl Switch {
     }
 
     /// Takes up what a new configuration says about connections. Those that have begun stay, but for those with an
-    /// external address that is no more.
+    /// external address that is no more; where none are asked for any more, all are forgotten.
     fn configure_connections(&mut self, new: &Snapshot) {
-        let Some(translator) = new.translator() else { return };
+        let Some(translator) = new.translator() else {
+            if let Some(connections) = &mut self.connections {
+                connections.close();
+                self.drop_lost();
+                self.connections = None;
+            }
+            return;
+        };
         let (limits, seed, now) = (&self.limits, self.connections_seed, self.seen);
         let connections =
             self.connections.get_or_insert_with(|| Box::new(Connections::new(limits, translator, seed)));

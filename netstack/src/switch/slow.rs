@@ -9,10 +9,9 @@ use super::connections::{Passage, Tracked};
 use super::discovery;
 use super::explain::Recorder;
 use super::layer3::Layer3;
-use super::track;
 use crate::addr::{MacAddr, PortId, SegmentId};
 use crate::bridge;
-use crate::config::Snapshot;
+use crate::config::{Snapshot, Station, Target};
 use crate::emit::IcmpError;
 use crate::flow::Plan;
 use crate::frame::Frame;
@@ -162,8 +161,10 @@ impl Switch {
         // What goes elsewhere than it says is routed there, whoever's MAC address it was sent to.
         let redirected = destination.is_some() && destination != ip.map(|ip| ip.destination);
         if !arrival.to_gateway() && !redirected {
-            let decision = self.bridge(snapshot, now, arrival, recorder);
-            let decision = self.translated(now, arrival, tracked, decision);
+            let mut decision = self.bridge(snapshot, now, arrival, recorder);
+            if let Err(reason) = self.translate_bridged(snapshot, now, arrival, tracked, &mut decision) {
+                return Decision::dropped(reason);
+            }
             if let Decision::Bridge(_, passage) | Decision::Flood(_, passage) = &decision {
                 passage.record(recorder);
             }
@@ -175,32 +176,42 @@ impl Switch {
         layer3.decide(recorder).into()
     }
 
-    /// What was decided about a bridged frame, with what translation makes of it.
-    fn translated(
+    /// Puts into what was decided about a bridged frame what translation makes of it.
+    fn translate_bridged(
         &self,
+        snapshot: &Snapshot,
         now: core::time::Duration,
         arrival: &Arrival<'_>,
         tracked: &Tracked,
-        decision: Decision,
-    ) -> Decision {
+        decision: &mut Decision,
+    ) -> Result<(), DropReason> {
         let segment = arrival.segment.id();
-        let mut passage = match self.passage(now, tracked, segment, segment) {
-            Ok(passage) => passage,
-            Err(reason) if track::is_judged(arrival) => return Decision::Drop { reason, answer: None },
-            Err(_) => Passage::Plain,
+        let is_managed = |port: PortId| {
+            snapshot.port(port).is_some_and(|port| matches!(port.station(), Station::Managed { .. }))
         };
-        if passage.opens() && !track::is_judged(arrival) {
-            // What two foreign stations begin is theirs.
-            passage = Passage::Plain;
-        }
-        match decision {
-            Decision::Bridge(port, _) => Decision::Bridge(port, passage),
-            Decision::Flood(scope, _) => Decision::Flood(scope, passage),
+        let (to, passage) = match decision {
+            Decision::Bridge(port, passage) => (Some(*port), passage),
+            Decision::Flood(_, passage) => (None, passage),
             Decision::Drop { .. }
             | Decision::Route(_)
             | Decision::Consume(_)
-            | Decision::LoopProbe { .. } => decision,
-        }
+            | Decision::LoopProbe { .. } => {
+                return Ok(());
+            }
+        };
+        // What two foreign stations begin is theirs; and what only crosses the bridge on its way elsewhere begins where it is
+        // routed.
+        let remembered =
+            (arrival.is_managed() || to.is_some_and(is_managed)) && is_between_stations(snapshot, arrival);
+        *passage = match self.passage(now, tracked, segment, segment) {
+            Ok(passage) if passage.opens() && !remembered && passage.translation().is_none() => {
+                Passage::Plain
+            }
+            Ok(passage) => passage,
+            Err(reason) if remembered || arrival.is_managed() => return Err(reason),
+            Err(_) => Passage::Plain,
+        };
+        Ok(())
     }
 
     /// What translation makes of a packet that leaves for `egress`.
@@ -230,4 +241,13 @@ impl Switch {
         Layer3 { switch: self, snapshot, now, arrival, tracked, frame, ip, destination }
             .error(IcmpError::AddressUnreachable)
     }
+}
+
+/// Whether a bridged packet goes from a station of its segment to another, as far as addresses tell.
+fn is_between_stations(snapshot: &Snapshot, arrival: &Arrival<'_>) -> bool {
+    let segment = arrival.segment;
+    let is_here = |address| matches!(snapshot.router().lookup(address), Some(Target::Connected(id)) if *id == segment.id());
+    // A managed station's packets come from its own port, and nowhere else.
+    let honest = |source| arrival.is_managed() || segment.station_by_address(source).is_none();
+    arrival.ip().is_some_and(|ip| is_here(ip.source) && is_here(ip.destination) && honest(ip.source))
 }

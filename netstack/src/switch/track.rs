@@ -8,13 +8,14 @@ use nat::packet::{Malformed, Packet};
 
 use super::Switch;
 use super::admit::Arrival;
+use super::commit::is_news;
 use super::connections::{Held, Kind, Passage, Seen, Tracked, What, read};
 use super::explain::{Recorder, Silent, Stage};
 use super::slow::Decision;
-use crate::addr::scope;
+use crate::addr::{SegmentId, scope};
 use crate::bridge;
 use crate::config::Snapshot;
-use crate::flow::Translation;
+use crate::event::Event;
 use crate::frame::Frame;
 use crate::parse::{Ip, Network};
 use crate::verdict::DropReason;
@@ -39,14 +40,26 @@ impl Switch {
         ip: &Ip,
         frame: Frame,
     ) {
-        let (port, segment) = (arrival.port.id(), arrival.segment.id());
+        let (port, segment, routed) = (arrival.port.id(), arrival.segment.id(), arrival.to_gateway());
+        if routed && let Some(reason) = self.refuses_source(snapshot, arrival, ip.source) {
+            return self.drop_frame(port, frame, reason);
+        }
         let packet = match ip.layout().read(frame.bytes()) {
             Ok(packet) => packet,
-            Err(fault) => return self.drop_frame(port, frame, malformed(fault)),
+            Err(fault) if routed => return self.drop_frame(port, frame, malformed(fault)),
+            Err(_) => return self.proceed(snapshot, now, arrival, &Tracked::Not, frame),
         };
         let Some(connections) = &mut self.connections else {
             return self.proceed(snapshot, now, arrival, &Tracked::Not, frame);
         };
+        // Between two foreign stations only fragments of what is translated are put in order.
+        let judged = routed || arrival.is_managed();
+        if packet.layout.fragment.is_some()
+            && !judged
+            && !connections.concerns::<A>(now, &packet, &frame, segment)
+        {
+            return self.proceed(snapshot, now, arrival, &Tracked::Not, frame);
+        }
         let taken = connections.take::<A>(now, &packet, Held { frame, port, segment });
         let tracked = match taken {
             None => None,
@@ -54,6 +67,11 @@ impl Switch {
             Some((held, Ok(Some(verdict)))) => Some((held.frame, Ok(What::Later(verdict)))),
             Some((held, Ok(None))) => {
                 let what = connections.track::<A>(now, &packet, &held.frame, segment);
+                // On the bridge only what is translated is stopped where it fits no connection: the rest is its stations'.
+                let what = match what {
+                    Err(_) if !routed && !connections.translates::<A>(now, &packet) => Ok(What::Untracked),
+                    what => what,
+                };
                 Some((held.frame, what))
             }
         };
@@ -63,11 +81,10 @@ impl Switch {
             Some((frame, Ok(what))) => {
                 self.proceed(snapshot, now, arrival, &A::tracked(Seen { packet, what }), frame);
             }
-            // Between two foreign stations the switch is a bridge: what is not translated is theirs.
-            Some((frame, Err(_))) if !is_judged(arrival) => {
-                self.proceed(snapshot, now, arrival, &Tracked::Not, frame);
+            Some((frame, Err(reason))) => {
+                let tracked = A::tracked(Seen { packet, what: What::Untracked });
+                self.drop_tracked(arrival, &tracked, frame, reason);
             }
-            Some((frame, Err(reason))) => self.drop_frame(port, frame, reason),
         }
     }
 
@@ -85,12 +102,39 @@ impl Switch {
         if let Decision::Drop { reason, .. } = &decided.decision
             && let Some(connections) = &mut self.connections
         {
-            connections.count_refusal(tracked, *reason);
-            connections.reject(now, tracked, frame.bytes());
-            self.drop_lost();
+            if connections.count_refusal(tracked, *reason)
+                && let Some(ip) = arrival.ip()
+                && is_news(now, &mut self.refusals_told)
+            {
+                self.event(Event::ConnectionRefused { reason: *reason, source: ip.source });
+            }
+            self.reject_later_fragments(arrival.segment.id(), &frame);
         }
         self.commit(snapshot, now, arrival, tracked, decided, frame);
         self.proceed_fragments(snapshot, now);
+    }
+
+    /// Drops a frame that was tracked, and if it is a first fragment those that wait for it.
+    pub(super) fn drop_tracked(
+        &mut self,
+        arrival: &Arrival<'_>,
+        tracked: &Tracked,
+        frame: Frame,
+        reason: DropReason,
+    ) {
+        if let Tracked::V4(_) | Tracked::V6(_) = tracked {
+            self.reject_later_fragments(arrival.segment.id(), &frame);
+        }
+        self.drop_frame(arrival.port.id(), frame, reason);
+    }
+
+    /// Drops the fragments that wait for a first one which goes no further.
+    pub(super) fn reject_later_fragments(&mut self, ingress: SegmentId, frame: &Frame) {
+        let Some(connections) = &mut self.connections else { return };
+        if let Some(packet) = read(frame).filter(|packet| packet.layout.fragment.is_some()) {
+            connections.reject(self.seen, &packet, frame, ingress);
+            self.drop_lost();
+        }
     }
 
     /// Sends on the fragments that have waited for the first of their datagram.
@@ -128,15 +172,16 @@ impl Switch {
     ) -> Result<Tracked, DropReason> {
         match trackable(snapshot, arrival) {
             Some(ip) if ip.source.is_ipv4() => {
-                self.look_at::<Ipv4Addr, R>(now, arrival, &ip, frame, recorder)
+                self.look_at::<Ipv4Addr, R>(snapshot, now, arrival, &ip, frame, recorder)
             }
-            Some(ip) => self.look_at::<Ipv6Addr, R>(now, arrival, &ip, frame, recorder),
+            Some(ip) => self.look_at::<Ipv6Addr, R>(snapshot, now, arrival, &ip, frame, recorder),
             None => Ok(Tracked::Not),
         }
     }
 
     fn look_at<A: Kind, R: Recorder>(
         &self,
+        snapshot: &Snapshot,
         now: Duration,
         arrival: &Arrival<'_>,
         ip: &Ip,
@@ -144,62 +189,96 @@ impl Switch {
         recorder: &mut R,
     ) -> Result<Tracked, DropReason> {
         let Some(connections) = &self.connections else { return Ok(Tracked::Not) };
-        let packet = ip.layout().read(frame.bytes()).map_err(malformed)?;
-        let what = match connections.look::<A>(now, &packet, frame, arrival.segment.id()) {
+        if arrival.to_gateway()
+            && let Some(reason) = self.refuses_source(snapshot, arrival, ip.source)
+        {
+            return Err(reason);
+        }
+        let packet = match ip.layout().read(frame.bytes()) {
+            Ok(packet) => packet,
+            Err(fault) if arrival.to_gateway() => return Err(malformed(fault)),
+            Err(_) => return Ok(Tracked::Not),
+        };
+        let segment = arrival.segment.id();
+        let what = match connections.look::<A>(now, &packet, frame, segment) {
             Ok(what) => what,
-            Err(_) if !is_judged(arrival) => return Ok(Tracked::Not),
+            Err(_) if !arrival.to_gateway() && !connections.translates::<A>(now, &packet) => What::Untracked,
             Err(reason) => return Err(reason),
         };
         recorder.step(Stage::Track, || super::explain::tracked_text(connections, now, &what));
         Ok(A::tracked(Seen { packet, what }))
     }
 
-    /// Translates a frame that leaves, and begins the connection that it opens.
-    ///
-    /// # Errors
-    /// The frame as it came, and why it goes no further.
+    /// Translates a frame that leaves, and begins the connection that it opens. What cannot leave is dropped.
     pub(super) fn translate(
         &mut self,
         now: Duration,
-        packet: Option<&Packet>,
+        arrival: &Arrival<'_>,
+        tracked: &Tracked,
         passage: &Passage,
-        mut frame: Frame,
-    ) -> Result<Frame, (Frame, DropReason)> {
-        let (Some(packet), Some(connections)) = (packet, &mut self.connections) else { return Ok(frame) };
-        match connections.finish(now, packet, &frame, passage) {
-            Ok(None) => Ok(frame),
-            Ok(Some(translation)) => match apply(&translation, &mut frame, packet) {
-                Ok(()) => Ok(frame),
-                Err(reason) => Err((frame, reason)),
-            },
-            Err(reason) => Err((frame, reason)),
+        frame: Frame,
+    ) -> Option<Frame> {
+        let Some(packet) = tracked.packet() else { return Some(frame) };
+        match self.finish(now, arrival.segment.id(), packet, passage, frame) {
+            Ok(frame) => Some(frame),
+            Err((frame, reason)) => {
+                self.drop_tracked(arrival, tracked, frame, reason);
+                None
+            }
         }
     }
 
-    /// The same for a frame that has waited, whose connection may have begun meanwhile.
+    /// The same for a frame that has waited, whose connection may have begun or ended meanwhile.
+    ///
+    /// # Errors
+    /// The frame as it came, and why it goes no further.
     pub(super) fn translate_late(
         &mut self,
         now: Duration,
+        ingress: SegmentId,
         passage: &Passage,
         frame: Frame,
     ) -> Result<Frame, (Frame, DropReason)> {
-        let Some(connections) = &mut self.connections else { return Ok(frame) };
+        let Some(connections) = &mut self.connections else {
+            // Nothing is translated any more, and what was to be must not leave as it is.
+            let plain = matches!(passage, Passage::Plain);
+            return if plain { Ok(frame) } else { Err((frame, DropReason::ConnectionInvalid)) };
+        };
         let Some(packet) = read(&frame) else { return Ok(frame) };
         match connections.resume(now, &packet, &frame, passage) {
-            Ok(passage) => self.translate(now, Some(&packet), &passage, frame),
+            Ok(passage) => self.finish(now, ingress, &packet, &passage, frame),
             Err(reason) => Err((frame, reason)),
         }
     }
-}
 
-fn apply(translation: &Translation, frame: &mut Frame, packet: &Packet) -> Result<(), DropReason> {
-    translation.apply(frame, packet).map_err(|_| DropReason::TranslationUnfit)
+    fn finish(
+        &mut self,
+        now: Duration,
+        ingress: SegmentId,
+        packet: &Packet,
+        passage: &Passage,
+        mut frame: Frame,
+    ) -> Result<Frame, (Frame, DropReason)> {
+        let Some(connections) = &mut self.connections else { return Ok(frame) };
+        let translation = match connections.begin(now, packet, &frame, passage) {
+            Ok(translation) => translation,
+            Err(reason) => return Err((frame, reason)),
+        };
+        if let Some(translation) = &translation
+            && translation.apply(&mut frame, packet).is_err()
+        {
+            return Err((frame, DropReason::TranslationUnfit));
+        }
+        connections.settle(now, packet, &frame, ingress, translation);
+        Ok(frame)
+    }
 }
 
 /// The packet, if it is of a kind that is tracked: from one station to another, with addresses that mean the same
 /// everywhere.
 fn trackable(snapshot: &Snapshot, arrival: &Arrival<'_>) -> Option<Ip> {
-    snapshot.translator()?;
+    // Addresses mean the same on all segments that the router is on.
+    snapshot.translator().zip(arrival.segment.gateway())?;
     let Some(Network::Ip(ip)) = arrival.network else { return None };
     let is_local = |address: IpAddr| {
         scope::is_link_scoped(address) || scope::is_group(address) || address.is_unspecified()
@@ -210,12 +289,6 @@ fn trackable(snapshot: &Snapshot, arrival: &Arrival<'_>) -> Option<Ip> {
         && !is_local(ip.destination)
         && !snapshot.router().is_broadcast(ip.destination);
     tracked.then_some(ip)
-}
-
-/// Whether a packet that fits no connection is stopped, and one that begins one is remembered: on what is routed, and what
-/// a managed station sends.
-pub(super) fn is_judged(arrival: &Arrival<'_>) -> bool {
-    arrival.is_managed() || arrival.to_gateway()
 }
 
 const fn malformed(fault: Malformed) -> DropReason {

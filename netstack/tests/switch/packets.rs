@@ -90,6 +90,15 @@ impl Packet {
         frame
     }
 
+    /// A SYN that announces what it can take.
+    pub(crate) fn tcp_syn_mss(&self, source_port: u16, destination_port: u16, mss: u16) -> Vec<u8> {
+        let mut frame = Vec::new();
+        let step = self.builder().tcp(source_port, destination_port, 1000, 4096).syn();
+        let step = step.options(&[etherparse::TcpOptionElement::MaximumSegmentSize(mss)]).unwrap();
+        step.write(&mut frame, &[]).unwrap();
+        frame
+    }
+
     /// The answer to a SYN with the sequence number before `acknowledgement`.
     pub(crate) fn tcp_syn_ack(
         &self,
@@ -401,7 +410,7 @@ pub(crate) fn asker(frame: &[u8]) -> IpAddr {
         wire::EthernetProtocol::Ipv6 => {
             IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(&frame[22..38]).unwrap()))
         }
-        other => panic!("{other} asks for nobody"),
+        wire::EthernetProtocol::Ipv4 | wire::EthernetProtocol::Unknown(_) => panic!("it asks for nobody"),
     }
 }
 
@@ -438,7 +447,7 @@ pub(crate) fn fragment(frame: &[u8], size: usize) -> Vec<Vec<u8>> {
         let mut out = header.to_vec();
         if v4 {
             out[16..18].copy_from_slice(&(20 + piece.len() as u16).to_be_bytes());
-            out[20..22].copy_from_slice(&(offset / 8 | u16::from(more) << 13).to_be_bytes());
+            out[20..22].copy_from_slice(&((offset / 8) | (u16::from(more) << 13)).to_be_bytes());
             fix_ipv4_checksum(&mut out[14..]);
         } else {
             out[18..20].copy_from_slice(&(8 + piece.len() as u16).to_be_bytes());

@@ -266,7 +266,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         2 => fragment(),
         3 => conversation(),
-        2 => super_frame(),
+        4 => super_frame(),
         12 => (mutated(), offload()).prop_map(|((port, bytes), offload)| Step::Frame { port, bytes, offload }),
         2 => (0u64..8000).prop_map(Step::Wait),
         1 => (0u64..8000).prop_map(Step::Neglect),

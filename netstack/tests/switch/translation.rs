@@ -4,19 +4,19 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
-use netstack::addr::SegmentId;
-use netstack::config::nat::{
-    Behaviour, DestinationNat, DestinationRule, NatConfig, NatMatch, PoolConfig, PortRange, SourceNat,
-    SourceRule,
-};
-use netstack::config::{Config, Limits};
+use nat::connection::Status;
+use netstack::addr::MacAddr;
+use netstack::config::nat::{Behaviour, NatConfig, PortRange};
+use netstack::config::{Limits, ReversePath};
+use netstack::event::Event;
 use netstack::switch::ConnectionEntry;
 use netstack::verdict::{DropReason, Fate, Origin};
 
 use crate::lab::{Lab, Out, dropped, entered, left, ports};
 use crate::packets::{self, Packet, as_routed, sound};
 use crate::world::{
-    FAMILIES, FAR, Family, GUEST, Host, NODE, POD_A, POD_B, UPLINK, acquainted, ip, net, with,
+    FAMILIES, FAR, Family, GUEST, Host, NODE, POD_A, POD_B, UPLINK, acquainted, ip, managed, net, node, port,
+    segment,
 };
 
 /// A host that only the router of the other segment knows.
@@ -24,37 +24,6 @@ const SERVER: [&str; 2] = ["192.0.2.9", "2001:db8:9::9"];
 
 fn server(family: Family) -> IpAddr {
     ip(family.of(SERVER[0], SERVER[1]))
-}
-
-/// Pods leave for the other segment behind the router's address there, but for one prefix; a port of that address is POD_B's.
-fn node(change: impl FnOnce(&mut NatConfig)) -> Config {
-    with(|config| {
-        let pool = PoolConfig::new("node", vec![ip(NODE.v4), ip(NODE.v6)]);
-        let mut nat = NatConfig { pools: vec![pool], ..NatConfig::default() };
-        let uplink = Some(SegmentId(1));
-        for (pods, exempt, own, pod) in [
-            ("10.0.0.0/24", "198.51.100.0/24", NODE.v4, POD_B.v4),
-            ("fd00::/64", "2001:db8:100::/48", NODE.v6, POD_B.v6),
-        ] {
-            let matches = NatMatch { destinations: vec![net(exempt)], ..NatMatch::default() };
-            nat.source.push(SourceRule { matches, action: SourceNat::Keep });
-            let matches = NatMatch { egress: uplink, sources: vec![net(pods)], ..NatMatch::default() };
-            nat.source.push(SourceRule { matches, action: SourceNat::Pool("node".into()) });
-            let matches = NatMatch {
-                destinations: vec![ip(own).into()],
-                protocol: Some(17),
-                destination_ports: Some(PortRange { first: 8080, last: 8080 }),
-                ..NatMatch::default()
-            };
-            let ports = Some(PortRange { first: 80, last: 80 });
-            nat.destination.push(DestinationRule {
-                matches,
-                action: DestinationNat::To { address: Some(ip(pod)), ports },
-            });
-        }
-        change(&mut nat);
-        config.nat = Some(nat);
-    })
 }
 
 fn lab() -> Lab {
@@ -396,6 +365,12 @@ fn what_begins_no_connection_goes_no_further() {
         *damaged.last_mut().unwrap() ^= 1;
         assert!(lab.send(POD_A.port, &damaged).is_empty());
         lab.expect([dropped(POD_A.port, DropReason::TransportChecksum)]);
+        // A redirect or a node information query, and a kind that nobody knows: without a connection they would leave
+        // with a source from inside.
+        for kind in [family.of(5, 139), 200] {
+            assert!(lab.send(POD_A.port, &packet.icmp(kind, 0, [0; 4], &[0; 36])).is_empty());
+            lab.expect([dropped(POD_A.port, DropReason::ConnectionInvalid)]);
+        }
     }
 }
 
@@ -438,9 +413,353 @@ fn a_full_table_of_answered_connections_refuses_the_next() {
         assert_eq!(one(lab.send(FAR.port, &back)).port, POD_A.port);
     }
     lab.settle();
-    let out = one(lab.send(POD_A.port, &POD_A.via_router(server(family)).udp(5, 53, b"x")));
-    assert_eq!(out.port, POD_A.port, "the sender is told");
-    lab.expect([dropped(POD_A.port, DropReason::ConnectionTableFull), left(POD_A.port, Origin::Originated)]);
+    for _ in 0..2 {
+        let out = one(lab.send(POD_A.port, &POD_A.via_router(server(family)).udp(5, 53, b"x")));
+        assert_eq!(out.port, POD_A.port, "the sender is told");
+    }
+    let reason = DropReason::ConnectionTableFull;
+    let told = Event::ConnectionRefused { reason, source: POD_A.ip(family) };
+    assert_eq!(lab.events(), [told], "once a minute");
+    lab.expect([dropped(POD_A.port, reason) * 2, left(POD_A.port, Origin::Originated) * 2]);
+}
+
+/// As Linux: an error about an IPv4 packet has 576 octets at most, one about an IPv6 packet 1280.
+#[test]
+fn nat_39_and_47_what_is_too_large_is_reported_in_the_usual_size_and_the_path_is_learned_inside() {
+    for family in FAMILIES {
+        let mut config = node(|_| {});
+        config.segments[1].mtu = 1280;
+        let mut lab = acquainted(config);
+        let sent = POD_A.via_router(server(family)).echo(7, 1, &[7; 1400]);
+        let out = one(lab.send(POD_A.port, &sent));
+        assert_eq!(out.port, POD_A.port);
+        let message = packets::icmp(&out.bytes);
+        assert_eq!((message.kind, message.code, message.rest), family.of((3, 4, 1280), (2, 0, 1280)));
+        assert_eq!(out.bytes.len() - 14, family.of(576, 1280));
+        assert_eq!(message.source, ip(family.of("10.0.0.1", "fd00::1")), "from the side that it came from");
+        lab.settle();
+
+        // And what a router behind says about a packet that fitted here reaches the pod.
+        let fitting = POD_A.via_router(server(family)).echo(7, 1, &[7; 1200]);
+        let out = one(lab.send(POD_A.port, &fitting));
+        let hop = ip(family.of("192.0.2.1", "2001:db8:9::1"));
+        let kind = family.of((3, 4), (2, 0));
+        let quoted = &out.bytes[14..14 + family.of(548, 1180)];
+        let error = from_outside(hop, NODE.ip(family)).icmp(kind.0, kind.1, 1100u32.to_be_bytes(), quoted);
+        let back = one(lab.send(FAR.port, &error));
+        assert_eq!(back.port, POD_A.port);
+        let message = packets::icmp(&back.bytes);
+        assert_eq!((message.source, message.destination), (hop, POD_A.ip(family)));
+        assert_eq!((message.kind, message.code, message.rest), (kind.0, kind.1, 1100));
+        lab.settle();
+    }
+}
+
+#[test]
+fn nat_46_every_hop_counts_once() {
+    for family in FAMILIES {
+        let mut lab = lab();
+        let hops = |frame: &[u8]| frame[family.of(22, 21)];
+        let out = one(lab.send(POD_A.port, &POD_A.via_router(server(family)).udp(40_000, 53, b"x")));
+        assert_eq!(hops(&out.bytes), 63);
+        let back =
+            one(lab.send(FAR.port, &from_outside(server(family), NODE.ip(family)).udp(53, 40_000, b"x")));
+        assert_eq!(hops(&back.bytes), 63);
+        let hairpin = one(lab.send(POD_A.port, &POD_A.via_router(NODE.ip(family)).udp(40_001, 8080, b"x")));
+        assert_eq!((hairpin.port, hops(&hairpin.bytes)), (POD_B.port, 63));
+        lab.settle();
+        // Out of hops on the way back: whoever sent it is told about what it sent, by who it sent it to.
+        let dying = Packet { hop_limit: 1, ..from_outside(server(family), NODE.ip(family)) };
+        let dying = dying.udp(53, 40_000, b"x");
+        let out = one(lab.send(FAR.port, &dying));
+        assert_eq!(out.port, FAR.port);
+        let message = packets::icmp(&out.bytes);
+        assert_eq!((message.kind, message.code), family.of((11, 0), (3, 0)));
+        assert_eq!(message.source, NODE.ip(family));
+        assert!(message.body.starts_with(&dying[14..]));
+        lab.settle();
+    }
+}
+
+/// What must not be sent on whole is cut, and leaves in order under one identification.
+#[test]
+fn nat_41_and_47_what_may_be_cut_is_cut_after_its_translation() {
+    let mut config = node(|_| {});
+    config.segments[1].mtu = 576;
+    config.segments[1].gateway.as_mut().unwrap().addresses.retain(|net| net.addr().is_ipv4());
+    config.routes.retain(|route| route.prefix.addr().is_ipv4());
+    let nat = config.nat.as_mut().unwrap();
+    nat.pools[0].addresses.retain(|address| address.is_ipv4());
+    config.ports.retain(|port| port.id.0 != NODE.port);
+    let mut lab = Lab::new(config);
+    lab.send(FAR.port, &packets::ask(FAR.mac, ip(FAR.v4), ip(NODE.v4)));
+    let mut seen = Vec::new();
+    for host in [POD_A, POD_B] {
+        // Both chose the same identification.
+        let packet = Packet { dont_fragment: false, id: 7, ..host.via_router(server(Family::V4)) };
+        let out = lab.send(host.port, &packet.udp(40_000, 53, &[7; 1400]));
+        assert_eq!(out.len(), 3);
+        let whole = packets::reassemble(out.iter().map(|out| &out.bytes[..]));
+        assert_eq!(endpoints(&whole).0.ip(), ip(NODE.v4));
+        seen.push(whole[18..20].to_vec());
+    }
+    assert_ne!(seen[0], seen[1], "one address never has two datagrams under one identification");
+    lab.settle();
+}
+
+#[test]
+fn nat_48_a_syn_announces_no_more_than_fits_its_links() {
+    for family in FAMILIES {
+        let headers = family.of(40, 60);
+        for (clamp, mtu, expected) in [(false, 1400, 1460), (true, 1400, 1400 - headers), (true, 1500, 1440)]
+        {
+            let mut config = node(|_| {});
+            config.segments[1].mtu = mtu;
+            config.segments[1].gateway.as_mut().unwrap().clamp_mss = clamp;
+            let mut lab = acquainted(config);
+            let announced = if mtu == 1500 { 1440 } else { 1460 };
+            let out =
+                one(lab
+                    .send(POD_A.port, &POD_A.via_router(server(family)).tcp_syn_mss(40_000, 80, announced)));
+            sound(&out.bytes);
+            let at = family.of(54, 74);
+            assert_eq!(out.bytes[at..at + 4], [&[2, 4][..], &u16::to_be_bytes(expected)].concat());
+            // And so for the answer, which comes the other way.
+            let answer = from_outside(server(family), NODE.ip(family)).tcp_syn_ack(80, 40_000, 1001);
+            assert_eq!(one(lab.send(FAR.port, &answer)).port, POD_A.port);
+            lab.settle();
+        }
+    }
+}
+
+/// A managed pod and a stranger on a segment that the router is not on.
+#[test]
+fn where_the_router_is_not_nothing_is_tracked() {
+    let mut config = node(|_| {});
+    let isle = 9;
+    let pod = Host { port: 10, mac: MacAddr([2, 0, 0, 0, 9, 1]), ..POD_A };
+    let stranger = Host { port: 11, mac: MacAddr([2, 0, 0, 0, 9, 2]), ..GUEST };
+    config.segments.push(segment(isle, 1500));
+    config.ports.extend([managed(&pod, isle), port(stranger.port, isle)]);
+    let mut lab = acquainted(config);
+    lab.send(stranger.port, &packets::announce(stranger.mac, ip(stranger.v4)));
+    for family in FAMILIES {
+        let syn = pod.to(&stranger, family).tcp_syn(40_000, 80);
+        assert_eq!(one(lab.send(pod.port, &syn)).bytes, syn);
+        let syn_ack = stranger.to(&pod, family).tcp_syn_ack(80, 40_000, 1001);
+        assert_eq!(one(lab.send(stranger.port, &syn_ack)).bytes, syn_ack);
+        let data = pod.to(&stranger, family).tcp(40_000, 80, b"x");
+        assert_eq!(one(lab.send(pod.port, &data)).bytes, data);
+    }
+    let (v4, v6) = lab.switch.connections().unwrap();
+    assert!(v4.is_empty() && v6.is_empty());
+    lab.settle();
+}
+
+/// A stranger sends a packet in a pod's name, for somebody far away, to another pod's MAC address.
+#[test]
+fn a_stranger_on_the_bridge_cannot_make_a_pod_leave_as_it_is() {
+    for family in FAMILIES {
+        let mut lab = lab();
+        let lie =
+            Packet { source: POD_A.ip(family), destination: server(family), ..GUEST.to(&POD_B, family) };
+        lab.send(GUEST.port, &lie.udp(123, 123, b"x"));
+        let out = one(lab.send(POD_A.port, &POD_A.via_router(server(family)).udp(123, 123, b"x")));
+        assert_eq!(endpoints(&out.bytes).0.ip(), NODE.ip(family));
+        lab.settle();
+    }
+}
+
+#[test]
+fn an_external_address_that_is_only_routed_here_does_not_loop() {
+    for family in FAMILIES {
+        let external = ip(family.of("203.0.113.5", "2001:db8:113::5"));
+        let mut lab = acquainted(node(|nat| nat.pools[0].addresses.push(external)));
+        let call = from_outside(server(family), external).udp(53, 40_000, b"x");
+        assert!(lab.send(FAR.port, &call).is_empty());
+        lab.expect([dropped(FAR.port, DropReason::NoMapping)]);
+    }
+}
+
+#[test]
+fn fragments_of_strangers_pass_as_on_any_bridge() {
+    let other = crate::world::OTHER;
+    for family in FAMILIES {
+        let mut lab = lab();
+        let pieces = fragments(&GUEST.to(&other, family), b"as long as four pieces of sixteen octets are");
+        // In any order, and more than once: they may come by several ways.
+        for at in [2, 1, 2, 0, 0, 3] {
+            assert_eq!(one(lab.send(GUEST.port, &pieces[at])).bytes, pieces[at]);
+        }
+        assert_eq!(lab.switch.held(), 0);
+        lab.settle();
+    }
+}
+
+#[test]
+fn fragments_that_cross_twice_are_not_their_own_duplicates() {
+    for family in FAMILIES {
+        let mut lab = lab();
+        // A pod's fragments go to another router on its own segment, which sends them on by ours.
+        let pieces = fragments(&Packet { destination: server(family), ..POD_A.to(&GUEST, family) }, &[7; 40]);
+        let again =
+            fragments(&Packet { source: GUEST.ip(family), ..GUEST.via_router(server(family)) }, &[7; 40]);
+        for (first, second) in pieces.iter().zip(&again) {
+            assert_eq!(one(lab.send(POD_A.port, first)).port, GUEST.port);
+            assert_eq!(one(lab.send(GUEST.port, second)).port, FAR.port);
+        }
+        lab.settle();
+    }
+}
+
+#[test]
+fn nat_53_a_pool_that_changes_keeps_what_it_has_given_out() {
+    for family in FAMILIES {
+        let mut lab = lab();
+        let ask = |lab: &mut Lab, port| {
+            let out = one(lab.send(POD_A.port, &POD_A.via_router(server(family)).udp(port, 53, b"x")));
+            endpoints(&out.bytes).0
+        };
+        let before = ask(&mut lab, 40_000);
+        lab.install(node(|nat| {
+            nat.pools[0].ports = vec![PortRange { first: 2000, last: 2009 }];
+            nat.pools[0].hold = Duration::from_secs(1);
+            nat.pools[0].ports_per_host = Some(5);
+        }));
+        assert_eq!(ask(&mut lab, 40_000), before);
+        for port in 1..5 {
+            assert!((2000..2010).contains(&ask(&mut lab, port).port()), "new ones are of the new ports");
+        }
+        lab.settle();
+        assert_eq!(
+            one(lab.send(POD_A.port, &POD_A.via_router(server(family)).udp(9, 53, b"x"))).port,
+            POD_A.port
+        );
+        lab.expect([dropped(POD_A.port, DropReason::PortQuota), left(POD_A.port, Origin::Originated)]);
+        // And without translation nothing is left of it.
+        let mut without = node(|_| {});
+        without.nat = None;
+        lab.install(without);
+        assert!(lab.switch.connections().is_none());
+        assert_eq!(ask(&mut lab, 40_000), SocketAddr::new(POD_A.ip(family), 40_000));
+        lab.settle();
+    }
+}
+
+#[test]
+fn what_a_link_has_no_route_to_is_about_what_its_stations_say() {
+    for family in FAMILIES {
+        let mut config = node(|_| {});
+        config.segments[1].gateway.as_mut().unwrap().no_route_to = vec![net("10.0.0.0/24"), net("fd00::/64")];
+        let mut lab = acquainted(config);
+        lab.send(POD_A.port, &POD_A.via_router(server(family)).udp(40_000, 53, b"x"));
+        let back = from_outside(server(family), NODE.ip(family)).udp(53, 40_000, b"x");
+        assert_eq!(one(lab.send(FAR.port, &back)).port, POD_A.port);
+        lab.settle();
+        let direct = from_outside(server(family), POD_A.ip(family)).udp(53, 40_000, b"x");
+        assert_eq!(one(lab.send(FAR.port, &direct)).port, FAR.port);
+        lab.expect([dropped(FAR.port, DropReason::NoRoute), left(FAR.port, Origin::Originated)]);
+    }
+}
+
+#[test]
+fn a_first_fragment_that_goes_no_further_takes_the_others_along() {
+    for family in FAMILIES {
+        let mut lab = lab();
+        let nobody = ip(family.of("10.1.0.99", "fd00:1::99"));
+        let pieces = fragments(&POD_A.via_router(nobody), &[7; 40]);
+        for piece in &pieces {
+            lab.send(POD_A.port, piece);
+        }
+        assert_eq!((lab.switch.parked(), lab.switch.held()), (1, 2), "they wait for the neighbour with it");
+        lab.wait(Duration::from_secs(5));
+        assert_eq!((lab.switch.parked(), lab.switch.held()), (0, 0), "nobody there");
+        assert_eq!(lab.switch.counters().dropped(DropReason::FragmentOrphaned), 2);
+        lab.settle();
+    }
+}
+
+#[test]
+fn ports_are_for_protocols_that_have_them() {
+    for family in FAMILIES {
+        let mut lab = acquainted(node(|nat| {
+            for rule in &mut nat.destination {
+                rule.matches.protocol = None;
+                rule.matches.destination_ports = None;
+            }
+        }));
+        // Everything for the node's address goes to the pod, on port 80 where there are ports.
+        let query = from_outside(server(family), NODE.ip(family)).protocol(47, &[7; 20]);
+        assert_eq!(one(lab.send(FAR.port, &query)).port, POD_B.port);
+        let answer = POD_B.via_router(server(family)).protocol(47, &[7; 20]);
+        let out = one(lab.send(POD_B.port, &answer));
+        assert_eq!(endpoints(&out.bytes).0.ip(), NODE.ip(family));
+        lab.settle();
+    }
+}
+
+#[test]
+fn who_may_not_come_from_there_leaves_no_note() {
+    for family in FAMILIES {
+        let mut config = node(|_| {});
+        crate::world::reverse_path(&mut config, 0, ReversePath::Strict);
+        let mut lab = acquainted(config);
+        lab.send(GUEST.port, &GUEST.via_router(FAR.ip(family)).udp(4009, 53, b"x"));
+        let assured = |lab: &Lab| {
+            let (v4, v6) = lab.switch.connections().unwrap();
+            v4.connections()
+                .map(|(_, c)| c.status)
+                .chain(v6.connections().map(|(_, c)| c.status))
+                .any(|status| status.has(Status::SEEN_REPLY))
+        };
+        let lie = Packet { source: FAR.ip(family), ..GUEST.via_router(NODE.ip(family)) };
+        lab.settle();
+        assert!(lab.send(GUEST.port, &lie.udp(53, 4009, b"x")).is_empty());
+        lab.expect([dropped(GUEST.port, DropReason::ReversePath)]);
+        assert!(!assured(&lab));
+        lab.send(FAR.port, &FAR.via_router(NODE.ip(family)).udp(53, 4009, b"x"));
+        assert!(assured(&lab));
+        lab.settle();
+    }
+}
+
+#[test]
+fn nat_12_a_pod_reaches_itself_by_what_is_published() {
+    for family in FAMILIES {
+        let mut lab = lab();
+        let sent = POD_B.via_router(NODE.ip(family)).udp(40_000, 8080, b"question");
+        let out = one(lab.send(POD_B.port, &sent));
+        assert_eq!(out.port, POD_B.port);
+        let (source, destination) = endpoints(&out.bytes);
+        assert_eq!(destination, SocketAddr::new(POD_B.ip(family), 80));
+        assert_eq!(source.ip(), NODE.ip(family), "nobody takes a packet from itself");
+        let back =
+            one(lab.send(POD_B.port, &POD_B.via_router(source.ip()).udp(80, source.port(), b"answer")));
+        assert_eq!(back.port, POD_B.port);
+        assert_eq!(
+            endpoints(&back.bytes),
+            (SocketAddr::new(NODE.ip(family), 8080), SocketAddr::new(POD_B.ip(family), 40_000))
+        );
+        lab.settle();
+    }
+}
+
+#[test]
+fn a_trace_knows_fragments_and_states() {
+    for family in FAMILIES {
+        let mut lab = lab();
+        let pieces = fragments(&POD_A.via_router(server(family)), &[7; 40]);
+        assert!(lab.explain(POD_A.port, &pieces[1]).outcome.contains("held"));
+        lab.send(POD_A.port, &pieces[0]);
+        let trace = lab.explain(POD_A.port, &pieces[1]);
+        assert_eq!(trace.frame.unwrap(), one(lab.send(POD_A.port, &pieces[1])).bytes);
+        let syn = POD_A.via_router(server(family)).tcp_syn(40_000, 80);
+        lab.send(POD_A.port, &syn);
+        let early = POD_A.via_router(server(family)).tcp(40_000, 80, b"x");
+        assert!(lab.explain(POD_A.port, &early).outcome.contains("connection_invalid"));
+        assert!(lab.send(POD_A.port, &early).is_empty());
+        lab.settle();
+    }
 }
 
 #[test]

@@ -4,6 +4,9 @@
 use std::net::IpAddr;
 
 use netstack::addr::{IpNet, MacAddr, PortId, SegmentId};
+use netstack::config::nat::{
+    DestinationNat, DestinationRule, NatConfig, NatMatch, PoolConfig, PortRange, SourceNat, SourceRule,
+};
 use netstack::config::{
     Config, GatewayConfig, NextHop, PortConfig, ReversePath, RouteConfig, RouteTarget, SegmentConfig,
     Station, VlanMode,
@@ -165,6 +168,37 @@ pub(crate) fn with(change: impl FnOnce(&mut Config)) -> Config {
     let mut config = everybody();
     change(&mut config);
     config
+}
+
+/// `everybody`, with translation: pods leave for the other segment behind the router's address there, but for one prefix; a port of that address is POD_B's.
+pub(crate) fn node(change: impl FnOnce(&mut NatConfig)) -> Config {
+    with(|config| {
+        let pool = PoolConfig::new("node", vec![ip(NODE.v4), ip(NODE.v6)]);
+        let mut nat = NatConfig { pools: vec![pool], ..NatConfig::default() };
+        let uplink = Some(SegmentId(1));
+        for (pods, exempt, own, pod) in [
+            ("10.0.0.0/24", "198.51.100.0/24", NODE.v4, POD_B.v4),
+            ("fd00::/64", "2001:db8:100::/48", NODE.v6, POD_B.v6),
+        ] {
+            let matches = NatMatch { destinations: vec![net(exempt)], ..NatMatch::default() };
+            nat.source.push(SourceRule { matches, action: SourceNat::Keep });
+            let matches = NatMatch { egress: uplink, sources: vec![net(pods)], ..NatMatch::default() };
+            nat.source.push(SourceRule { matches, action: SourceNat::Pool("node".into()) });
+            let matches = NatMatch {
+                destinations: vec![ip(own).into()],
+                protocol: Some(17),
+                destination_ports: Some(PortRange { first: 8080, last: 8080 }),
+                ..NatMatch::default()
+            };
+            let ports = Some(PortRange { first: 80, last: 80 });
+            nat.destination.push(DestinationRule {
+                matches,
+                action: DestinationNat::To { address: Some(ip(pod)), ports },
+            });
+        }
+        change(&mut nat);
+        config.nat = Some(nat);
+    })
 }
 
 pub(crate) fn reverse_path(config: &mut Config, segment: usize, filter: ReversePath) {

@@ -319,6 +319,9 @@ fn event_text(event: &Event, snapshot: &Snapshot) -> Option<String> {
         Event::NeighborChanged { address, mac, .. } => format!("{address} has moved to {mac}"),
         Event::NeighborFailed { address, .. } => format!("{address} does not answer"),
         Event::NeighborTableFull { .. } => "the neighbour table is full".to_owned(),
+        Event::ConnectionRefused { reason, source } => {
+            format!("{source} wants more connections than there may be ({reason})")
+        }
         Event::Installed { .. } => return None,
         _ => return None,
     })

@@ -38,80 +38,149 @@ in_both_families! {
         let capacity = 4000;
         let mut router = Router::<A>::new(config(Behaviour::node(), 4, capacity));
         let pair = |n: u16| (inside::<A>(n, 4000), outside::<A>(1, 80));
-        let mut seen = Vec::new();
+        let seen: Vec<Endpoint<A>> = (0..1000)
+            .map(|n| {
+                let (client, server) = pair(n);
+                handshake(&mut router, client, server)
+            })
+            .collect();
+        for flood in [protocol::UDP, protocol::TCP, protocol::ICMP] {
+            for n in 0..u16::try_from(10 * capacity).unwrap() {
+                let (from, to) = (inside::<A>(2000 + n % 16, n), outside(1, 53));
+                let bytes = match flood {
+                    protocol::UDP => udp(from, to),
+                    protocol::TCP => tcp(from, to, flag::SYN, (100, 0), 0),
+                    _ => echo(from, to, false),
+                };
+                router.take(INSIDE, bytes);
+                assert!(router.nat.len() <= capacity);
+            }
+        }
         for n in 0..1000 {
             let (client, server) = pair(n);
-            let sent = router.take(INSIDE, tcp(client, server, flag::SYN, (100, 0), 0)).by(OUTSIDE);
-            seen.push(source(&sent));
-            router.take(OUTSIDE, tcp(server, seen[usize::from(n)], flag::SYN | flag::ACK, (7000, 101), 0)).by(INSIDE);
-            router.take(INSIDE, tcp(client, server, flag::ACK, (101, 7001), 0)).by(OUTSIDE);
-        }
-        for n in 0..u16::try_from(10 * capacity).unwrap() {
-            router.take(INSIDE, udp::<A>(inside(2000 + n % 16, n), outside(1, 53)));
-            assert!(router.nat.len() <= capacity);
-        }
-        for n in 0..1000 {
-            let (client, server) = pair(n);
-            let data = router.take(OUTSIDE, tcp(server, seen[usize::from(n)], flag::ACK, (7001, 101), 10)).by(INSIDE);
-            assert_eq!(ends::<A>(&data), [server, client]);
+            let data = tcp(server, seen[usize::from(n)], flag::ACK, (7001, 101), 10);
+            assert_eq!(ends::<A>(&router.take(OUTSIDE, data).by(INSIDE)), [server, client]);
         }
         let counters = router.nat.counters();
-        let opened = 1000 + u64::try_from(10 * capacity).unwrap() - counters.refused_full - counters.refused_ports;
-        assert_eq!(counters.opened, opened);
-        assert!(counters.displaced > 30_000);
+        let asked = 1000 + u64::try_from(30 * capacity).unwrap();
+        assert_eq!(counters.opened, asked - counters.refused_full - counters.refused_ports);
+        assert!(counters.displaced > 90_000);
         let now = u64::try_from(router.nat.len()).unwrap();
         assert_eq!(counters.opened - counters.displaced - counters.expired - counters.cut_short, now);
     }
 
-    fn shared_ports_serve_more_flows_than_there_are_ports<A>() {
-        // As few ports as make it a quick test: three clients use each of them towards another destination.
-        for (sharing, refused) in [(Sharing::Exhausted, 0), (Sharing::Never, 2000)] {
-            let mut config = config::<A>(Behaviour { sharing, ..Behaviour::node() }, 1, 10_000);
-            config.pools[0].ports = PortSet::range(2000..=2999);
+    /// Three pods that use all of Linux's ephemeral ports, behind a node that has fewer ports to give than one of them uses
+    /// and a half.
+    fn three_pods_do_not_exhaust_a_node<A>() {
+        const EPHEMERAL: core::ops::RangeInclusive<u16> = 32_768..=60_999;
+        let ports = PortSet::range(1024..=29_999).with(61_000..=65_535);
+        let too_many = 3 * u32::try_from(EPHEMERAL.len()).unwrap() - ports.len();
+        for (sharing, refused) in [(Sharing::Exhausted, 0), (Sharing::Never, too_many)] {
+            let mut config = config::<A>(Behaviour { sharing, ..Behaviour::node() }, 1, 1 << 17);
+            config.pools[0].ports = ports.clone();
             let mut router = Router::new(config);
             let mut flows = Vec::new();
-            for client in 1..=3u16 {
-                for port in 0..1000 {
-                    let (from, to) = (inside::<A>(client, 2000 + port), outside(port % 7 + 10 * client, 53));
+            for pod in 1..=3 {
+                for port in EPHEMERAL {
+                    let (from, to) = (inside::<A>(pod, port), outside(port % 7 + 10 * pod, 53));
                     if let Fate::Left(_, bytes) = router.take(INSIDE, udp(from, to)) {
                         flows.push((from, to, source(&bytes)));
                     }
                 }
             }
-            assert_eq!(router.nat.counters().refused_ports, refused);
+            assert_eq!(router.nat.counters().refused_ports, u64::from(refused));
             for (from, to, seen) in flows {
                 assert_eq!(ends::<A>(&router.take(OUTSIDE, udp(to, seen)).by(INSIDE)), [to, from]);
             }
             router.wait(seconds(1000));
             assert!(router.nat.is_empty());
-            assert_eq!(router.nat.pool(0).unwrap().free(external::<A>(0, 0).address, ports::Protocol::Udp), 1000);
+            let pool = router.nat.pool(0).unwrap();
+            assert_eq!(pool.free(external::<A>(0, 0).address, ports::Protocol::Udp), ports.len());
         }
     }
 
-    fn ten_thousand_ends_leave_nothing<A>() {
+    fn ten_thousand_ends_of_each_kind_leave_nothing<A>() {
         let mut router = Router::<A>::new(config(Behaviour::strict(), 1, 20_000));
-        for n in 0..10_000u16 {
-            let (client, server) = (inside::<A>(n % 100, 1024 + n / 100), outside(1, 80));
-            let sent = router.take(INSIDE, tcp(client, server, flag::SYN, (100, 0), 0)).by(OUTSIDE);
-            let seen = source(&sent);
-            router.take(OUTSIDE, tcp(server, seen, flag::SYN | flag::ACK, (7000, 101), 0)).by(INSIDE);
-            router.take(INSIDE, tcp(client, server, flag::ACK, (101, 7001), 0)).by(OUTSIDE);
-            // Closed by both, by one, or reset.
-            let last = if n % 3 == 2 { flag::RST } else { flag::FIN | flag::ACK };
-            router.take(INSIDE, tcp(client, server, last, (101, 7001), 0)).by(OUTSIDE);
-            if n % 3 == 0 {
-                router.take(OUTSIDE, tcp(server, seen, flag::FIN | flag::ACK, (7001, 102), 0)).by(INSIDE);
-                router.take(INSIDE, tcp(client, server, flag::ACK, (102, 7002), 0)).by(OUTSIDE);
+        let timers = Timeouts::rfc().tcp;
+        // Closed by both, by one, and reset.
+        for (kind, timer) in [(0, timers.time_wait), (1, timers.fin_wait), (2, timers.close)] {
+            for n in 0..10_000u16 {
+                let (client, server) = (inside::<A>(n % 100, 1024 + n / 100), outside(1, 80));
+                let seen = handshake(&mut router, client, server);
+                let last = if kind == 2 { flag::RST } else { flag::FIN | flag::ACK };
+                router.take(INSIDE, tcp(client, server, last, (101, 7001), 0)).by(OUTSIDE);
+                if kind == 0 {
+                    router.take(OUTSIDE, tcp(server, seen, flag::FIN | flag::ACK, (7001, 102), 0)).by(INSIDE);
+                    router.take(INSIDE, tcp(client, server, flag::ACK, (102, 7002), 0)).by(OUTSIDE);
+                }
             }
+            assert_eq!(router.nat.len(), 10_000);
+            router.wait(timer + seconds(1));
+            assert!(router.nat.is_empty(), "{kind}");
+            router.wait(seconds(121));
+            let pool = router.nat.pool(0).unwrap();
+            assert_eq!((pool.free(external::<A>(0, 0).address, ports::Protocol::Tcp), pool.waiting()), (64_512, 0));
+            assert_eq!(router.nat.next_expiry(router.now), None);
         }
-        assert_eq!(router.nat.len(), 10_000);
-        router.wait(seconds(241));
-        assert!(router.nat.is_empty());
-        router.wait(seconds(121));
-        let pool = router.nat.pool(0).unwrap();
-        assert_eq!((pool.free(external::<A>(0, 0).address, ports::Protocol::Tcp), pool.waiting()), (64_512, 0));
-        assert_eq!(router.nat.next_expiry(router.now), None);
     }
+
+    /// Two datagrams of a new flow are held up, say until a neighbour is known, and each was prepared by then.
+    fn a_burst_makes_one_mapping<A>() {
+        let mut router = Router::<A>::new(config(Behaviour::node(), 2, 1 << 17));
+        let way = Way { ingress: INSIDE, egress: Some(OUTSIDE), zone: 0 };
+        for n in 0..100_000u32 {
+            let client = inside(u16::try_from(n / 1000).unwrap(), u16::try_from(5000 + n % 1000).unwrap());
+            let bytes = udp::<A>(client, outside(1, 53));
+            let packet = parse(&bytes).unwrap();
+            let track = |nat: &mut Nat<A>| nat.track(router.now, 0, &packet, &bytes, ChecksumState::Complete);
+            let [first, second] = [(); 2].map(|()| {
+                let Tracked::New(new) = track(&mut router.nat) else { panic!("it is the first") };
+                router.nat.prepare(router.now, &new, None, way).unwrap()
+            });
+            assert_eq!(first.rewrite(), second.rewrite());
+            router.nat.commit(router.now, &first).unwrap();
+            assert_eq!(router.nat.commit(router.now, &second), Err(Refusal::Clash));
+            let Tracked::Known { rewrite, .. } = track(&mut router.nat) else { panic!("it has begun") };
+            assert_eq!(rewrite, first.rewrite());
+        }
+        let pool = router.nat.pool(0).unwrap();
+        assert_eq!((router.nat.len(), pool.counters().taken), (100_000, 100_000));
+        router.wait(Timeouts::rfc().udp + seconds(1));
+        let pool = router.nat.pool(0).unwrap();
+        assert_eq!((router.nat.len(), pool.counters().released), (0, 100_000));
+    }
+
+    fn what_is_dropped_late_has_taken_nothing<A>() {
+        let mut router = Router::<A>::masquerade(Behaviour::node());
+        let way = Way { ingress: INSIDE, egress: Some(OUTSIDE), zone: 0 };
+        let external = external::<A>(0, 0).address;
+        for n in 0..1000 {
+            let bytes = udp::<A>(inside(n % 10, 5000 + n), outside(1, 53));
+            let packet = parse(&bytes).unwrap();
+            let tracked = router.nat.track(router.now, 0, &packet, &bytes, ChecksumState::Complete);
+            let Tracked::New(new) = tracked else { panic!("{tracked:?}") };
+            let prepared = router.nat.prepare(router.now, &new, None, way).unwrap();
+            if n % 2 == 0 {
+                router.nat.commit(router.now, &prepared).unwrap();
+            }
+            let pool = router.nat.pool(0).unwrap();
+            let taken = u32::from(n / 2 + 1);
+            assert_eq!(pool.free(external, ports::Protocol::Udp), 64_512 - taken);
+            assert_eq!(pool.counters().taken, u64::from(taken));
+        }
+        router.wait(Timeouts::rfc().udp + seconds(121));
+        let pool = router.nat.pool(0).unwrap();
+        assert_eq!(pool.free(external, ports::Protocol::Udp), 64_512);
+        assert_eq!(pool.counters().released, 500);
+    }
+}
+
+/// Opens a TCP connection; what its client is seen as.
+fn handshake<A: Address>(router: &mut Router<A>, client: Endpoint<A>, server: Endpoint<A>) -> Endpoint<A> {
+    let seen = source(&router.take(INSIDE, tcp(client, server, flag::SYN, (100, 0), 0)).by(OUTSIDE));
+    router.take(OUTSIDE, tcp(server, seen, flag::SYN | flag::ACK, (7000, 101), 0)).by(INSIDE);
+    router.take(INSIDE, tcp(client, server, flag::ACK, (101, 7001), 0)).by(OUTSIDE);
+    seen
 }
 
 impl Behaviour {

@@ -122,6 +122,22 @@ in_both_families! {
         assert!(router.nat.is_empty());
     }
 
+    /// Its time is up, and nobody has looked yet.
+    fn nat_22_a_mapping_that_is_not_cleared_away_yet_goes_on<A>() {
+        let mut router = Router::<A>::masquerade(Behaviour::strict());
+        router.seen(inside(9, 4000), outside(1, 53));
+        let client = inside(1, 4000);
+        let seen = router.seen(client, outside(1, 53));
+        for to in [outside(1, 53), outside(2, 53)] {
+            router.now += Timeouts::rfc().udp + seconds(1);
+            assert_eq!(router.seen(client, to), seen);
+        }
+        let pool = router.nat.pool(0).unwrap();
+        assert_eq!((pool.waiting(), pool.leases_of(client.address)), (0, 1));
+        router.wait(Timeouts::rfc().udp + seconds(1));
+        assert!(router.nat.is_empty());
+    }
+
     fn nat_24_a_reset_with_a_wrong_checksum_ends_nothing<A>() {
         let mut router = Router::<A>::masquerade(Behaviour::strict());
         let [client, server] = [inside::<A>(1, 4000), outside(1, 80)];
@@ -246,6 +262,54 @@ in_both_families! {
                 assert_eq!(router.nat.len(), usize::from(lasts), "{behaviour:?} {inbound}");
             }
         }
+    }
+
+    /// Each inside keeps its own mapping by what it sends, and the other's only where that is enough from outside.
+    fn nat_18_over_a_hairpin_both_mappings_are_kept_by_who_has_them<A>() {
+        let idle = Timeouts::rfc().udp;
+        for (inbound_refreshes, by_one, by_two) in
+            [(false, [true, false], [false, true]), (true, [true, true], [true, true])]
+        {
+            let behaviour = Behaviour { inbound_refreshes, ..Behaviour::strict() };
+            for (two_speaks, kept) in [(false, by_one), (true, by_two)] {
+                let mut router = Router::<A>::masquerade(behaviour);
+                let [one, two] = [inside(1, 4000), inside(2, 5000)];
+                let theirs = router.seen(two, outside(1, 53));
+                let ours = source::<A>(&router.take(INSIDE, udp(one, theirs)).by(INSIDE));
+                router.wait(idle / 2);
+                let bytes = if two_speaks { udp(two, ours) } else { udp(one, theirs) };
+                router.take(INSIDE, bytes).by(INSIDE);
+                router.wait(idle * 3 / 4);
+                let pool = router.nat.pool(0).unwrap();
+                let held = [ours, theirs].map(|at| pool.owner(at.address, ports::Protocol::Udp, at.port).is_some());
+                assert_eq!(held, kept, "{inbound_refreshes} {two_speaks}");
+            }
+        }
+    }
+
+    /// The mapping that a hairpin went to has ended, and its port is another's: that one's is not kept by it.
+    fn nat_18_a_hairpin_keeps_no_strangers_mapping<A>() {
+        let behaviour = Behaviour { filtering: Filtering::EndpointIndependent, ..Behaviour::linux() };
+        let mut config = config::<A>(behaviour, 1, 100);
+        config.pools[0].hold = Duration::ZERO;
+        config.behaviour.inbound_refreshes = false;
+        let idle = config.timeouts.udp;
+        let mut router = Router::new(config);
+        let [one, two, three] = [inside(1, 4000), inside(2, 5000), inside(3, 5000)];
+        let theirs = router.seen(two, outside(1, 53));
+        router.take(INSIDE, udp(one, theirs)).by(INSIDE);
+        for _ in 0..3 {
+            router.wait(idle / 2);
+            router.take(INSIDE, udp(one, theirs)).by(INSIDE);
+        }
+        assert_eq!(router.seen(three, outside(1, 53)), theirs);
+        let ours = external(0, one.port);
+        for _ in 0..3 {
+            router.wait(idle / 2);
+            router.take(INSIDE, udp(one, theirs));
+            router.take(INSIDE, udp(two, ours));
+        }
+        assert_eq!(router.nat.pool(0).unwrap().owner(theirs.address, ports::Protocol::Udp, theirs.port), None);
     }
 }
 

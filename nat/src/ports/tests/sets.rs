@@ -33,6 +33,20 @@ fn naive_first(model: &BTreeSet<u16>, range: PortRange, parity: Parity) -> Optio
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
+    /// Words at a time come out as ports one by one.
+    #[test]
+    fn ranges_are_their_ports(changes in proptest::collection::vec((port(), port(), any::<bool>()), 1..6)) {
+        let (mut set, mut ports) = (PortSet::new(), PortSet::new());
+        for (first, last, with) in changes {
+            let range = PortRange { first, last };
+            set = if with { set.with(range) } else { set.without(range) };
+            for port in first..=last {
+                if with { ports.insert(port) } else { ports.remove(port) };
+            }
+            prop_assert!(set == ports);
+        }
+    }
+
     #[test]
     fn a_set_is_a_set(
         changes in prop::collection::vec((any::<bool>(), port()), 0..300),

@@ -485,6 +485,27 @@ fn nat_30_the_answer_to_a_keep_alive_is_accepted_after_a_pick_up() {
 }
 
 #[test]
+fn nat_33_what_came_in_fragments_may_be_acknowledged() {
+    for (here, there) in [(Original, Reply), (Reply, Original)] {
+        let mut talk = Talk::established(LINUX).transfer(here, 10_000);
+        // 5,000 octets in fragments, of which nobody said that they are 5,000.
+        let [said, heard] = [talk.at(here).wrapping_add(5_000), talk.at(there)];
+        assert_eq!(
+            talk.give(there, segment(ACK, heard, said, 0)),
+            invalid(Invalid::AcknowledgementAbove),
+            "nothing was said so far"
+        );
+        talk.tcp.fragment(here);
+        assert_eq!(talk.give(there, segment(ACK, heard, said, 0)), accepted(true, false));
+        // But not more than was granted.
+        let beyond = segment(ACK, heard, said.wrapping_add(100_000), 0);
+        assert_eq!(talk.give(there, beyond), invalid(Invalid::AcknowledgementAbove));
+        talk.next[here.index()] = said;
+        talk.transfer(here, 100_000).transfer(there, 100_000);
+    }
+}
+
+#[test]
 fn nat_31_a_simultaneous_open_is_a_connection() {
     // As drawn in RFC 9293 figure 7, and as stacks that answer the SYN with an ACK do it.
     for answers in [[SYN | ACK; 2], [SYN | ACK, ACK]] {

@@ -64,7 +64,7 @@ proptest! {
         };
         let router = address(router);
         let shown = if keep { router } else { address(hidden) };
-        let types = if v4 { [(3, 4), (11, 0), (12, 0), (5, 1)][types] } else { [(1, 4), (2, 0), (3, 0), (4, 1)][types] };
+        let types = if v4 { [(3, 4), (11, 0), (12, 0), (4, 0)][types] } else { [(1, 4), (2, 0), (3, 0), (4, 1)][types] };
         let message = |source: IpAddr, ends: Ends| {
             let mut quoted = quote(build(kind, ends, &payload), octets, options);
             if kind == Kind::Sctp && octets >= 12 {

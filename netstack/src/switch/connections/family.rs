@@ -4,16 +4,19 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use nat::fragment::{self, Part};
+use nat::packet::Packet;
 use nat::rule::Way;
 use nat::translate::Rewrite;
 use nat::tuple::{Address, Endpoint};
 use nat::{Nat, New};
 
-use super::packet::{Going, Held, Kind, Opening, Passage, Seen, Verdict, What};
+use super::packet::{Going, Held, Kind, Opening, Passage, Verdict, What};
 use super::reason::{fragment_reason, misfit_reason, refusal_reason};
+use crate::addr::SegmentId;
 use crate::config::nat::PoolConfig;
 use crate::config::{Limits, Translator, translator};
 use crate::flow::Change;
+use crate::frame::Frame;
 use crate::verdict::DropReason;
 
 /// Datagrams of fragments that are forgotten in one call.
@@ -32,11 +35,13 @@ pub(in crate::switch) struct Family<A> {
 }
 
 impl<A: Kind> Family<A> {
-    pub(super) fn new(limits: &Limits, translator: &Translator, which: usize, seed: u64) -> Self {
+    pub(super) fn new(limits: &Limits, translator: &Translator, seed: u64) -> Self {
         let (behaviour, timeouts) = (translator.behaviour(), translator.timeouts());
         let connections = usize::try_from(limits.connections).unwrap_or(usize::MAX);
-        let fragments =
-            fragment::Limits { fragments: FRAGMENTS, ..fragment::Limits::new(timeouts.reassembly[which]) };
+        let fragments = fragment::Limits {
+            fragments: FRAGMENTS,
+            ..fragment::Limits::new(timeouts.reassembly[usize::from(A::BITS == 128)])
+        };
         Self {
             nat: Nat::without_pools(connections, behaviour, timeouts, seed),
             fragments: fragment::Table::new(fragments, seed),
@@ -47,6 +52,7 @@ impl<A: Kind> Family<A> {
 
     pub(super) fn configure(&mut self, translator: &Translator, now: Duration) {
         self.nat.set_behaviour(translator.behaviour(), translator.timeouts());
+        self.fragments.set_timeout(translator.timeouts().reassembly[usize::from(A::BITS == 128)]);
         let pools = translator.pools();
         for number in 0..pools.len().max(self.pools.len()) {
             let new = pools.get(number).and_then(Option::as_ref);
@@ -69,13 +75,16 @@ impl<A: Kind> Family<A> {
             config.addresses.iter().filter_map(|&address| A::from_ip(address)).collect()
         };
         if let (Some(old), Some(new)) = (old, new)
-            && (PoolConfig { addresses: new.addresses.clone(), ..old.clone() }) == *new
+            && (&old.name, old.block_size) == (&new.name, new.block_size)
+            && (new.block_size.is_none()
+                || *old == (PoolConfig { addresses: old.addresses.clone(), ..new.clone() }))
         {
             let (before, after) = (mine(old), mine(new));
-            for gone in before.iter().filter(|address| !after.contains(address)) {
-                self.nat.remove_address(number, *gone, now);
-            }
+            let gone: Vec<A> = before.iter().copied().filter(|address| !after.contains(address)).collect();
+            self.nat.remove_addresses(number, &gone, now);
             if let Some(pool) = self.nat.pool_mut(number) {
+                let config = translator::pool::<A>(new, self.seed);
+                pool.reconfigure(config.ports, config.hold, config.limits);
                 for come in after.iter().filter(|address| !before.contains(address)) {
                     // There is room: a configuration with too many was refused.
                     let _ = pool.add(*come);
@@ -104,11 +113,14 @@ impl<A: Kind> Family<A> {
     pub(super) fn reject(
         &mut self,
         now: Duration,
-        seen: &Seen<A>,
-        bytes: &[u8],
+        packet: &Packet,
+        frame: &Frame,
+        ingress: SegmentId,
         lost: &mut Vec<(Held, DropReason)>,
     ) {
-        let Some(part) = Part::<A>::of(bytes, &seen.packet, 0).filter(Part::is_first) else { return };
+        let Some(part) = Part::<A>::of(frame.bytes(), packet, ingress.0).filter(Part::is_first) else {
+            return;
+        };
         self.fragments
             .reject(&part.key, now, &mut |held, refusal| lost.push((held, fragment_reason(refusal))));
     }
@@ -122,7 +134,11 @@ impl<A: Kind> Family<A> {
             }
             What::Later(verdict) => translated(verdict.rewrite)
                 .map(|change| Change { identification: verdict.identification, ..change }),
-            What::Untracked => None,
+            // What has no connections belongs to its link (discovery, group membership), or to nobody.
+            What::Untracked if way.egress.is_some_and(|egress| egress != way.ingress) => {
+                return Err(DropReason::ConnectionInvalid);
+            }
+            What::Waits | What::Untracked => None,
             What::Opens { new, destination } => {
                 let prepared = self.nat.prepare(now, &new, destination, way).map_err(refusal_reason)?;
                 return Ok(A::passage(Going::Opens(Opening { destination, way, prepared })));

@@ -19,13 +19,13 @@ use core::time::Duration;
 use nat::Nat;
 use nat::connection::ConnectionId;
 use nat::fragment::{self, Part};
-use nat::packet::Packet;
+use nat::packet::{Content, Packet};
 use nat::translate::ChecksumState;
 use nat::translate::identification::{self, Identifications};
 use nat::tuple::Direction;
 
 use self::family::{Family, found};
-pub(super) use self::packet::{Going, Held, Kind, Opening, Passage, Seen, Taken, Tracked, Verdict, What};
+pub(super) use self::packet::{Going, Held, Kind, Passage, Seen, Taken, Tracked, Verdict, What};
 use self::reason::{fragment_reason, refusal_named, refusal_reason};
 use super::explain;
 use crate::addr::SegmentId;
@@ -55,8 +55,8 @@ impl Connections {
     /// Takes the memory for all that it may ever hold.
     pub(super) fn new(limits: &Limits, translator: &Translator, seed: u64) -> Self {
         Self {
-            v4: Family::new(limits, translator, 0, seed),
-            v6: Family::new(limits, translator, 1, seed ^ 1),
+            v4: Family::new(limits, translator, seed),
+            v6: Family::new(limits, translator, seed ^ 1),
             identifications: Identifications::new(IDENTIFICATIONS, seed ^ 2),
             released: Vec::new(),
             lost: Vec::new(),
@@ -130,7 +130,9 @@ impl Connections {
         packet: &Packet,
         held: Held,
     ) -> Option<(Held, Taken<A>)> {
-        let Some(part) = Part::<A>::of(held.frame.bytes(), packet, 0) else { return Some((held, Ok(None))) };
+        let Some(part) = Part::<A>::of(held.frame.bytes(), packet, held.segment.0) else {
+            return Some((held, Ok(None)));
+        };
         let mut lost = core::mem::take(&mut self.lost);
         let taken = A::of_mut(self)
             .fragments
@@ -144,13 +146,25 @@ impl Connections {
         }
     }
 
-    /// Says that the first fragment of a datagram went no further.
-    pub(super) fn reject(&mut self, now: Duration, tracked: &Tracked, bytes: &[u8]) {
-        match tracked {
-            Tracked::Not => {}
-            Tracked::V4(seen) => self.v4.reject(now, seen, bytes, &mut self.lost),
-            Tracked::V6(seen) => self.v6.reject(now, seen, bytes, &mut self.lost),
+    /// Whether a fragment is one of a datagram that is translated, as far as is known.
+    pub(super) fn concerns<A: Kind>(
+        &self,
+        now: Duration,
+        packet: &Packet,
+        frame: &Frame,
+        ingress: SegmentId,
+    ) -> bool {
+        let Some(part) = Part::<A>::of(frame.bytes(), packet, ingress.0) else { return false };
+        if part.is_first() {
+            return self.translates::<A>(now, packet);
         }
+        A::of(self).fragments.peek(&part.key, now).is_some()
+    }
+
+    /// Says that the first fragment of a datagram went no further.
+    pub(super) fn reject(&mut self, now: Duration, packet: &Packet, frame: &Frame, ingress: SegmentId) {
+        self.v4.reject(now, packet, frame, ingress, &mut self.lost);
+        self.v6.reject(now, packet, frame, ingress, &mut self.lost);
     }
 
     /// Says what a packet is, and has its connection take note of it.
@@ -166,7 +180,12 @@ impl Connections {
         found(tracked, |new| family.nat.destination(new, translator::way(ingress, None)))
     }
 
-    /// The same without taking note.
+    /// Whether there is a translated connection that a packet belongs to.
+    pub(super) fn translates<A: Kind>(&self, now: Duration, packet: &Packet) -> bool {
+        A::of(self).nat.translates(now, 0, packet)
+    }
+
+    /// What [`Self::track`] says, without taking note.
     pub(super) fn look<A: Kind>(
         &self,
         now: Duration,
@@ -175,6 +194,9 @@ impl Connections {
         ingress: SegmentId,
     ) -> Result<What<A>, DropReason> {
         let family = A::of(self);
+        if let Some(part) = Part::<A>::of(frame.bytes(), packet, ingress.0).filter(|part| !part.is_first()) {
+            return Ok(family.fragments.peek(&part.key, now).map_or(What::Waits, What::Later));
+        }
         let tracked = family.nat.look(now, 0, packet, frame.bytes(), trust(frame));
         found(tracked, |new| family.nat.destination(new, translator::way(ingress, None)))
     }
@@ -194,18 +216,19 @@ impl Connections {
         }
     }
 
-    /// Counts a connection that was refused.
-    pub(super) fn count_refusal(&mut self, tracked: &Tracked, reason: DropReason) {
-        let Some(refusal) = refusal_named(reason) else { return };
+    /// Counts a connection that was refused, if it was one that a frame was dropped for; says whether.
+    pub(super) fn count_refusal(&mut self, tracked: &Tracked, reason: DropReason) -> bool {
+        let Some(refusal) = refusal_named(reason) else { return false };
         match tracked {
-            Tracked::Not => {}
+            Tracked::Not => return false,
             Tracked::V4(_) => self.v4.nat.count_refusal(refusal),
             Tracked::V6(_) => self.v6.nat.count_refusal(refusal),
         }
+        true
     }
 
-    /// Makes it so that a packet leaves: begins its connection, and says what is to be written into it.
-    pub(super) fn finish(
+    /// Begins the connection of a packet that leaves, and says what is to be written into it.
+    pub(super) fn begin(
         &mut self,
         now: Duration,
         packet: &Packet,
@@ -213,17 +236,13 @@ impl Connections {
         passage: &Passage,
     ) -> Result<Option<Translation>, DropReason> {
         match passage {
-            Passage::Plain => {
-                self.settle::<Ipv4Addr>(now, packet, frame, None);
-                self.settle::<Ipv6Addr>(now, packet, frame, None);
-                Ok(None)
-            }
-            Passage::V4(going) => self.finish_one(now, packet, frame, going),
-            Passage::V6(going) => self.finish_one(now, packet, frame, going),
+            Passage::Plain => Ok(None),
+            Passage::V4(going) => self.begin_one(now, packet, frame, going),
+            Passage::V6(going) => self.begin_one(now, packet, frame, going),
         }
     }
 
-    fn finish_one<A: Kind>(
+    fn begin_one<A: Kind>(
         &mut self,
         now: Duration,
         packet: &Packet,
@@ -240,8 +259,29 @@ impl Connections {
         if let Some(change) = &mut change {
             change.identification = change.identification.or_else(|| self.identify(packet, frame, change));
         }
-        self.settle(now, packet, frame, change);
         Ok(change.map(A::translation))
+    }
+
+    /// Tells the later fragments of a first one what became of it.
+    pub(super) fn settle(
+        &mut self,
+        now: Duration,
+        packet: &Packet,
+        frame: &Frame,
+        ingress: SegmentId,
+        translation: Option<Translation>,
+    ) {
+        if packet.layout.fragment.is_none() {
+            return;
+        }
+        match translation {
+            Some(Translation::V4(change)) => self.settle_one(now, packet, frame, ingress, Some(change)),
+            Some(Translation::V6(change)) => self.settle_one(now, packet, frame, ingress, Some(change)),
+            None => {
+                self.settle_one::<Ipv4Addr>(now, packet, frame, ingress, None);
+                self.settle_one::<Ipv6Addr>(now, packet, frame, ingress, None);
+            }
+        }
     }
 
     /// Another identification for an IPv4 packet that shares its new source with others (RFC 6864 section 5.3.1).
@@ -258,9 +298,17 @@ impl Connections {
         Some(self.identifications.next(address, destination, packet.layout.protocol, count))
     }
 
-    /// Tells the later fragments of a first one what became of it.
-    fn settle<A: Kind>(&mut self, now: Duration, packet: &Packet, frame: &Frame, change: Option<Change<A>>) {
-        let Some(part) = Part::<A>::of(frame.bytes(), packet, 0).filter(Part::is_first) else { return };
+    fn settle_one<A: Kind>(
+        &mut self,
+        now: Duration,
+        packet: &Packet,
+        frame: &Frame,
+        ingress: SegmentId,
+        change: Option<Change<A>>,
+    ) {
+        let Some(part) = Part::<A>::of(frame.bytes(), packet, ingress.0).filter(Part::is_first) else {
+            return;
+        };
         let verdict = Verdict {
             rewrite: change.map(|change| change.rewrite),
             identification: change.and_then(|change| change.identification),
@@ -274,8 +322,8 @@ impl Connections {
         self.released = released;
     }
 
-    /// The passage of a packet that has waited before its connection could begin: another one that waited with it may have
-    /// begun it by now.
+    /// The passage of a packet that has waited: its connection may have been begun by another that waited with it, or have
+    /// ended.
     pub(super) fn resume(
         &mut self,
         now: Duration,
@@ -284,11 +332,9 @@ impl Connections {
         passage: &Passage,
     ) -> Result<Passage, DropReason> {
         match passage {
-            Passage::V4(Going::Opens(opening)) => self.resume_one(now, packet, frame, opening),
-            Passage::V6(Going::Opens(opening)) => self.resume_one(now, packet, frame, opening),
-            Passage::Plain | Passage::V4(Going::Translated(_)) | Passage::V6(Going::Translated(_)) => {
-                Ok(*passage)
-            }
+            Passage::Plain => Ok(Passage::Plain),
+            Passage::V4(going) => self.resume_one(now, packet, frame, going),
+            Passage::V6(going) => self.resume_one(now, packet, frame, going),
         }
     }
 
@@ -297,13 +343,41 @@ impl Connections {
         now: Duration,
         packet: &Packet,
         frame: &Frame,
-        opening: &Opening<A>,
+        going: &Going<A>,
     ) -> Result<Passage, DropReason> {
         let family = A::of_mut(self);
-        let tracked = family.nat.track(now, 0, packet, frame.bytes(), trust(frame));
-        // Where it goes was decided when it came.
-        let what = found(tracked, |_| opening.destination)?;
-        family.passage(now, &what, opening.way)
+        let (state, bytes) = (trust(frame), frame.bytes());
+        match going {
+            Going::Opens(opening) => {
+                let tracked = family.nat.track(now, 0, packet, bytes, state);
+                // Where it goes was decided when it came.
+                let what = found(tracked, |_| opening.destination)?;
+                family.passage(now, &what, opening.way)
+            }
+            // What later fragments are told holds as long as it is remembered.
+            Going::Translated(_) if packet.content == Content::Rest => Ok(A::passage(*going)),
+            Going::Translated(change) => match family.nat.look(now, 0, packet, bytes, state) {
+                nat::Tracked::Known { rewrite: Some(rewrite), .. }
+                | nat::Tracked::Related { rewrite: Some(rewrite), .. } => {
+                    Ok(A::passage(Going::Translated(Change { rewrite, ..*change })))
+                }
+                nat::Tracked::Known { rewrite: None, .. }
+                | nat::Tracked::Related { rewrite: None, .. }
+                | nat::Tracked::New(_)
+                | nat::Tracked::Invalid(_)
+                | nat::Tracked::Untracked => Err(DropReason::ConnectionInvalid),
+            },
+        }
+    }
+
+    /// Forgets everything; fragments that wait are lost.
+    pub(super) fn close(&mut self) {
+        self.v4.fragments.expire(Duration::MAX, usize::MAX, &mut |held, _| {
+            self.lost.push((held, DropReason::FragmentOrphaned));
+        });
+        self.v6.fragments.expire(Duration::MAX, usize::MAX, &mut |held, _| {
+            self.lost.push((held, DropReason::FragmentOrphaned));
+        });
     }
 }
 

@@ -64,6 +64,8 @@ pub(in crate::switch) enum What<A> {
     Opens { new: New<A>, destination: Option<Endpoint<A>> },
     /// A fragment other than the first, which was told what the first was.
     Later(Verdict<A>),
+    /// A fragment that would wait for the first.
+    Waits,
     /// Of a kind that has no connections.
     Untracked,
 }
@@ -135,6 +137,15 @@ impl Tracked {
         }
     }
 
+    /// Whether it is a fragment that would wait for the first of its datagram.
+    pub(in crate::switch) fn waits(&self) -> bool {
+        match self {
+            Self::Not => false,
+            Self::V4(seen) => matches!(seen.what, What::Waits),
+            Self::V6(seen) => matches!(seen.what, What::Waits),
+        }
+    }
+
     pub(in crate::switch) fn packet(&self) -> Option<&Packet> {
         match self {
             Self::Not => None,
@@ -152,7 +163,7 @@ impl<A: Address> Seen<A> {
             }
             What::Opens { destination, .. } => destination.map(|endpoint| endpoint.address),
             What::Later(verdict) => verdict.rewrite.map(|rewrite| rewrite.destination().address),
-            What::Untracked => None,
+            What::Waits | What::Untracked => None,
         }
     }
 }
