@@ -75,6 +75,12 @@ pub struct Opening<A> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Full;
 
+/// Touches what a search compares, which may lie across two cache lines.
+#[inline(always)]
+fn compared<A: Address>(connection: &Connection<A>) -> u32 {
+    u32::from(connection.endpoints[0][0].port) ^ connection.generation
+}
+
 impl<A: Address> Table<A> {
     /// A table for at most `capacity` connections ([`MOST`] at most). The seed decides where in the table a tuple lies:
     /// whoever does not know it cannot crowd a place.
@@ -159,42 +165,52 @@ impl<A: Address> Table<A> {
         ConnectionId { slot, generation: self.slots[slot as usize].generation }
     }
 
-    /// Has the memory fetch at the same time what searches for all of these tuples look at. Where there are many connections,
-    /// waiting for it is most of what a search costs.
+    /// Has the memory fetch at the same time what searches for all of these tuples look at, and what tracking changes in the
+    /// connections that they find. Where there are many connections, waiting for it is most of what a search costs.
     pub fn fetch(&self, tuples: &[Tuple<A>]) {
         for tuples in tuples.chunks(BATCH) {
-            let (mut hashes, mut numbers) = ([0; BATCH], [NONE; BATCH]);
-            let (hashes, numbers) = (&mut hashes[..tuples.len()], &mut numbers[..tuples.len()]);
-            for (hash, tuple) in hashes.iter_mut().zip(tuples) {
-                *hash = self.hash(tuple);
-            }
-            // The loops that fetch do nothing else, so that a processor looks as far ahead as it can.
-            black_box(hashes.iter().fold(0, |all, &hash| all ^ self.index.peek(hash)));
-            // Hashes of 32 bits are so rarely equal that the first number found is the right one nearly always.
-            for (number, &hash) in numbers.iter_mut().zip(&*hashes) {
-                *number = self.index.find(hash, |_| true).unwrap_or(NONE);
-            }
-            let slot = |&number: &u32| self.slots.get(split(number).0 as usize);
-            // What a search compares may lie across two cache lines, and the state lies in another.
-            let lines = |slot: &Connection<A>| {
-                u32::from(slot.endpoints[0][0].port) ^ slot.generation ^ u32::from(slot.state == State::Query)
-            };
-            black_box(numbers.iter().filter_map(slot).fold(0, |all, connection| all ^ lines(connection)));
+            // The state lies in a cache line of its own.
+            self.fetch_some(tuples, |it| compared(it) ^ u32::from(it.state == State::Query));
         }
     }
 
-    /// Finds the connections of many tuples, whose memory is [fetched](Self::fetch) at once. `found` gets one answer for each
-    /// tuple.
+    /// The same for [`BATCH`] tuples at most, with the cache lines that `lines` touches. Gives for each tuple the first number
+    /// that is filed under its hash.
+    #[inline(always)]
+    fn fetch_some(&self, tuples: &[Tuple<A>], lines: impl Fn(&Connection<A>) -> u32) -> [u32; BATCH] {
+        let (mut hashes, mut numbers) = ([0; BATCH], [NONE; BATCH]);
+        let hashes = &mut hashes[..tuples.len()];
+        for (hash, tuple) in hashes.iter_mut().zip(tuples) {
+            *hash = self.hash(tuple);
+        }
+        // The loops that fetch do nothing else, so that a processor looks as far ahead as it can.
+        black_box(hashes.iter().fold(0, |all, &hash| all ^ self.index.peek(hash)));
+        for (number, &hash) in numbers.iter_mut().zip(&*hashes) {
+            *number = self.index.find(hash, |_| true).unwrap_or(NONE);
+        }
+        let slot = |&number: &u32| self.slots.get(split(number).0 as usize);
+        let found = numbers[..tuples.len()].iter().filter_map(slot);
+        black_box(found.fold(0, |all, connection| all ^ lines(connection)));
+        numbers
+    }
+
+    /// Finds the connections of many tuples, whose memory is fetched at once. `found` gets one answer for each tuple.
     pub fn find_batch(
         &self,
         tuples: &[Tuple<A>],
         now: Duration,
         found: &mut [Option<(ConnectionId, Direction)>],
     ) {
+        let time = Ticks::at(now);
         for (tuples, found) in tuples.chunks(BATCH).zip(found.chunks_mut(BATCH)) {
-            self.fetch(tuples);
-            for (tuple, found) in tuples.iter().zip(found) {
-                *found = self.find(tuple, now);
+            let numbers = self.fetch_some(tuples, compared);
+            for ((tuple, number), found) in tuples.iter().zip(numbers).zip(found) {
+                // Hashes of 32 bits are so rarely equal that the first number is the right one nearly always.
+                *found = if number != NONE && self.is_at(number, tuple) {
+                    self.living(number, time)
+                } else {
+                    self.find(tuple, now)
+                };
             }
         }
     }
