@@ -11,7 +11,9 @@ use ::nat::tuple::Address;
 use foldhash::fast::FixedState;
 use hashbrown::HashSet;
 
-use super::nat::{Behaviour, DestinationNat, NatConfig, NatMatch, PoolConfig, SourceNat, Timeouts};
+use super::nat::{
+    Behaviour, DestinationNat, NatConfig, NatMatch, PoolConfig, PortRange, SourceNat, Timeouts,
+};
 use super::validate::ConfigError;
 use crate::addr::{IpNet, SegmentId};
 
@@ -181,9 +183,8 @@ pub(super) fn check(config: &NatConfig, exists: impl Fn(SegmentId) -> bool, erro
                 problem(place(), alloc::format!("{address} is in a pool already; one address has one pool"));
             }
         }
-        if let Some(range) = pool.ports.iter().find(|range| range.is_empty()) {
-            let (first, last) = (range.first, range.last);
-            problem(place(), alloc::format!("ports {first} to {last} are none; write the lower one first"));
+        if let Some(fault) = pool.ports.iter().find_map(|range| none_of(*range)) {
+            problem(place(), fault);
         }
         for family in [pool_fault::<Ipv4Addr>(pool), pool_fault::<Ipv6Addr>(pool)].into_iter().flatten() {
             problem(place(), family);
@@ -225,6 +226,11 @@ fn pool_fault<A: Address>(config: &PoolConfig) -> Option<String> {
     ports::Pool::new(config).err().map(|fault| fault.to_string())
 }
 
+fn none_of(range: PortRange) -> Option<String> {
+    let PortRange { first, last } = range;
+    range.is_empty().then(|| alloc::format!("ports {first} to {last} are none; write the lower one first"))
+}
+
 fn unlike(from: &IpNet, to: &IpNet) -> Option<String> {
     let alike = from.prefix_len() == to.prefix_len() && from.addr().is_ipv4() == to.addr().is_ipv4();
     (!alike).then(|| alloc::format!("{from} and {to} differ in size or family; take prefixes of one length"))
@@ -243,10 +249,7 @@ fn check_match(matches: &NatMatch, exists: &impl Fn(SegmentId) -> bool, fault: &
         }
     }
     for range in [matches.source_ports, matches.destination_ports].into_iter().flatten() {
-        if range.is_empty() {
-            let (first, last) = (range.first, range.last);
-            fault(alloc::format!("ports {first} to {last} are none; write the lower one first"));
-        }
+        none_of(range).into_iter().for_each(&mut *fault);
     }
     if family(&matches.sources).zip(family(&matches.destinations)).is_some_and(|(a, b)| a != b) {
         fault("sources and destinations are of different families, so nothing matches".into());

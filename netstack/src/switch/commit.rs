@@ -245,7 +245,7 @@ impl Switch {
 
     fn drop_parked(&mut self, frame: Frame, context: &Waiting, reason: DropReason) {
         self.counters_mut(context.ingress).parked_drops[reason.index()] += 1;
-        self.reject_later_fragments(context.ingress_segment, &frame);
+        self.reject_after_waiting(context.ingress_segment, &frame);
         self.pool.recycle(frame);
     }
 

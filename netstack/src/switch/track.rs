@@ -108,7 +108,7 @@ impl Switch {
             {
                 self.event(Event::ConnectionRefused { reason: *reason, source: ip.source });
             }
-            self.reject_later_fragments(arrival.segment.id(), &frame);
+            self.reject_later_fragments(arrival.segment.id(), tracked.packet(), &frame);
         }
         self.commit(snapshot, now, arrival, tracked, decided, frame);
         self.proceed_fragments(snapshot, now);
@@ -122,18 +122,23 @@ impl Switch {
         frame: Frame,
         reason: DropReason,
     ) {
-        if let Tracked::V4(_) | Tracked::V6(_) = tracked {
-            self.reject_later_fragments(arrival.segment.id(), &frame);
-        }
+        self.reject_later_fragments(arrival.segment.id(), tracked.packet(), &frame);
         self.drop_frame(arrival.port.id(), frame, reason);
     }
 
     /// Drops the fragments that wait for a first one which goes no further.
-    pub(super) fn reject_later_fragments(&mut self, ingress: SegmentId, frame: &Frame) {
+    fn reject_later_fragments(&mut self, ingress: SegmentId, packet: Option<&Packet>, frame: &Frame) {
         let Some(connections) = &mut self.connections else { return };
-        if let Some(packet) = read(frame).filter(|packet| packet.layout.fragment.is_some()) {
-            connections.reject(self.seen, &packet, frame, ingress);
+        if let Some(packet) = packet.filter(|packet| packet.layout.fragment.is_some()) {
+            connections.reject(self.seen, packet, frame, ingress);
             self.drop_lost();
+        }
+    }
+
+    /// The same for a first one that has waited itself.
+    pub(super) fn reject_after_waiting(&mut self, ingress: SegmentId, frame: &Frame) {
+        if self.connections.is_some() {
+            self.reject_later_fragments(ingress, read(frame).as_ref(), frame);
         }
     }
 

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use netstack::parse::protocol;
+
 /// What of a node leads to which port of the pod: `hostPort`, `hostIP` and `containerPort` of a manifest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HostPort {
@@ -41,9 +43,9 @@ impl Protocol {
     /// Its number in IP headers.
     pub const fn number(self) -> u8 {
         match self {
-            Self::Tcp => 6,
-            Self::Udp => 17,
-            Self::Sctp => 132,
+            Self::Tcp => protocol::TCP,
+            Self::Udp => protocol::UDP,
+            Self::Sctp => protocol::SCTP,
         }
     }
 }

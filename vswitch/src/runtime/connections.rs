@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use netstack::addr::IpNet;
+use netstack::parse::protocol::{ICMP, ICMPV6, SCTP, TCP, UDP};
 use netstack::switch::{ConnectionEntry, PortUse, Switch};
 
 use super::{Runtime, RuntimeError};
@@ -12,12 +13,6 @@ use crate::control::api::{ConnectionQuery, ConnectionView, ConnectionsView, Tupl
 
 /// Rows of one answer. What else there is is counted.
 const MOST: usize = 4096;
-
-const TCP: u8 = 6;
-const UDP: u8 = 17;
-const SCTP: u8 = 132;
-const ICMP: u8 = 1;
-const ICMPV6: u8 = 58;
 
 /// Protocols by the names that are shown and understood.
 const PROTOCOLS: [(&str, u8); 5] =

@@ -13,7 +13,7 @@ use nat::{Nat, New};
 use super::packet::{Going, Held, Kind, Opening, Passage, Verdict, What};
 use super::reason::{fragment_reason, misfit_reason, refusal_reason};
 use crate::addr::SegmentId;
-use crate::config::nat::PoolConfig;
+use crate::config::nat::{PoolConfig, Timeouts};
 use crate::config::{Limits, Translator, translator};
 use crate::flow::Change;
 use crate::frame::Frame;
@@ -38,10 +38,8 @@ impl<A: Kind> Family<A> {
     pub(super) fn new(limits: &Limits, translator: &Translator, seed: u64) -> Self {
         let (behaviour, timeouts) = (translator.behaviour(), translator.timeouts());
         let connections = usize::try_from(limits.connections).unwrap_or(usize::MAX);
-        let fragments = fragment::Limits {
-            fragments: FRAGMENTS,
-            ..fragment::Limits::new(timeouts.reassembly[usize::from(A::BITS == 128)])
-        };
+        let fragments =
+            fragment::Limits { fragments: FRAGMENTS, ..fragment::Limits::new(reassembly::<A>(&timeouts)) };
         Self {
             nat: Nat::without_pools(connections, behaviour, timeouts, seed),
             fragments: fragment::Table::new(fragments, seed),
@@ -52,7 +50,7 @@ impl<A: Kind> Family<A> {
 
     pub(super) fn configure(&mut self, translator: &Translator, now: Duration) {
         self.nat.set_behaviour(translator.behaviour(), translator.timeouts());
-        self.fragments.set_timeout(translator.timeouts().reassembly[usize::from(A::BITS == 128)]);
+        self.fragments.set_timeout(reassembly::<A>(&translator.timeouts()));
         let pools = translator.pools();
         for number in 0..pools.len().max(self.pools.len()) {
             let new = pools.get(number).and_then(Option::as_ref);
@@ -105,6 +103,12 @@ impl<A: Kind> Family<A> {
             .expire(now, FORGOTTEN, &mut |held, refusal| lost.push((held, fragment_reason(refusal))));
     }
 
+    /// Forgets the fragments that wait.
+    pub(super) fn close(&mut self, lost: &mut Vec<(Held, DropReason)>) {
+        let mut lose = |held, _| lost.push((held, DropReason::FragmentOrphaned));
+        self.fragments.expire(Duration::MAX, usize::MAX, &mut lose);
+    }
+
     pub(super) fn next_timeout(&self, now: Duration) -> Option<Duration> {
         let nat = self.nat.next_expiry(now).map(|wait| now + wait);
         nat.into_iter().chain(self.fragments.next_deadline()).min()
@@ -146,6 +150,12 @@ impl<A: Kind> Family<A> {
         };
         Ok(change.map_or(Passage::Plain, |change| A::passage(Going::Translated(change))))
     }
+}
+
+/// How long a datagram of the family may take to come.
+fn reassembly<A: Address>(timeouts: &Timeouts) -> Duration {
+    let [v4, v6] = timeouts.reassembly;
+    if A::BITS == 32 { v4 } else { v6 }
 }
 
 /// What was found, and where a packet that opens a connection goes.

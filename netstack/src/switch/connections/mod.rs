@@ -372,12 +372,8 @@ impl Connections {
 
     /// Forgets everything; fragments that wait are lost.
     pub(super) fn close(&mut self) {
-        self.v4.fragments.expire(Duration::MAX, usize::MAX, &mut |held, _| {
-            self.lost.push((held, DropReason::FragmentOrphaned));
-        });
-        self.v6.fragments.expire(Duration::MAX, usize::MAX, &mut |held, _| {
-            self.lost.push((held, DropReason::FragmentOrphaned));
-        });
+        self.v4.close(&mut self.lost);
+        self.v6.close(&mut self.lost);
     }
 }
 
