@@ -14,6 +14,7 @@ pub mod doctor;
 pub mod helper;
 pub mod objects;
 pub mod probe;
+pub mod proxy;
 pub mod runtime;
 pub mod state;
 mod sys;
