@@ -39,6 +39,8 @@ use self::udp::{SESSIONS, Sessions};
 pub const FIRST_PORT: u16 = 1024;
 /// The last one.
 pub const LAST_PORT: u16 = 49_151;
+/// Services' ports of each protocol.
+const LISTENERS: u32 = 16_384;
 /// Connections held at once: two for each client.
 const CONNECTIONS: u32 = 8192;
 /// The longest datagram.
@@ -127,12 +129,11 @@ impl ServiceProxy {
                 IpAddr::V6(gateway) => config.gateway_v6 = Some(*gateway),
             }
         }
-        let ports = u32::from(LAST_PORT - FIRST_PORT) + 1;
         config.mtu = usize::from(mtu);
         config.limits.tcp_flows = CONNECTIONS;
-        config.limits.tcp_listeners = ports;
+        config.limits.tcp_listeners = LISTENERS;
         config.limits.backlog = 1024;
-        config.limits.udp_sockets = ports + SESSIONS;
+        config.limits.udp_sockets = LISTENERS + SESSIONS;
         Ok(Self {
             host: Host::new(config, seed)?,
             services: Services { balancer: Balancer::new(key, lb::Limits::default()), draw: 0 },
@@ -150,7 +151,7 @@ impl ServiceProxy {
     /// Takes up other Services. Connections stay; new ones go where it now says. Returns what could not be opened.
     pub fn install(&mut self, now: Duration, registry: Registry) -> Vec<(Frontend, BindError)> {
         let wanted: Vec<Frontend> =
-            registry.iter().flat_map(|(_, service)| &service.entrances).map(|it| it.frontend).collect();
+            registry.iter().flat_map(|service| &service.entrances).map(|it| it.frontend).collect();
         drop(self.services.balancer.install(registry));
         let gone: Vec<Frontend> = {
             let wanted: std::collections::HashSet<&Frontend> = wanted.iter().collect();
@@ -219,8 +220,7 @@ impl ServiceProxy {
                     let Some(&frontend) = self.by_listener.get(&listener) else { continue };
                     while let Some(client) = self.host.tcp_accept(listener) {
                         self.counters.accepted += 1;
-                        let mut turn = self.turn(now);
-                        turn.begin(client, frontend);
+                        self.turn(now).begin(client, frontend);
                     }
                 }
                 HostEvent::TcpReady(connection) => self.turn(now).advance(connection),

@@ -47,13 +47,6 @@ impl Relays {
         self.relays.insert(number, relay);
         number
     }
-
-    fn remove(&mut self, number: u64) {
-        if let Some(relay) = self.relays.remove(&number) {
-            self.by_connection.remove(&relay.client);
-            self.by_connection.remove(&relay.backend);
-        }
-    }
 }
 
 /// What carrying on needs.

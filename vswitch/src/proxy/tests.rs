@@ -31,9 +31,12 @@ fn frontend(protocol: u8, v6: bool) -> Frontend {
 /// A registry in which each protocol and family of the Service has these backends.
 fn registry(backends: &[u8], affinity: Option<Duration>) -> Registry {
     let mut registry = Registry::new();
-    for (v6, protocol) in [false, true].into_iter().flat_map(|v6| [(v6, protocol::TCP), (v6, protocol::UDP)]) {
-        let backends: Vec<Backend> =
-            backends.iter().map(|&host| Backend { address: address(host, v6), port: 80, weight: 1 }).collect();
+    for (v6, protocol) in [false, true].into_iter().flat_map(|v6| [(v6, protocol::TCP), (v6, protocol::UDP)])
+    {
+        let backends: Vec<Backend> = backends
+            .iter()
+            .map(|&host| Backend { address: address(host, v6), port: 80, weight: 1 })
+            .collect();
         let serving = backends.iter().map(|backend| (backend.address, backend.port)).collect();
         let pool = Arc::new(Pool::new(backends, Policy::RoundRobin, None, [0; 16]).unwrap());
         let way = Way { pool, masquerade: false, when_empty: Refusal::Reject };
@@ -95,9 +98,8 @@ impl World {
             sent.extend(batch.drain().map(|frame| (usize::MAX, frame.bytes().to_vec())));
         }
         for (from, bytes) in &sent {
-            for (at, host) in self.hosts.iter_mut().enumerate().filter(|(at, _)| at != from) {
+            for (_, host) in self.hosts.iter_mut().enumerate().filter(|(at, _)| at != from) {
                 batch.push(self.frames.copy_of(bytes)).unwrap();
-                let _ = at;
                 host.handle_frames(self.now, &mut batch);
             }
             if *from != usize::MAX {
@@ -214,7 +216,7 @@ fn much_is_carried_whole_and_in_order_both_ways() {
 #[test]
 fn backends_take_turns_and_one_that_refuses_is_passed_over() {
     let mut world = World::new(3);
-    // Host 9 does not exist, and nobody listens at the second any more.
+    // Nobody listens at the second any more.
     world.install(registry(&[2, 3, 4], None));
     let refusing = world.listeners[2][0];
     world.hosts[2].tcp_unlisten(world.now, refusing);
@@ -258,7 +260,7 @@ fn a_client_is_reset_when_nobody_can_be_reached_and_when_its_backend_fails() {
 fn a_client_with_affinity_stays_with_its_backend_as_long_as_there_is_one() {
     let mut world = World::new(3);
     world.install(registry(&[2, 3, 4], Some(Duration::from_secs(100))));
-    let mut served = |world: &mut World| {
+    let served = |world: &mut World| {
         world.connect(false);
         (1..=3).find(|&host| world.accept(host, false).is_some()).unwrap()
     };
@@ -290,7 +292,10 @@ fn each_client_of_udp_has_a_backend_until_that_is_gone_or_it_is_silent() {
             for host in 1..=2 {
                 let theirs = world.sockets[host][usize::from(v6)];
                 if let Ok(datagram) = world.hosts[host].udp_recv_from(theirs, &mut buffer) {
-                    assert_eq!((&buffer[..datagram.len], datagram.from.ip()), (&b"ping"[..], address(PROXY, v6)));
+                    assert_eq!(
+                        (&buffer[..datagram.len], datagram.from.ip()),
+                        (&b"ping"[..], address(PROXY, v6))
+                    );
                     world.hosts[host].udp_send_to(world.now, theirs, b"pong", datagram.from).unwrap();
                     by = Some(host);
                 }
