@@ -56,6 +56,12 @@ pub struct ClusterSpec {
     #[serde(rename = "nonMasqueradeCIDRs")]
     #[schemars(with = "Option<Vec<Prefix>>")]
     pub non_masquerade_cidrs: Option<Vec<IpNet>>,
+    /// How connections to Services are made. Default `maglev`.
+    pub proxy_mode: Option<ProxyMode>,
+    /// Ports of nodes that lead to Services, `FIRST-LAST`. Default 30000-32767.
+    pub node_port_range: Option<String>,
+    /// Whether pods, too, are seen with their node's address by Services that they reach at a cluster IP.
+    pub masquerade_all: bool,
     /// The largest IP packet on every link, in octets. Default 1500.
     pub mtu: Option<u16>,
     /// The underlay: L3 segments joined by one router. Default one segment, `underlay`, with 192.168.10.0/24 and
@@ -67,6 +73,17 @@ pub struct ClusterSpec {
     pub hosts: Option<Vec<HostSpec>>,
     /// Which command runs for an image.
     pub images: Option<BTreeMap<String, Vec<String>>>,
+}
+
+/// How connections to Services are made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum ProxyMode {
+    /// Packets are sent on to the endpoint that a table selects, which sees the client's own address.
+    #[default]
+    Maglev,
+    /// A program ends each TCP connection and opens one of its own to an endpoint.
+    Userspace,
 }
 
 /// How the ports of a segment are kept from harming each other.

@@ -4,13 +4,15 @@ use std::fmt;
 use std::sync::LazyLock;
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, PodSpec, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
 use super::cluster::Cluster;
+use super::metallb::{self, IPAddressPool, L2Advertisement};
 use super::schema::nearest;
 
 /// An object of a manifest.
@@ -26,6 +28,31 @@ pub enum Object {
     Pod(Box<Pod>),
     /// Pods by number.
     Deployment(Box<Deployment>),
+    /// One address for several pods.
+    Service(Box<Service>),
+    /// Whom a Service leads to.
+    EndpointSlice(Box<EndpointSlice>),
+    /// Addresses for Services of the type LoadBalancer.
+    IPAddressPool(Box<IPAddressPool>),
+    /// Which nodes announce them.
+    L2Advertisement(Box<L2Advertisement>),
+}
+
+/// Does the same with the object of whichever kind it is.
+macro_rules! with {
+    ($object:expr, $inner:ident => $what:expr) => {
+        match $object {
+            Object::Cluster($inner) => $what,
+            Object::Namespace($inner) => $what,
+            Object::Node($inner) => $what,
+            Object::Pod($inner) => $what,
+            Object::Deployment($inner) => $what,
+            Object::Service($inner) => $what,
+            Object::EndpointSlice($inner) => $what,
+            Object::IPAddressPool($inner) => $what,
+            Object::L2Advertisement($inner) => $what,
+        }
+    };
 }
 
 /// What tells an object from every other.
@@ -60,7 +87,7 @@ impl Object {
     /// Its kind, namespace and name.
     pub fn key(&self) -> Key {
         let metadata = self.metadata();
-        let namespaced = matches!(self, Self::Pod(_) | Self::Deployment(_));
+        let namespaced = !matches!(self, Self::Cluster(_) | Self::Namespace(_) | Self::Node(_));
         let namespace = metadata.namespace.clone().filter(|_| namespaced);
         let unset = if namespaced { "default" } else { "" };
         Key {
@@ -78,6 +105,10 @@ impl Object {
             Self::Node(_) => "Node",
             Self::Pod(_) => "Pod",
             Self::Deployment(_) => "Deployment",
+            Self::Service(_) => "Service",
+            Self::EndpointSlice(_) => "EndpointSlice",
+            Self::IPAddressPool(_) => "IPAddressPool",
+            Self::L2Advertisement(_) => "L2Advertisement",
         }
     }
 
@@ -86,24 +117,20 @@ impl Object {
     /// # Errors
     /// None that any object is known to cause.
     pub fn to_json(&self) -> Result<Json, serde_json::Error> {
-        match self {
-            Self::Cluster(object) => serde_json::to_value(object),
-            Self::Namespace(object) => serde_json::to_value(object),
-            Self::Node(object) => serde_json::to_value(object),
-            Self::Pod(object) => serde_json::to_value(object),
-            Self::Deployment(object) => serde_json::to_value(object),
-        }
+        with!(self, object => serde_json::to_value(object))
     }
 
     /// Name, namespace, labels and annotations.
     pub fn metadata(&self) -> &ObjectMeta {
-        match self {
-            Self::Cluster(object) => &object.metadata,
-            Self::Namespace(object) => &object.metadata,
-            Self::Node(object) => &object.metadata,
-            Self::Pod(object) => &object.metadata,
-            Self::Deployment(object) => &object.metadata,
-        }
+        with!(self, object => &object.metadata)
+    }
+
+    /// As one line of JSON, with `apiVersion` and `kind`.
+    ///
+    /// # Errors
+    /// None that any object is known to cause.
+    pub fn to_text(&self) -> Result<String, serde_json::Error> {
+        with!(self, object => serde_json::to_string(object))
     }
 }
 
@@ -129,7 +156,7 @@ fn decode<T: DeserializeOwned>(json: Json, wrap: fn(Box<T>) -> Object) -> Result
 }
 
 /// Every kind that has an effect.
-pub(super) static KINDS: [Kind; 5] = [
+pub(super) static KINDS: [Kind; 9] = [
     Kind {
         api_version: super::cluster::API_VERSION,
         name: "Cluster",
@@ -175,6 +202,42 @@ pub(super) static KINDS: [Kind; 5] = [
         },
         decode: |json| decode(json, Object::Deployment),
     },
+    Kind {
+        api_version: "v1",
+        name: "Service",
+        schema: {
+            static SCHEMA: LazyLock<Json> = LazyLock::new(schema::<Service>);
+            &SCHEMA
+        },
+        decode: |json| decode(json, Object::Service),
+    },
+    Kind {
+        api_version: "discovery.k8s.io/v1",
+        name: "EndpointSlice",
+        schema: {
+            static SCHEMA: LazyLock<Json> = LazyLock::new(schema::<EndpointSlice>);
+            &SCHEMA
+        },
+        decode: |json| decode(json, Object::EndpointSlice),
+    },
+    Kind {
+        api_version: metallb::API_VERSION,
+        name: "IPAddressPool",
+        schema: {
+            static SCHEMA: LazyLock<Json> = LazyLock::new(schema::<IPAddressPool>);
+            &SCHEMA
+        },
+        decode: |json| decode(json, Object::IPAddressPool),
+    },
+    Kind {
+        api_version: metallb::API_VERSION,
+        name: "L2Advertisement",
+        schema: {
+            static SCHEMA: LazyLock<Json> = LazyLock::new(schema::<L2Advertisement>);
+            &SCHEMA
+        },
+        decode: |json| decode(json, Object::L2Advertisement),
+    },
 ];
 
 /// Kinds of Kubernetes that are read past with a warning: people have them in the same files.
@@ -186,7 +249,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "CronJob",
     "CustomResourceDefinition",
     "DaemonSet",
-    "EndpointSlice",
     "Endpoints",
     "Event",
     "Gateway",
@@ -211,7 +273,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "RoleBinding",
     "RuntimeClass",
     "Secret",
-    "Service",
     "ServiceAccount",
     "StatefulSet",
     "StorageClass",

@@ -11,6 +11,7 @@
 mod cluster;
 mod effect;
 mod kind;
+mod metallb;
 mod schema;
 mod tree;
 
@@ -18,9 +19,12 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-pub use cluster::{API_VERSION, Cluster, ClusterSpec, HostSpec, PortsSpec, SegmentSpec, StormControlSpec};
+pub use cluster::{
+    API_VERSION, Cluster, ClusterSpec, HostSpec, PortsSpec, ProxyMode, SegmentSpec, StormControlSpec,
+};
 pub use effect::EFFECTS;
 pub use kind::{Key, Object, pod_spec_json};
+pub use metallb::{AdvertisementSpec, IPAddressPool, L2Advertisement, PoolSpec, ServiceAllocationSpec};
 pub use tree::{MAX_DEPTH, MAX_NODES, MAX_TEXT, Mark};
 
 use self::kind::{Kind, Known};
