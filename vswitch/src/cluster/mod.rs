@@ -2,12 +2,14 @@
 
 mod host_port;
 mod numbers;
+mod service_proxy;
 mod simulate;
 mod translation;
 mod wire;
 
 pub use host_port::{HostPort, Protocol};
 pub use numbers::PortNumbers;
+pub use service_proxy::{ProxyPlan, proxy_address};
 pub use simulate::{Reachability, simulate};
 pub use wire::{Attachment, Endpoint, SwitchPlan, UNDERLAY, Wiring, wire};
 
@@ -103,6 +105,8 @@ pub struct Node {
     pub addresses: Vec<IpAddr>,
     /// The prefixes its pods' addresses come from, with the node's own address in each.
     pub gateways: Vec<IpNet>,
+    /// The addresses of its userspace proxy; none where Services are translated.
+    pub proxy: Vec<IpAddr>,
     /// Its labels.
     pub labels: Labels,
 }
@@ -229,6 +233,7 @@ impl Cluster {
         for nets in nets.chain(self.nodes.iter_mut().map(|n| &mut n.gateways)) {
             nets.retain(|net| net.addr().is_ipv4());
         }
+        self.nodes.iter_mut().for_each(|node| node.proxy.retain(IpAddr::is_ipv4));
         let addresses = self.pods.iter_mut().map(|p| &mut p.addresses);
         let addresses = addresses.chain(self.nodes.iter_mut().map(|n| &mut n.addresses));
         for addresses in addresses.chain(self.hosts.iter_mut().map(|h| &mut h.addresses)) {

@@ -13,10 +13,10 @@ use netstack::config::nat::{
 };
 
 use super::wire::{PODS, UPLINK};
-use super::{Cluster, Node, Pod};
+use super::{Cluster, Node, Pod, service_proxy};
 
 /// The pool with the node's own addresses.
-const POOL: &str = "node";
+pub(super) const POOL: &str = "node";
 /// Ports that pods are seen with: neither those of Services on nodes, 30000 to 32767, nor those that the machine's own
 /// programs get, which are the 32768 to 60999 of Linux.
 const PORTS: [PortRange; 2] =
@@ -46,7 +46,7 @@ pub(super) fn of_node(node: &Node, pods: &[&Pod], inside: &[IpNet]) -> NatConfig
         behaviour: Behaviour::node(),
         timeouts: timeouts(),
         pools: vec![pool],
-        source: Vec::new(),
+        source: service_proxy::source_rule(node).into_iter().collect(),
         destination: Vec::new(),
     };
     for pod in pods.iter().filter(|pod| !pod.host_ports.is_empty()) {

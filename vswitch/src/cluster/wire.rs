@@ -16,8 +16,8 @@ use netstack::config::{
 };
 use netstack::offload::OffloadFeatures;
 
-use super::translation;
-use super::{Cluster, Node, Place, Pod, PortGuards, PortNumbers, UnderlaySegment};
+use super::{Cluster, Node, Place, Pod, PortGuards, PortNumbers, ProxyPlan, UnderlaySegment};
+use super::{service_proxy, translation};
 use crate::helper::Existing;
 
 /// The name of the switch between the nodes.
@@ -40,6 +40,8 @@ pub struct Wiring {
     pub switches: Vec<SwitchPlan>,
     /// Namespaces (or in-process hosts) and where they are plugged in.
     pub endpoints: Vec<Endpoint>,
+    /// The proxies of nodes whose Services are carried by one.
+    pub proxies: Vec<ProxyPlan>,
 }
 
 /// One switch.
@@ -89,7 +91,7 @@ pub struct Attachment {
 
 /// Computes the wiring of `cluster`. Ports keep the numbers they have in `numbers`.
 pub fn wire(cluster: &Cluster, numbers: &mut PortNumbers) -> Wiring {
-    let mut wiring = Wiring { switches: Vec::new(), endpoints: Vec::new() };
+    let mut wiring = Wiring::default();
     let mut underlay = underlay(cluster);
     let homes = Homes::of(cluster);
     let inside = translation::inside(cluster);
@@ -104,6 +106,10 @@ pub fn wire(cluster: &Cluster, numbers: &mut PortNumbers) -> Wiring {
         let id = segment_id(cluster, &node.segment);
         underlay.config.ports.push(foreign_port(link, &node.name, id, OffloadFeatures::ALL));
         wiring.endpoints.push(node_local(cluster, node, numbers, &mut plan));
+        if let Some((proxy, port)) = service_proxy::plan(cluster, node, numbers) {
+            plan.config.ports.push(port);
+            wiring.proxies.push(proxy);
+        }
         let pods = pods.get(node.name.as_str()).map_or(&[][..], Vec::as_slice);
         plan.config.nat = Some(translation::of_node(node, pods, &inside));
         for pod in pods {

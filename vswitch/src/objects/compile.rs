@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
-use manifest::{Invalid, Located, Problem};
+use manifest::{Invalid, Located, Problem, ProxyMode};
 use netstack::addr::IpNet;
 
 use super::Store;
@@ -43,6 +43,7 @@ pub fn compile(store: &Store, before: &Allocations, name: &str) -> Result<Compil
             images: BTreeMap::new(),
         },
         pod_cidrs: Vec::new(),
+        proxy_mode: ProxyMode::default(),
         allocations: Allocations::default(),
         used: Used::default(),
         holders: HashMap::new(),
@@ -73,10 +74,12 @@ pub(super) struct Compiler<'a> {
     pub(super) cluster: Cluster,
     /// From which nodes get their prefixes.
     pub(super) pod_cidrs: Vec<IpNet>,
+    /// How connections to Services are made.
+    pub(super) proxy_mode: ProxyMode,
     pub(super) allocations: Allocations,
     pub(super) used: Used,
     /// Who asked for an address, to tell whoever wants it as well.
-    holders: HashMap<IpAddr, String>,
+    pub(super) holders: HashMap<IpAddr, String>,
     pub(super) port_holders: Holders,
     /// Prefixes in use, and for what.
     pub(super) prefixes: Vec<(IpNet, String)>,

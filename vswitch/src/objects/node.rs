@@ -3,12 +3,12 @@
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::Node as NodeObject;
-use manifest::{Located, Object};
+use manifest::{Located, Object, ProxyMode};
 use netstack::addr::IpNet;
 
 use super::allocations::{Allocation, free_part, gateway, overlap, same_family};
 use super::compile::{Compiler, LABEL, both_forms, is_label};
-use crate::cluster::{Labels, Node, UNDERLAY};
+use crate::cluster::{Labels, Node, UNDERLAY, proxy_address};
 
 /// The node that there is when no object describes one.
 const ONLY_NODE: &str = "node-1";
@@ -196,11 +196,22 @@ impl<'a> Compiler<'a> {
                 addresses: draft.addresses.clone(),
             },
         );
+        let gateways: Vec<IpNet> = draft.pod_cidrs.into_iter().filter_map(gateway).collect();
+        let proxy = match self.proxy_mode {
+            ProxyMode::Userspace => gateways.iter().filter_map(|gateway| proxy_address(*gateway)).collect(),
+            ProxyMode::Maglev => Vec::new(),
+        };
+        for &address in &proxy {
+            if self.used.take(address) {
+                self.holders.insert(address, format!("the service proxy of {}", draft.name));
+            }
+        }
         self.cluster.nodes.push(Node {
             name: draft.name,
             segment,
             addresses: draft.addresses,
-            gateways: draft.pod_cidrs.into_iter().filter_map(gateway).collect(),
+            gateways,
+            proxy,
             labels: draft.labels,
         });
     }

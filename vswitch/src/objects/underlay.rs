@@ -41,6 +41,7 @@ impl Compiler<'_> {
             self.cluster.name.clone_from(name);
         }
         self.frame(at, &cluster.spec);
+        self.proxy_mode = cluster.spec.proxy_mode.unwrap_or_default();
         self.cluster.pod_ports = self.guards(at, "spec.podSegments", &cluster.spec.pod_segments);
         match &cluster.spec.segments {
             Some(segments) if segments.is_empty() => {

@@ -25,6 +25,7 @@ use netstack::switch::Switch;
 
 use super::difference::Difference;
 use super::making::{Made, Plug};
+use super::proxies::Proxies;
 use super::{LINK_BATCHES, Placed, Runtime, RuntimeError};
 use crate::cluster::{Cluster, Endpoint, Place, PortNumbers, SwitchPlan, Wiring, wire};
 
@@ -35,6 +36,7 @@ pub(super) struct Fabric {
     pub(super) wiring: Arc<Wiring>,
     pub(super) switches: BTreeMap<String, EngineId>,
     pub(super) places: BTreeMap<Place, Arc<Placed>>,
+    pub(super) proxies: Proxies,
     numbers: PortNumbers,
 }
 
@@ -47,6 +49,7 @@ impl Fabric {
             wiring: Arc::default(),
             switches: BTreeMap::new(),
             places: BTreeMap::new(),
+            proxies: Proxies::default(),
             numbers: PortNumbers::default(),
         }
     }
@@ -86,9 +89,10 @@ impl Runtime {
         let mut made = self.make(&cluster, &difference)?;
         let ready = links(&now, &wiring).and_then(|links| {
             set_offloads(&mut wiring, &now, &made);
-            Ok((links, compile(&wiring.switches)?))
+            let proxies = now.proxies.change(&cluster, &wiring.proxies, &self.seed)?;
+            Ok((links, proxies, compile(&wiring.switches)?))
         });
-        let (links, compiled) = ready.inspect_err(|_| self.unmake(&made))?;
+        let (links, proxies, compiled) = ready.inspect_err(|_| self.unmake(&made))?;
         let leaving = difference.replaced.iter().chain(&difference.gone);
         let leaving: Vec<Place> = leaving.map(|p| p.endpoint.place.clone()).collect();
         if !leaving.is_empty() {
@@ -100,6 +104,7 @@ impl Runtime {
         applied.made = made.iter().map(|one| one.endpoint.place.clone()).collect();
         applied.moved = difference.moved.iter().map(|e| e.place.clone()).collect();
         let (switches, places) = self.rewire(&now, compiled, links, &difference, made, &mut applied)?;
+        let proxies = self.change_proxies(proxies, &switches, &mut applied)?;
         self.take_out(&now, &difference.gone, &mut applied)?;
         self.wake_moved(&difference.moved, &places, &mut applied);
         {
@@ -113,7 +118,7 @@ impl Runtime {
             log.gone.retain(|key| stands(key) && !applied.made.iter().any(|place| at(&places, place, key)));
         }
         *self.fabric.write() =
-            Fabric { cluster: Arc::new(cluster), wiring: Arc::new(wiring), switches, places, numbers };
+            Fabric { cluster: Arc::new(cluster), wiring: Arc::new(wiring), switches, places, proxies, numbers };
         Ok(applied)
     }
 
@@ -306,7 +311,7 @@ fn set_offloads(wiring: &mut Wiring, now: &Fabric, made: &[Made]) {
     }
 }
 
-fn attach(
+pub(super) fn attach(
     driver: &mut Driver,
     switch: EngineId,
     port: PortId,

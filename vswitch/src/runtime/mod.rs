@@ -8,6 +8,7 @@ mod fabric;
 mod lines;
 mod making;
 mod packet;
+mod proxies;
 mod questions;
 mod station;
 mod trace;
@@ -106,6 +107,14 @@ pub enum RuntimeError {
         /// Whose.
         place: Place,
         /// What.
+        reason: String,
+    },
+    /// A node's userspace proxy cannot be made.
+    #[error("the service proxy of {node}: {reason}")]
+    Proxy {
+        /// Whose.
+        node: String,
+        /// Why.
         reason: String,
     },
     /// The wanted cluster differs in what cannot change while it runs.

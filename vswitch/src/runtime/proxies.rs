@@ -1,0 +1,143 @@
+//! The userspace proxies of nodes: engines beside the switches, each on a memory link to its node's.
+
+use std::collections::BTreeMap;
+
+use lb::Registry;
+use netstack::addr::PortId;
+use netstack::device::memory::{self, MemoryDevice, MemoryOptions};
+use netstack::driver::{Driver, EngineId};
+use netstack::frame::OffloadFeatures;
+use netstack::seed::Seed;
+
+use super::fabric::{Applied, attach};
+use super::{LINK_BATCHES, Runtime, RuntimeError};
+use crate::cluster::{Attachment, Cluster, ProxyPlan};
+use crate::proxy::{ProxyCounters, ServiceProxy};
+
+/// A proxy that runs.
+#[derive(Clone, Debug)]
+struct Running {
+    plan: ProxyPlan,
+    engine: EngineId,
+}
+
+/// Those that run, by node.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Proxies(BTreeMap<String, Running>);
+
+/// A proxy that is to be plugged in.
+struct New {
+    plan: ProxyPlan,
+    engine: Box<ServiceProxy>,
+    near: MemoryDevice,
+    far: MemoryDevice,
+}
+
+/// What is to be done.
+pub(super) struct ProxyChange {
+    stay: Proxies,
+    gone: Vec<Running>,
+    new: Vec<New>,
+}
+
+impl Proxies {
+    /// How those that run become those that are wanted; nothing is touched yet.
+    pub(super) fn change(
+        &self,
+        cluster: &Cluster,
+        wanted: &[ProxyPlan],
+        seed: &Seed,
+    ) -> Result<ProxyChange, RuntimeError> {
+        let is_wanted = |running: &Running| wanted.contains(&running.plan);
+        let (stay, gone): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            self.0.clone().into_iter().partition(|(_, running)| is_wanted(running));
+        let stays = |plan: &&ProxyPlan| stay.values().any(|running: &Running| running.plan == **plan);
+        let new = wanted.iter().filter(|plan| !stays(plan)).map(|plan| make(cluster, plan, seed));
+        let new = new.collect::<Result<_, _>>()?;
+        Ok(ProxyChange { stay: Self(stay), gone: gone.into_values().collect(), new })
+    }
+}
+
+fn make(cluster: &Cluster, plan: &ProxyPlan, seed: &Seed) -> Result<New, RuntimeError> {
+    let node = &plan.attachment.switch;
+    let mut own = *seed;
+    own.0[..8].copy_from_slice(&seed.derive(&format!("service proxy {node}")).to_le_bytes());
+    let engine = ServiceProxy::new(
+        plan.mac,
+        plan.addresses.clone(),
+        &plan.gateways,
+        plan.mtu,
+        cluster.balancing_key(),
+        own,
+    )
+    .map_err(|error| RuntimeError::Proxy { node: node.clone(), reason: error.to_string() })?;
+    let options = MemoryOptions { mtu: usize::from(plan.mtu), offload: OffloadFeatures::NONE };
+    let (near, far) = memory::pair(LINK_BATCHES, options)?;
+    Ok(New { plan: plan.clone(), engine: Box::new(engine), near, far })
+}
+
+impl Runtime {
+    /// Takes out the proxies that are not wanted any more, and plugs in new ones.
+    pub(super) fn change_proxies(
+        &self,
+        change: ProxyChange,
+        switches: &BTreeMap<String, EngineId>,
+        applied: &mut Applied,
+    ) -> Result<Proxies, RuntimeError> {
+        let ProxyChange { stay, gone, new } = change;
+        if gone.is_empty() && new.is_empty() {
+            return Ok(stay);
+        }
+        let switches = switches.clone();
+        let (proxies, problems) = self.handle.call(move |driver| {
+            let (mut proxies, mut problems) = (stay, Vec::new());
+            for Running { plan, engine } in gone {
+                let Attachment { switch, port } = plan.attachment;
+                drop(switches.get(&switch).and_then(|switch| driver.detach(*switch, port)));
+                drop(driver.remove_engine(engine));
+            }
+            for New { plan, engine, near, far } in new {
+                let Attachment { switch, port } = plan.attachment.clone();
+                let id = driver.add_engine(engine);
+                attach(driver, id, PortId(0), Box::new(far), &mut problems);
+                attach(driver, switches[&switch], port, Box::new(near), &mut problems);
+                proxies.0.insert(switch, Running { plan, engine: id });
+            }
+            (proxies, problems)
+        })?;
+        applied.problems.extend(problems);
+        Ok(proxies)
+    }
+
+    /// Gives a node's proxy other Services; returns in sentences what it could not open. A node without a proxy has none.
+    ///
+    /// # Errors
+    /// When the data path has stopped.
+    pub fn set_proxied(&self, node: &str, registry: Registry) -> Result<Vec<String>, RuntimeError> {
+        let Some(engine) = self.proxy_of(node) else { return Ok(Vec::new()) };
+        let failed = self.handle.call(move |driver| {
+            let now = driver.clock().now();
+            driver.engine_mut::<ServiceProxy>(engine).map(|proxy| proxy.install(now, registry))
+        })?;
+        let failed = failed.into_iter().flatten();
+        Ok(failed
+            .map(|(frontend, error)| format!("the service proxy of {node}: port {}: {error}", frontend.port))
+            .collect())
+    }
+
+    /// What the proxy of a node has done; none if it has no proxy.
+    ///
+    /// # Errors
+    /// When the data path has stopped.
+    pub fn proxy_counters(&self, node: &str) -> Result<Option<ProxyCounters>, RuntimeError> {
+        let Some(engine) = self.proxy_of(node) else { return Ok(None) };
+        let ask = move |driver: &mut Driver| {
+            driver.engine_mut::<ServiceProxy>(engine).map(|proxy| proxy.counters())
+        };
+        Ok(self.questions.ask(ask)?)
+    }
+
+    fn proxy_of(&self, node: &str) -> Option<EngineId> {
+        self.fabric.read().proxies.0.get(node).map(|running| running.engine)
+    }
+}
