@@ -21,6 +21,44 @@ pub fn select(hash: u64, ids: impl Iterator<Item = u64>) -> Option<usize> {
     best.map(|(position, _)| position)
 }
 
+/// The same, of items given as id and weight: each is selected as often as its weight says, as against the others'. With
+/// weight 0 it never is, and if that is all there is, there is none.
+///
+/// Each item's draw is read as a moment of a process that happens as often as its weight says, and the first to happen
+/// wins (the logarithmic method of Schindelhauer and Schomaker, "Weighted Distributed Hash Tables", SPAA 2005). The
+/// logarithm is one of whole numbers, so that every platform selects the same.
+pub fn select_weighted(hash: u64, items: impl Iterator<Item = (u64, u32)>) -> Option<usize> {
+    let mut best: Option<(usize, u128, u128)> = None;
+    for (position, (id, its_weight)) in items.enumerate().filter(|(_, (_, weight))| *weight > 0) {
+        let (wait, its_weight) = (u128::from(halvings(weight(hash, id))), u128::from(its_weight));
+        // wait / weight is less than the best's: 46 bits by 32.
+        if best.is_none_or(|(_, least, whose)| wait * whose < least * its_weight) {
+            best = Some((position, wait, its_weight));
+        }
+    }
+    best.map(|(position, _, _)| position)
+}
+
+/// How often 2^64 is to be halved to become `draw`: 64 less its binary logarithm, with 40 bits behind the point. That is
+/// at least one step for the highest draw, and 64 for the lowest.
+fn halvings(draw: u64) -> u64 {
+    const BITS: u32 = 40;
+    let draw = draw.max(1);
+    // The mantissa, with 63 bits behind the point: from 1 to below 2. Squaring it doubles its logarithm, the next bit of
+    // which is whether it became 2 or more.
+    let mut mantissa = u128::from(draw << draw.leading_zeros());
+    let mut fraction = 0;
+    for _ in 0..BITS {
+        mantissa = (mantissa * mantissa) >> 63;
+        fraction <<= 1;
+        if mantissa >> 64 != 0 {
+            mantissa >>= 1;
+            fraction |= 1;
+        }
+    }
+    (u64::from(draw.leading_zeros() + 1) << BITS) - fraction
+}
+
 /// What the item `id` draws for `hash`. For one hash this is a permutation of the ids, so distinct ids never draw the
 /// same number and there is no tie to break.
 const fn weight(hash: u64, id: u64) -> u64 {
@@ -30,7 +68,7 @@ const fn weight(hash: u64, id: u64) -> u64 {
 
 /// The finalizer of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): a bijection in which each bit of input changes
 /// each bit of output with probability one half.
-const fn mix(mut z: u64) -> u64 {
+pub(crate) const fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)

@@ -1,0 +1,251 @@
+//! What one switch keeps to balance load: the services, and what it has to remember of its clients.
+//!
+//! # Theory of operation
+//! The first packet of a connection is put to [`Balancer::choose`], which answers from what there is and changes nothing;
+//! if the packet goes its way, [`Balancer::commit`] remembers what has to be. The connection keeps its backend and the
+//! mark that came with it. Before it is used again [`Balancer::standing`] is asked, which compares one number as long as
+//! the service has not changed.
+//!
+//! The hash of a flow covers its source, its L4 source port and the frontend. For a service with affinity it leaves the
+//! port out, so that a client whose entry was lost comes to the same backend if the policy goes by hash. An entry is the
+//! client's at the service, whichever frontend it came by.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::net::IpAddr;
+use core::time::Duration;
+
+use crate::affinity::{Affinities, Affinity, Entry, Which};
+use crate::hash::FlowHash;
+use crate::pool::Policy;
+use crate::registry::{Mark, Placed, Registry};
+use crate::service::{Frontend, Origin, Refusal};
+
+/// What a balancer may take of the machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+pub struct Limits {
+    /// Clients whose backend is remembered, rounded up to a multiple of 8. Memory for all of them, some 100 octets each, is
+    /// taken when the first service with affinity is installed. At the limit, who has been away for longest is forgotten,
+    /// of those few who share a set with the new one.
+    pub affinities: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { affinities: 65_536 }
+    }
+}
+
+/// A connection to be opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ask {
+    /// Where the client asks.
+    pub frontend: Frontend,
+    /// The client's address.
+    pub source: IpAddr,
+    /// The client's L4 port.
+    pub source_port: u16,
+    /// Where the client is.
+    pub origin: Origin,
+}
+
+/// What becomes of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// No service is asked for.
+    NotAService,
+    /// It gets no backend.
+    Refused {
+        /// The service.
+        mark: Mark,
+        /// What becomes of its packet.
+        how: Refusal,
+        /// Why.
+        why: Reason,
+    },
+    /// It gets one.
+    Chosen(Chosen),
+}
+
+/// Why a connection gets no backend.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reason {
+    /// There is none for clients of its origin.
+    NoBackend,
+    /// The client is not among those who may ask.
+    SourceRange,
+}
+
+/// A backend for a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Chosen {
+    /// What the connection is to remember.
+    pub mark: Mark,
+    /// The backend's address and L4 port.
+    pub backend: (IpAddr, u16),
+    /// Whether the backend sees the node's address in place of the client's.
+    pub masquerade: bool,
+    /// Whether it is the backend that the client had before.
+    pub sticky: bool,
+}
+
+/// How a connection stands to the service that it was opened through.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Standing {
+    /// Nothing has changed.
+    Current,
+    /// The service has changed and its backend still serves: this mark is to be remembered in place of the old one.
+    Moved(Mark),
+    /// Its backend serves no more, or the service is gone.
+    Gone {
+        /// Whether the service wants such connections reset.
+        reset: bool,
+    },
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Balancer {
+    registry: Registry,
+    hash: FlowHash,
+    limits: Limits,
+    affinities: Affinities,
+    /// How many connections each slot's service has been asked for, for those whose backends take turns.
+    turns: Vec<u64>,
+}
+
+impl Balancer {
+    /// Without services. Switches with the same key and the same services choose the same backends.
+    pub fn new(key: [u8; 16], limits: Limits) -> Self {
+        Self {
+            registry: Registry::new(),
+            hash: FlowHash::new(key),
+            limits,
+            affinities: Affinities::default(),
+            turns: Vec::new(),
+        }
+    }
+
+    /// The services in use.
+    pub const fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Takes other services into use, and gives back those it had, for somebody else to drop. What connections and
+    /// affinities remember stays of value. That costs the same whatever has changed, if the new registry came from a clone
+    /// of the old one; one that was made anew is adopted, service by service.
+    pub fn install(&mut self, registry: Registry) -> Registry {
+        let registry = match self.registry.is_in_line_with(&registry) || self.registry.is_unused() {
+            true => registry,
+            false => self.registry.adopt(&registry),
+        };
+        if registry.is_sticky() {
+            self.affinities.prepare(self.limits.affinities);
+        }
+        self.turns.resize(registry.bound() as usize, 0);
+        core::mem::replace(&mut self.registry, registry)
+    }
+
+    /// The backend for a connection. `draw` is a random number, for services whose policy is random.
+    pub fn choose(&self, now: Duration, ask: &Ask, draw: u64) -> Verdict {
+        let Some((placed, entrance)) = self.registry.entrance(&ask.frontend) else {
+            return Verdict::NotAService;
+        };
+        let (mark, service) = (placed.mark, &placed.service);
+        if !entrance.admits(ask.source, ask.origin) {
+            return Verdict::Refused { mark, how: Refusal::Drop, why: Reason::SourceRange };
+        }
+        let way = entrance.way(ask.origin);
+        let chosen =
+            |backend, sticky| Verdict::Chosen(Chosen { mark, backend, masquerade: way.masquerade, sticky });
+        let port = match service.affinity {
+            Some(timeout) => {
+                let known = self.known(now, placed, ask.source, timeout);
+                if let Some(backend) = known.filter(|backend| way.pool.selects(*backend)) {
+                    return chosen(backend, true);
+                }
+                0
+            }
+            None => ask.source_port,
+        };
+        let Frontend { address, protocol, port: frontend_port } = ask.frontend;
+        let hash = self.hash.hash(ask.source, address, protocol, port, frontend_port);
+        let draw = match way.pool.policy() {
+            Policy::RoundRobin => self.turns.get(mark.slot as usize).copied().unwrap_or(0),
+            Policy::Maglev | Policy::Random | Policy::Rendezvous => draw,
+        };
+        match way.pool.select(hash, draw) {
+            Some(backend) => chosen((backend.address, backend.port), false),
+            None => Verdict::Refused { mark, how: way.when_empty, why: Reason::NoBackend },
+        }
+    }
+
+    /// Remembers what `choose` has said for a connection that goes its way.
+    pub fn commit(&mut self, now: Duration, ask: &Ask, chosen: &Chosen) {
+        let Some(placed) = self.registry.at(chosen.mark.slot) else { return };
+        if !chosen.mark.is_since(placed.since) {
+            return;
+        }
+        if placed.service.affinity.is_some() {
+            let which = which(placed);
+            let entry = Entry { which, client: ask.source, backend: chosen.backend, used: now };
+            self.affinities.remember(self.client_hash(which, ask.source), entry);
+        }
+        if let Some(turn) = self.turns.get_mut(chosen.mark.slot as usize).filter(|_| !chosen.sticky) {
+            *turn += 1;
+        }
+    }
+
+    /// How a connection with this mark and backend stands to its service now.
+    pub fn standing(&self, mark: Mark, backend: (IpAddr, u16)) -> Standing {
+        match self.registry.at(mark.slot) {
+            Some(placed) if placed.mark == mark => Standing::Current,
+            Some(placed) if mark.is_since(placed.since) => match placed.service.serving.contains(backend) {
+                true => Standing::Moved(placed.mark),
+                false => Standing::Gone { reset: placed.service.reset_gone },
+            },
+            Some(_) | None => Standing::Gone { reset: false },
+        }
+    }
+
+    /// The clients that come back to a backend.
+    pub fn affinities(&self, now: Duration) -> impl Iterator<Item = Affinity> {
+        self.affinities.iter().filter_map(move |entry| {
+            let placed = self.registry.at(entry.which.slot).filter(|placed| which(placed) == entry.which)?;
+            let until = entry.used.saturating_add(placed.service.affinity?);
+            let ways = placed.service.entrances.iter().flat_map(|entrance| &entrance.ways);
+            let used = now < until && ways.into_iter().any(|way| way.pool.selects(entry.backend));
+            used.then(|| Affinity {
+                service: Arc::clone(&placed.service.name),
+                client: entry.client,
+                backend: entry.backend,
+                until,
+            })
+        })
+    }
+
+    /// The backend that a client of a service had last, if that is not too long ago.
+    fn known(
+        &self,
+        now: Duration,
+        placed: &Placed,
+        client: IpAddr,
+        timeout: Duration,
+    ) -> Option<(IpAddr, u16)> {
+        let which = which(placed);
+        let entry = self.affinities.find(self.client_hash(which, client), which, client)?;
+        (now < entry.used.saturating_add(timeout)).then_some(entry.backend)
+    }
+
+    fn client_hash(&self, Which { slot, since }: Which, client: IpAddr) -> u64 {
+        // Both numbers, in the place of a destination: no two clients of a service are alike, and no two services.
+        let service = (u64::from(slot) << 32) | u64::from(since);
+        let service = core::net::Ipv6Addr::from_bits(u128::from(service));
+        self.hash.hash(client, service.into(), 0, 0, 0)
+    }
+}
+
+const fn which(placed: &Placed) -> Which {
+    Which { slot: placed.mark.slot, since: placed.since }
+}

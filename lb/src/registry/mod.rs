@@ -1,0 +1,341 @@
+//! The services that there are, found by frontend.
+//!
+//! # Theory of operation
+//! Each service has a slot, a small number that is its own for as long as it has its name; then the slot is given to
+//! another. Four maps ([`map`]) lead to slots by name and by frontend, say how many frontends an address has, and hold the
+//! service of each slot; a fifth is the stack of free slots. All are shared with clones, so that one who keeps the
+//! registry up to date changes a clone and hands it on, at a price that does not depend on how many services there are.
+//!
+//! Whatever is changed gets the next version. A connection remembers the slot and version that it was opened through
+//! ([`Mark`]): if the slot still has that version, nothing that concerns the connection has changed. If not, a service
+//! that has been there since before that version is the same one, changed; any other took the slot later. Versions are
+//! compared as serial numbers (RFC 1982), so that they may wrap around.
+//!
+//! Marks mean something only along one line of changes. Clones share a token; a registry with another token has other
+//! slots and versions, and [`Registry::adopt`] brings its services into the line.
+
+mod map;
+#[cfg(test)]
+mod tests;
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::net::IpAddr;
+
+use crate::service::{Entrance, Frontend, Service};
+use map::Map;
+
+/// What a connection remembers of the service that it was opened through.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Mark {
+    /// The service's slot.
+    pub slot: u32,
+    /// The service's version; never 0.
+    pub version: u32,
+}
+
+impl Mark {
+    /// Two words; those of no mark are 0.
+    pub const fn words(mark: Option<Self>) -> [u32; 2] {
+        match mark {
+            Some(mark) => [mark.slot, mark.version],
+            None => [0, 0],
+        }
+    }
+
+    /// What the two words say.
+    pub const fn from_words([slot, version]: [u32; 2]) -> Option<Self> {
+        match version {
+            0 => None,
+            version => Some(Self { slot, version }),
+        }
+    }
+
+    /// Whether `version` is this one's or was there before it.
+    pub(crate) const fn is_since(self, version: u32) -> bool {
+        self.version.wrapping_sub(version) < 1 << 31
+    }
+}
+
+/// A service in its slot.
+#[derive(Debug)]
+pub(crate) struct Placed {
+    pub(crate) service: Service,
+    pub(crate) mark: Mark,
+    /// The version with which a service of this name came into this slot.
+    pub(crate) since: u32,
+}
+
+/// Services by name and by frontend. A clone costs next to nothing, and a change what it changes.
+#[derive(Clone, Debug, Default)]
+pub struct Registry {
+    slots: Map<u32, Arc<Placed>>,
+    names: Map<Arc<str>, u32>,
+    /// The slot, and the place among its service's entrances.
+    frontends: Map<Frontend, (u32, u32)>,
+    /// How many frontends each address has.
+    addresses: Map<IpAddr, u32>,
+    /// Slots to be given away again, by their place in the stack.
+    free: Map<u32, u32>,
+    free_len: u32,
+    /// All slots ever given away are below.
+    bound: u32,
+    len: usize,
+    /// How many services have affinity.
+    sticky: usize,
+    version: u32,
+    /// The same in all clones.
+    line: Arc<()>,
+}
+
+impl Registry {
+    /// Without services.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a service, or puts it in the place of the one with its name. Setting what is there already changes nothing.
+    pub fn set(&mut self, service: Service) -> Result<Mark, Conflict> {
+        let slot = self.names.get(&service.name).copied();
+        self.check(&service, slot)?;
+        let old = slot.and_then(|slot| self.slots.get(&slot)).cloned();
+        if let Some(old) = old.as_deref().filter(|old| old.service == service) {
+            return Ok(old.mark);
+        }
+        let version = self.next_version();
+        let slot = slot.unwrap_or_else(|| self.take_slot());
+        let since = old.as_ref().map_or(version, |old| old.since);
+        let before = old.as_ref().map_or(&[][..], |old| &old.service.entrances);
+        self.rename_entrances(slot, before, &service.entrances);
+        if old.is_none() {
+            self.names.insert(Arc::clone(&service.name), slot);
+            self.len += 1;
+        }
+        self.sticky -= usize::from(old.is_some_and(|old| old.service.affinity.is_some()));
+        self.sticky += usize::from(service.affinity.is_some());
+        let mark = Mark { slot, version };
+        self.slots.insert(slot, Arc::new(Placed { service, mark, since }));
+        Ok(mark)
+    }
+
+    /// Takes a service away; whether there was one of this name.
+    pub fn remove(&mut self, name: &str) -> bool {
+        let Some(slot) = self.names.remove(&Arc::from(name)) else { return false };
+        if let Some(old) = self.slots.remove(&slot) {
+            self.rename_entrances(slot, &old.service.entrances, &[]);
+            self.sticky -= usize::from(old.service.affinity.is_some());
+        }
+        self.next_version();
+        self.free.insert(self.free_len, slot);
+        self.free_len += 1;
+        self.len -= 1;
+        true
+    }
+
+    /// The service of a name.
+    pub fn get(&self, name: &str) -> Option<&Service> {
+        let slot = self.names.get(&Arc::from(name))?;
+        self.slots.get(slot).map(|placed| &placed.service)
+    }
+
+    /// The service that a mark is of, if that is still there.
+    pub fn of(&self, mark: Mark) -> Option<&Service> {
+        self.slots.get(&mark.slot).filter(|placed| mark.is_since(placed.since)).map(|placed| &placed.service)
+    }
+
+    /// All services, in an order that means nothing.
+    pub fn iter(&self) -> impl Iterator<Item = &Service> {
+        self.slots.values().map(|placed| &placed.service)
+    }
+
+    /// How many services there are.
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is none.
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The service that is asked for at a frontend, and the frontend's entrance.
+    pub fn find(&self, frontend: &Frontend) -> Option<(&Service, &Entrance)> {
+        self.entrance(frontend).map(|(placed, entrance)| (&placed.service, entrance))
+    }
+
+    /// Whether any service has a frontend with this address.
+    pub fn has_address(&self, address: IpAddr) -> bool {
+        self.addresses.get(&address).is_some()
+    }
+
+    /// This registry with the services of another in the place of its own: what both have keeps its slot and version.
+    pub fn adopt(&self, other: &Self) -> Self {
+        let mut adopted = self.clone();
+        let gone = self.iter().filter(|service| other.get(&service.name) != Some(service));
+        // What changes is taken away first, so that frontends can go from one service to another; its place is kept below.
+        for service in gone {
+            match other.get(&service.name) {
+                Some(_) => adopted.close(&service.name),
+                None => {
+                    adopted.remove(&service.name);
+                }
+            }
+        }
+        for service in other.iter() {
+            // The other's services are at peace with each other, so there is no conflict.
+            let _ = adopted.set(service.clone());
+        }
+        adopted
+    }
+
+    /// Whether the other is an earlier or later state of this one, so that the marks of one mean something to the other.
+    pub(crate) fn is_in_line_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.line, &other.line)
+    }
+
+    /// Whether nothing was ever set, so that there are no marks.
+    pub(crate) const fn is_unused(&self) -> bool {
+        self.version == 0
+    }
+
+    pub(crate) fn entrance(&self, frontend: &Frontend) -> Option<(&Placed, &Entrance)> {
+        let (slot, entrance) = self.frontends.get(frontend)?;
+        let placed = self.slots.get(slot)?;
+        Some((placed, placed.service.entrances.get(*entrance as usize)?))
+    }
+
+    pub(crate) fn at(&self, slot: u32) -> Option<&Placed> {
+        self.slots.get(&slot).map(|placed| &**placed)
+    }
+
+    /// All slots are below.
+    pub(crate) const fn bound(&self) -> u32 {
+        self.bound
+    }
+
+    /// Whether any service has affinity.
+    pub(crate) const fn is_sticky(&self) -> bool {
+        self.sticky > 0
+    }
+
+    /// Whether every frontend of a service is its own, or nobody's.
+    fn check(&self, service: &Service, slot: Option<u32>) -> Result<(), Conflict> {
+        let mut frontends: Vec<Frontend> =
+            service.entrances.iter().map(|entrance| entrance.frontend).collect();
+        frontends.sort_unstable();
+        if let Some(twice) = frontends.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(Conflict { frontend: twice[0], holder: Arc::clone(&service.name) });
+        }
+        for frontend in frontends {
+            match self.entrance(&frontend) {
+                Some((placed, _)) if Some(placed.mark.slot) != slot => {
+                    return Err(Conflict { frontend, holder: Arc::clone(&placed.service.name) });
+                }
+                Some(_) | None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves a service in its slot, without frontends.
+    fn close(&mut self, name: &str) {
+        if let Some(service) = self.get(name) {
+            let closed = Service { entrances: Vec::new(), ..service.clone() };
+            let _ = self.set(closed);
+        }
+    }
+
+    /// Leads the frontends to where they now are.
+    fn rename_entrances(&mut self, slot: u32, before: &[Entrance], after: &[Entrance]) {
+        let unchanged = before.iter().zip(after).take_while(|(b, a)| b.frontend == a.frontend).count();
+        for entrance in &before[unchanged..] {
+            self.frontends.remove(&entrance.frontend);
+            let address = entrance.frontend.address;
+            match self.addresses.get(&address) {
+                Some(1) | None => {
+                    self.addresses.remove(&address);
+                }
+                Some(&count) => self.addresses.insert(address, count - 1),
+            }
+        }
+        for (place, entrance) in (0..).zip(after).skip(unchanged) {
+            self.frontends.insert(entrance.frontend, (slot, place));
+            let address = entrance.frontend.address;
+            let count = self.addresses.get(&address).copied().unwrap_or(0);
+            self.addresses.insert(address, count + 1);
+        }
+    }
+
+    fn take_slot(&mut self) -> u32 {
+        let reused = self.free_len.checked_sub(1).and_then(|top| self.free.remove(&top));
+        match reused {
+            Some(slot) => {
+                self.free_len -= 1;
+                slot
+            }
+            None => {
+                self.bound += 1;
+                self.bound - 1
+            }
+        }
+    }
+
+    fn next_version(&mut self) -> u32 {
+        // 0 is none.
+        self.version = self.version.wrapping_add(1).max(1);
+        self.version
+    }
+}
+
+/// Registries with the same services are equal, whatever their slots and versions.
+impl PartialEq for Registry {
+    fn eq(&self, other: &Self) -> bool {
+        // Names are unique, so of two registries of one length each holds the other if one does.
+        self.len == other.len
+            && self
+                .slots
+                .values_not_shared(&other.slots)
+                .all(|placed| other.get(&placed.service.name).is_some_and(|theirs| *theirs == placed.service))
+    }
+}
+
+impl Eq for Registry {}
+
+#[cfg(feature = "serde")]
+impl serde::Serialize for Registry {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut services: Vec<&Service> = self.iter().collect();
+        services.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        serializer.collect_seq(services)
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> serde::Deserialize<'de> for Registry {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut registry = Self::new();
+        for service in Vec::<Service>::deserialize(deserializer)? {
+            registry.set(service).map_err(serde::de::Error::custom)?;
+        }
+        Ok(registry)
+    }
+}
+
+/// A frontend that is taken.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Conflict {
+    /// The frontend.
+    pub frontend: Frontend,
+    /// The name of the service that has it: its own if it is there twice.
+    pub holder: Arc<str>,
+}
+
+impl fmt::Display for Conflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { frontend: Frontend { address, protocol, port }, holder } = self;
+        write!(f, "{address} port {port} of protocol {protocol} belongs to service {holder}")
+    }
+}
+
+impl core::error::Error for Conflict {}

@@ -1,0 +1,1 @@
+#![allow(clippy::unwrap_used, reason = "all of this file is tests")]

@@ -1,0 +1,120 @@
+//! Turns in proportion to weights.
+//!
+//! # Theory of operation
+//! A total of turns is to be divided among items so that each gets what its weight is worth, whatever the weights are to
+//! each other, and so that the turns of one are spread over the whole. These are two questions, and the usual answer to
+//! the second (an item takes its next turn when its weight has added up to enough) fails the first: with one heavy item
+//! and a thousand light ones, what the light ones' parts are rounded up by is all taken from the heavy one.
+//!
+//! So how many turns each has is settled first, by largest remainders (Hamilton's method): the whole part of
+//! `total * weight / sum`, and one more for those with the largest rests until all is given away. Nobody is ever a whole
+//! turn away from its worth, and the sum is exact.
+//!
+//! When they come is settled by a virtual time in which the heaviest has one turn a round: the k-th turn (from 0) of an
+//! item is in round `(2k + 1) * heaviest / (2 * weight)`, the middle of its interval. It does not depend on the other
+//! items but for the unit, so that most turns stay in their order when an item comes or goes. Items of equal weight have
+//! their turns in the same rounds and are kept as one class: with equal weights there is one class, and this is plain
+//! turn-taking. Within a round heavier classes come first, and within a class the items' own order counts.
+
+use alloc::collections::BinaryHeap;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::cmp::Reverse;
+
+/// How many of `total` turns each item has: less than one away from `total * weight / sum`. Of equal rests the first item's
+/// counts more. All are 0 if all weights are.
+pub(crate) fn quotas(weights: &[u32], total: u32) -> Vec<u32> {
+    let sum: u64 = weights.iter().copied().map(u64::from).sum();
+    if sum == 0 {
+        return vec![0; weights.len()];
+    }
+    let worth = |weight: u32| u64::from(total) * u64::from(weight);
+    let whole = |weight: u32| u32::try_from(worth(weight) / sum).unwrap_or(total);
+    let mut quotas: Vec<u32> = weights.iter().map(|&weight| whole(weight)).collect();
+    let given: u32 = quotas.iter().sum();
+    let mut by_rest: Vec<(Reverse<u64>, usize)> =
+        weights.iter().enumerate().map(|(at, &weight)| (Reverse(worth(weight) % sum), at)).collect();
+    by_rest.sort_unstable();
+    for (_, at) in by_rest.into_iter().take((total - given) as usize) {
+        quotas[at] += 1;
+    }
+    quotas
+}
+
+/// Items of one weight.
+struct Class {
+    weight: u32,
+    /// Where they stand in `Turns::members`.
+    start: usize,
+    end: usize,
+    /// How many turns each has had.
+    had: u64,
+}
+
+/// The positions of items in the order of their turns, as many as there are in total.
+pub(crate) struct Turns {
+    /// Positions of the items with any turn, heaviest first.
+    members: Vec<u16>,
+    classes: Vec<Class>,
+    heaviest: u64,
+    /// Turns that each item still has.
+    left: Vec<u32>,
+    /// The next round of each class that has turns left.
+    rounds: BinaryHeap<Reverse<(u64, usize)>>,
+    /// What of `members` has its turn in this round.
+    now: core::ops::Range<usize>,
+}
+
+impl Turns {
+    /// `total` turns of at most 65,536 items. There are none if all weights are 0.
+    pub(crate) fn new(weights: &[u32], total: u32) -> Self {
+        let left = quotas(weights, total);
+        let weight = |member: &u16| weights[usize::from(*member)];
+        let mut members: Vec<u16> =
+            (0..=u16::MAX).zip(weights).filter(|(_, w)| **w > 0).map(|(at, _)| at).collect();
+        members.sort_by_key(|member| Reverse(weight(member)));
+        let mut classes = Vec::new();
+        for same in members.chunk_by(|a, b| weight(a) == weight(b)) {
+            let start = classes.last().map_or(0, |class: &Class| class.end);
+            classes.push(Class { weight: weight(&same[0]), start, end: start + same.len(), had: 0 });
+        }
+        let heaviest = classes.first().map_or(0, |class| u64::from(class.weight));
+        let mut turns = Self { members, classes, heaviest, left, rounds: BinaryHeap::new(), now: 0..0 };
+        for class in 0..turns.classes.len() {
+            turns.enqueue(class);
+        }
+        turns
+    }
+
+    /// Puts a class in for its next round.
+    fn enqueue(&mut self, at: usize) {
+        let class = &self.classes[at];
+        let round = (2 * class.had + 1) * self.heaviest / (2 * u64::from(class.weight));
+        self.rounds.push(Reverse((round, at)));
+    }
+}
+
+impl Iterator for Turns {
+    type Item = u16;
+
+    fn next(&mut self) -> Option<u16> {
+        loop {
+            for at in self.now.by_ref() {
+                let member = self.members[at];
+                let left = &mut self.left[usize::from(member)];
+                if *left > 0 {
+                    *left -= 1;
+                    return Some(member);
+                }
+            }
+            let Reverse((_, at)) = self.rounds.pop()?;
+            let class = &mut self.classes[at];
+            class.had += 1;
+            self.now = class.start..class.end;
+            // Of a class the first have the larger rests, so nobody has turns left when the first has none.
+            if self.left[usize::from(self.members[class.start])] > 1 {
+                self.enqueue(at);
+            }
+        }
+    }
+}
