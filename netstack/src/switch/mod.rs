@@ -53,7 +53,7 @@ use self::port::PortState;
 use self::protect::Moves;
 use crate::addr::{PortId, SegmentId};
 use crate::bridge::{Fdb, LoopAction, LoopGuard};
-use crate::config::{Limits, Port, Snapshot};
+use crate::config::{Gateway, Limits, Port, Segment, Snapshot};
 use crate::counters::Counters;
 use crate::event::Event;
 use crate::frame::{Frame, FrameBatch, FramePool};
@@ -272,10 +272,9 @@ impl Switch {
             }
         }
         for segment in old.segments() {
-            let kept = new.segment(segment.id());
-            if kept
-                .is_none_or(|k| k.gateway().map(|g| &g.addresses) != segment.gateway().map(|g| &g.addresses))
-            {
+            // Which stations are on the link, its prefixes say; who has one address more or less has the same neighbours.
+            let links = |segment: &Segment| segment.gateway().map(Gateway::links);
+            if new.segment(segment.id()).is_none_or(|kept| links(kept) != links(segment)) {
                 self.forget_neighbors(segment.id());
             }
         }
