@@ -15,6 +15,7 @@ pub mod helper;
 pub mod objects;
 pub mod probe;
 pub mod runtime;
+pub mod service;
 pub mod state;
 mod sys;
 

@@ -28,10 +28,8 @@ struct Draft<'a> {
 impl<'a> Compiler<'a> {
     /// Reads all nodes: first what they ask for, then what they had, then what they still need.
     pub(super) fn nodes(&mut self) {
-        let objects = self.store.of(|object| match object {
-            Object::Node(node) => Some(&**node),
-            Object::Cluster(_) | Object::Namespace(_) | Object::Pod(_) | Object::Deployment(_) => None,
-        });
+        let objects =
+            self.store.of(|object| if let Object::Node(node) = object { Some(&**node) } else { None });
         let objects: Vec<(&'a Located, &'a NodeObject)> = objects.collect();
         let mut drafts: Vec<Draft<'a>> =
             objects.into_iter().map(|(at, node)| self.node_draft(at, node)).collect();
@@ -202,6 +200,7 @@ impl<'a> Compiler<'a> {
             addresses: draft.addresses,
             gateways: draft.pod_cidrs.into_iter().filter_map(gateway).collect(),
             labels: draft.labels,
+            announces: Vec::new(),
         });
     }
 

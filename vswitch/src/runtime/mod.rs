@@ -1,6 +1,7 @@
 //! A running cluster: switches and devices on the data path's thread, namespaces in the helper, and what the control
 //! plane may ask of both.
 
+mod balance;
 mod capture;
 mod connections;
 mod difference;
@@ -150,6 +151,7 @@ pub struct Runtime {
     /// Held during a change, so that there is one at a time.
     changing: Mutex<()>,
     fabric: RwLock<Fabric>,
+    balance: Mutex<balance::Balance>,
     handle: DriverHandle,
     questions: Questions,
     thread: Mutex<Option<JoinHandle<io::Result<()>>>>,
@@ -220,6 +222,7 @@ impl Runtime {
         let runtime = Self {
             changing: Mutex::default(),
             fabric: RwLock::new(Fabric::empty(&cluster.name)),
+            balance: Mutex::default(),
             questions: Questions::new(handle.clone(), clock),
             handle,
             thread: Mutex::new(Some(thread)),

@@ -144,7 +144,8 @@ impl<A: Kind> Family<A> {
             }
             What::Waits | What::Untracked => None,
             What::Opens { new, destination } => {
-                let prepared = self.nat.prepare(now, &new, destination.into(), way).map_err(refusal_reason)?;
+                let prepared =
+                    self.nat.prepare(now, &new, destination.into(), way).map_err(refusal_reason)?;
                 return Ok(A::passage(Going::Opens(Opening { destination, way, prepared })));
             }
         };
