@@ -114,7 +114,9 @@ fn is_named(pool: Option<&super::nat::PoolConfig>, name: &str) -> bool {
 pub(super) fn check(config: &ServicesConfig, nat: Option<&NatConfig>, errors: &mut Vec<ConfigError>) {
     let mut problem = |problem: String| errors.push(ConfigError::Services { problem });
     let Some(nat) = nat else {
-        return problem("need connections: add `nat`, with its defaults if nothing else is translated".into());
+        return problem(
+            "need connections: add `nat`, with its defaults if nothing else is translated".into(),
+        );
     };
     if let Some(name) = &config.masquerade
         && !nat.pools.iter().any(|pool| is_named(Some(pool), name))
