@@ -2,6 +2,7 @@
 
 mod advertise;
 pub mod nat;
+mod port;
 mod router;
 mod services;
 mod snapshot;
@@ -10,9 +11,10 @@ mod validate;
 
 pub use advertise::{AdvertisedPrefix, RouterAdvertisement};
 pub use nat::NatConfig;
+pub use port::Port;
 pub use router::{Router, Target};
 pub use services::{Services, ServicesConfig};
-pub use snapshot::{Gateway, Port, Segment, Snapshot, Station as StationEntry};
+pub use snapshot::{Gateway, Segment, Snapshot, Station as StationEntry};
 pub use translator::Translator;
 pub use validate::{ConfigError, ConfigErrors};
 

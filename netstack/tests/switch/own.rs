@@ -603,8 +603,8 @@ fn an_address_that_moves_from_one_switch_to_another_is_followed() {
             let gateway = config.segments[0].gateway.as_mut().unwrap();
             gateway.mac = other;
             // Each has addresses of its own, and only one of them that one.
-            gateway.addresses[0] = crate::world::net("10.0.0.9/24");
-            gateway.addresses[1] = crate::world::net("fd00::9/64");
+            gateway.addresses[0] = net("10.0.0.9/24");
+            gateway.addresses[1] = net("fd00::9/64");
             config
         };
         let mut here = acquainted(with_extra(family));
