@@ -21,7 +21,7 @@ fn forward(nat: &mut Nat<Ipv4Addr>, now: Duration, way: Way, bytes: &mut [u8]) -
         Tracked::Known { rewrite, .. } => rewrite,
         Tracked::New(new) => {
             let destination = nat.destination(&new, way);
-            match nat.prepare(now, &new, destination, way) {
+            match nat.prepare(now, &new, destination.into(), way) {
                 Ok(prepared) if nat.commit(now, &prepared).is_ok() => prepared.rewrite(),
                 Ok(_) | Err(_) => return false,
             }

@@ -173,6 +173,7 @@ fn switch(filtering: Filtering) -> Switch {
             routed(1, "outside", nets(|net| net.outside)),
         ],
         nat: Some(nat),
+        services: None,
         ..Config::default()
     };
     let mut switch = Switch::new(Limits::default(), &Seed::from_u64(1), FramePool::new());

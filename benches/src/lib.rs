@@ -1,7 +1,9 @@
 //! What the measurements stand on: a switch with known stations, a switch that does nothing, and the turn of a driver
 //! that both go through.
 
+pub mod lb;
 pub mod nat;
+pub mod work;
 
 use std::sync::Arc;
 use std::time::Duration;

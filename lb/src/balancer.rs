@@ -10,6 +10,9 @@
 //! port out, so that a client whose entry was lost comes to the same backend if the policy goes by hash. An entry is the
 //! client's at the service, whichever frontend it came by.
 
+#[cfg(test)]
+mod tests;
+
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::IpAddr;

@@ -1,5 +1,8 @@
 //! Backends, and which of them a connection gets.
 
+#[cfg(test)]
+mod tests;
+
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;

@@ -118,3 +118,45 @@ impl Iterator for Turns {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn equal_weights_take_plain_turns() {
+        let turns: Vec<u16> = Turns::new(&[3, 0, 3, 3], 8).collect();
+        assert_eq!(turns, [0, 2, 3, 0, 2, 3, 0, 2]);
+        assert_eq!(
+            Turns::new(&[0, 0], 8).count() + Turns::new(&[], 8).count() + Turns::new(&[1], 0).count(),
+            0
+        );
+    }
+
+    #[test]
+    fn turns_are_spread() {
+        let turns: Vec<u16> = Turns::new(&[1, 4, 1], 12).collect();
+        assert_eq!(turns, [1, 1, 1, 0, 2, 1, 1, 1, 1, 0, 2, 1]);
+    }
+
+    proptest! {
+        /// Whatever the ratios, at any moment nobody is more than a few turns from what is due.
+        #[test]
+        fn everybody_gets_a_quota(
+            weights in proptest::collection::vec(prop_oneof![0u32..10, any::<u32>(), Just(1_000_000)], 1..50),
+            total in 1u32..5000,
+        ) {
+            let sum: u64 = weights.iter().copied().map(u64::from).sum();
+            prop_assume!(sum > 0);
+            let quotas = quotas(&weights, total);
+            prop_assert_eq!(quotas.iter().sum::<u32>(), total);
+            let mut had = vec![0u32; weights.len()];
+            Turns::new(&weights, total).for_each(|turn| had[usize::from(turn)] += 1);
+            prop_assert_eq!(&had, &quotas);
+            for (had, weight) in had.into_iter().zip(weights) {
+                prop_assert!((u64::from(had) * sum).abs_diff(u64::from(total) * u64::from(weight)) < sum);
+            }
+        }
+    }
+}

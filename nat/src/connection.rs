@@ -32,6 +32,9 @@ impl Status {
     pub const SHARED: Self = Self(1 << 3);
     /// Its opener's port was changed for no other reason than to tell its answers from those of another connection.
     pub(crate) const MOVED: Self = Self(1 << 4);
+    /// It was opened from inside and has an external port, be that its own source: who masquerades as an address that is
+    /// already his keeps his port, and then it is the destination alone that is translated.
+    pub(crate) const OUTWARD: Self = Self(1 << 5);
     /// There is no connection in this slot.
     pub(crate) const FREE: Self = Self(1 << 7);
 
@@ -130,7 +133,11 @@ impl<A: Address> Connection<A> {
         let [[source, destination], [answerer, answered]] = self.endpoints;
         let destination_alone =
             destination != answerer && (source == answered || self.status.has(Status::MOVED));
-        if destination_alone { Direction::Reply } else { Direction::Original }
+        if destination_alone && !self.status.has(Status::OUTWARD) {
+            Direction::Reply
+        } else {
+            Direction::Original
+        }
     }
 
     /// The tuple of packets from its inside, as they arrive.
@@ -146,7 +153,8 @@ impl<A: Address> Connection<A> {
     /// The external address that its inside is seen with; `None` if that is not translated.
     pub fn external(&self) -> Option<A> {
         let (inside, outside) = (self.inside().source, self.outside().source);
-        (inside != outside || self.status.has(Status::LEASED)).then_some(outside.address)
+        let has_port = self.status.has(Status::LEASED) || self.status.has(Status::OUTWARD);
+        (inside != outside || has_port).then_some(outside.address)
     }
 
     /// Whether packets are translated at all.

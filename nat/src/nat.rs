@@ -25,7 +25,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 pub use config::{Config, Counters};
-pub use prepare::{Prepared, Refusal};
+pub use prepare::{Prepared, Refusal, Towards};
 pub use track::{Invalid, New, Tracked};
 
 use crate::behaviour::{Behaviour, OnRefusal};

@@ -137,7 +137,8 @@ fn flood<A: Address>(inside: [A; 16], external: [A; 4], to: A) -> u64 {
         let packet = parse(&bytes).unwrap();
         nat.expire(now);
         if let Tracked::New(new) = nat.track(now, 0, &packet, &bytes, ChecksumState::Complete) {
-            let begun = nat.prepare(now, &new, None, way).and_then(|prepared| nat.commit(now, &prepared));
+            let begun =
+                nat.prepare(now, &new, None.into(), way).and_then(|prepared| nat.commit(now, &prepared));
             if let Err(refusal) = begun {
                 nat.count_refusal(refusal);
             }

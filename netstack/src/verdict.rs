@@ -200,6 +200,18 @@ closed_list! {
         /// A fragment whose first one was dropped.
         FragmentOrphaned = "fragment_orphaned",
 
+        // Services.
+        /// A service that has no backend for clients like this one.
+        ServiceNoBackend = "service_no_backend",
+        /// A service whose source ranges leave this client out.
+        ServiceSourceRange = "service_source_range",
+        /// For an address that is kept for services, and that none has.
+        ServiceAddressFree = "service_address_free",
+        /// For a service's address, and a protocol or port that it does not serve.
+        ServicePortClosed = "service_port_closed",
+        /// Of a connection whose backend is gone, to a service that has such connections reset.
+        ServiceBackendGone = "service_backend_gone",
+
         // Consumption that ends badly.
         /// An offload state that does not fit the frame it came with.
         OffloadInvalid = "offload_invalid",

@@ -25,7 +25,7 @@ mod packets;
 mod world;
 
 use packets::{BROADCAST, announce, ask, ethernet};
-use world::{FAR, Family, GUEST, NODE, OTHER, POD_A, POD_B, ip, node, with};
+use world::{FAR, FREE, Family, GUEST, NODE, OTHER, POD_A, POD_B, VIP, ip, node, service, services, with};
 
 thread_local! {
     /// What this thread has asked the allocator for.
@@ -352,6 +352,55 @@ fn translating_allocates_nothing() {
         let before = bare.switch.counters().fate(Fate::Forwarded);
         assert_eq!(allocations(|| (0..1000).for_each(|_| pass(&mut bare))), 0, "fragments");
         assert_eq!(bare.switch.counters().fate(Fate::Forwarded) - before, 4000);
+    }
+}
+
+/// Connections through services: those that stand, those that begin, with affinity and without, and those refused.
+#[test]
+fn balancing_allocates_nothing() {
+    let plain = Offload::default();
+    for family in [Family::V4, Family::V6] {
+        let [vip, free] = [VIP, FREE].map(|[v4, v6]| ip(family.of(v4, v6)));
+        let backends: Vec<_> = (8001..=8004).map(|port| (POD_B.ip(family), port)).collect();
+        let sticky = lb::Service {
+            affinity: Some(Duration::from_secs(3600)),
+            ..service("sticky", 17, &[(vip, 53)], &backends)
+        };
+        let of =
+            [service("web", 17, &[(vip, 80)], &backends), sticky, service("empty", 17, &[(vip, 8)], &[])];
+        let mut bare = Bare::of(Config { services: Some(services(of)), ..node(|_| {}) });
+        let pod = |port| POD_A.via_router(vip).udp(4000, port, &[7; 64]);
+        for (name, port, frame) in [
+            ("balanced", POD_A.port, pod(80)),
+            ("answered", POD_B.port, POD_B.to(&POD_A, family).udp(8001, 4000, &[7; 64])),
+            ("masqueraded", NODE.port, NODE.via_router(vip).udp(4000, 80, &[7; 64])),
+        ] {
+            let change = bare.carry(name, port, &frame, plain, BATCH);
+            assert_eq!(change.fate(Fate::Forwarded), all(BATCH), "{name}");
+        }
+        for (frame, reason) in [
+            (pod(8), DropReason::ServiceNoBackend),
+            (pod(9), DropReason::ServicePortClosed),
+            (POD_A.via_router(free).udp(1, 2, b"x"), DropReason::ServiceAddressFree),
+        ] {
+            let change = bare.carry(reason.name(), POD_A.port, &frame, plain, BATCH);
+            assert_eq!(change.dropped(reason), all(BATCH));
+        }
+        let frames: Vec<Vec<u8>> = (0..2048)
+            .flat_map(|port| [80, 53].map(|to| POD_A.via_router(vip).udp(10_000 + port, to, b"x")))
+            .collect();
+        let again = |bare: &mut Bare| {
+            frames.iter().for_each(|frame| bare.turn(POD_A.port, frame, plain, 1));
+            // Longer than they last.
+            (0..500).for_each(|_| {
+                bare.now += Duration::from_secs(1);
+                bare.turn(POD_A.port, &frames[0], plain, 0);
+            });
+        };
+        again(&mut bare);
+        let before = bare.switch.balanced();
+        assert_eq!(allocations(|| again(&mut bare)), 0, "connections that begin and end");
+        assert_eq!(bare.switch.balanced() - before, 4096);
     }
 }
 

@@ -71,7 +71,7 @@ fn pass<A: Address>(
         Tracked::New(new) => {
             let (ingress, egress) = if from_inside { (INSIDE, OUTSIDE) } else { (OUTSIDE, INSIDE) };
             let way = Way { ingress, egress: Some(egress), zone: 0 };
-            let prepared = nat.prepare(now, &new, nat.destination(&new, way), way).unwrap();
+            let prepared = nat.prepare(now, &new, nat.destination(&new, way).into(), way).unwrap();
             nat.commit(now, &prepared).unwrap();
             prepared.rewrite()
         }

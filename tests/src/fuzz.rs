@@ -130,6 +130,7 @@ fn small() -> Limits {
         events: 4,
         icmp_errors_per_second: 100,
         connections: 8,
+        affinities: 8,
     }
 }
 

@@ -1,5 +1,6 @@
 //! What several tests share: finding the workspace, running tools, and skipping loudly.
 
+pub mod costs;
 pub mod fuzz;
 
 use std::path::{Path, PathBuf};

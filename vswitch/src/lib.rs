@@ -16,6 +16,7 @@ pub mod objects;
 pub mod probe;
 pub mod proxy;
 pub mod runtime;
+pub mod service;
 pub mod state;
 mod sys;
 

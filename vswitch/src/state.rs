@@ -60,6 +60,11 @@ impl StatePaths {
         self.root.join("desired.json")
     }
 
+    /// What has changed of it since it was written as a whole.
+    pub fn journal(&self) -> PathBuf {
+        self.root.join("desired.journal")
+    }
+
     /// One record per namespace the helper made or was about to make.
     pub fn namespaces(&self) -> PathBuf {
         self.root.join("namespaces")

@@ -39,7 +39,7 @@ fn open<A: Address>(nat: &mut Nat<A>, now: Duration, came: &Arrived) -> Option<R
         panic!("it is there already");
     };
     let destination = nat.destination(&new, OUT);
-    let prepared = nat.prepare(now, &new, destination, OUT).expect("there is a port");
+    let prepared = nat.prepare(now, &new, destination.into(), OUT).expect("there is a port");
     nat.commit(now, &prepared).expect("there is room");
     prepared.rewrite()
 }

@@ -12,7 +12,11 @@
 //!
 //! Who removes a backend moves its slots, and a few of others': these took their places in another order.
 
+#[cfg(test)]
+mod golden_tests;
 mod size;
+#[cfg(test)]
+mod tests;
 
 use alloc::boxed::Box;
 use alloc::vec;

@@ -121,7 +121,7 @@ impl Registry {
 
     /// Takes a service away; whether there was one of this name.
     pub fn remove(&mut self, name: &str) -> bool {
-        let Some(slot) = self.names.remove(&Arc::from(name)) else { return false };
+        let Some(slot) = self.names.remove(name) else { return false };
         if let Some(old) = self.slots.remove(&slot) {
             self.rename_entrances(slot, &old.service.entrances, &[]);
             self.sticky -= usize::from(old.service.affinity.is_some());
@@ -135,7 +135,7 @@ impl Registry {
 
     /// The service of a name.
     pub fn get(&self, name: &str) -> Option<&Service> {
-        let slot = self.names.get(&Arc::from(name))?;
+        let slot = self.names.get(name)?;
         self.slots.get(slot).map(|placed| &placed.service)
     }
 

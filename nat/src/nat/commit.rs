@@ -1,5 +1,6 @@
 //! How a connection begins and ends: the only places where tuples, ports and mappings change together.
 
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::Nat;
@@ -8,7 +9,7 @@ use crate::connection::{Connection, ConnectionId, State, Status};
 use crate::ports::{Lease, Protocol, Refused};
 use crate::table::{Opening, Remainder};
 use crate::tcp;
-use crate::tuple::Address;
+use crate::tuple::{Address, Direction};
 
 impl<A: Address> Nat<A> {
     /// Begins a connection as it was prepared. Nothing may have begun between the two.
@@ -16,10 +17,10 @@ impl<A: Address> Nat<A> {
     /// # Errors
     /// Why it cannot any more; then nothing has changed, but for who has made room.
     pub fn commit(&mut self, now: Duration, prepared: &Prepared<A>) -> Result<ConnectionId, Refusal> {
-        let Prepared { new, reply, port } = prepared;
+        let Prepared { new, reply, port, marks } = prepared;
         if self.table.is_full() {
             let needed = match *port {
-                Port::Mapped(first) => Some(first),
+                Port::Mapped(first) | Port::Asked(first) => Some(first),
                 Port::Leased { pool, choice, shared: true } => {
                     self.holder(pool, choice.lease()).map(|(holder, _)| holder)
                 }
@@ -38,17 +39,18 @@ impl<A: Address> Nat<A> {
             }
             *place = Some(holder);
         }
-        let opening = Opening { original: new.tuple, reply: *reply, state: new.state, timeout: new.timeout };
+        let opening = Opening {
+            original: new.tuple,
+            reply: *reply,
+            state: new.state,
+            timeout: new.timeout,
+            status: status(prepared),
+            marks: *marks,
+        };
         let id = self.table.insert(&opening, now).map_err(|_| Refusal::Full)?;
         let leased = match *port {
-            Port::None => true,
-            Port::Moved => {
-                if let Some(connection) = self.table.get_mut(id) {
-                    connection.status.set(Status::MOVED);
-                }
-                true
-            }
-            Port::Mapped(first) => self.join(id, first),
+            Port::None | Port::Moved => true,
+            Port::Mapped(first) | Port::Asked(first) => self.join(id, first),
             Port::Leased { pool, choice, shared } => {
                 let taken = self.pools.get_mut(pool).is_some_and(|pool| pool.take(choice, id.slot).is_ok());
                 if taken && shared {
@@ -90,6 +92,24 @@ impl<A: Address> Nat<A> {
         first.is_some()
     }
 
+    /// Ends a connection and gives back what it held, which nobody else gets while packets may be on their way. Returns
+    /// whether there was one.
+    pub fn remove(&mut self, id: ConnectionId, now: Duration) -> bool {
+        self.end(id, now, true)
+    }
+
+    /// Ends the connections of a host that is no more: those that it has opened and those that it answers, by whatever
+    /// address others know it. Returns how many ended. Looks at every connection.
+    pub fn remove_host(&mut self, address: A, now: Duration) -> usize {
+        let is_of = |connection: &Connection<A>| {
+            let ends = [Direction::Original, Direction::Reply].map(|direction| connection.tuple(direction));
+            ends.iter().any(|end| end.source.address == address)
+        };
+        let ending: Vec<ConnectionId> =
+            self.table.iter().filter(|(_, connection)| is_of(connection)).map(|(id, _)| id).collect();
+        ending.iter().filter(|&&id| self.end(id, now, true)).count()
+    }
+
     /// Ends a connection and gives back what it held. Returns whether there was one.
     pub(super) fn end(&mut self, id: ConnectionId, now: Duration, silent: bool) -> bool {
         let Some((connection, remainder)) = self.table.remove(id) else { return false };
@@ -114,6 +134,17 @@ impl<A: Address> Nat<A> {
         }
         true
     }
+}
+
+/// What is known of a connection from its beginning.
+fn status<A: Address>(prepared: &Prepared<A>) -> Status {
+    let mut status = Status::default();
+    match prepared.port {
+        Port::None | Port::Asked(_) => {}
+        Port::Moved => status.set(Status::MOVED),
+        Port::Mapped(_) | Port::Leased { .. } => status.set(Status::OUTWARD),
+    }
+    status
 }
 
 /// The external port that a connection uses, if it does.

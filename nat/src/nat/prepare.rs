@@ -25,12 +25,30 @@ pub enum Refusal {
     Clash,
 }
 
+/// Where a new connection goes, as whoever balances load or a rule has chosen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Towards<A> {
+    /// What its destination becomes; none if that stays.
+    pub destination: Option<Endpoint<A>>,
+    /// The pool that its source is to come from, whatever the rules say of sources; none to ask them. Who is behind an
+    /// address of the pool itself is not shown that address as another's: towards such a destination the source stays.
+    pub masquerade: Option<usize>,
+}
+
+impl<A> From<Option<Endpoint<A>>> for Towards<A> {
+    /// A destination; the source is what the rules say.
+    fn from(destination: Option<Endpoint<A>>) -> Self {
+        Self { destination, masquerade: None }
+    }
+}
+
 /// How a connection would begin.
 #[derive(Clone, Copy, Debug)]
 pub struct Prepared<A> {
     pub(super) new: New<A>,
     pub(super) reply: Tuple<A>,
     pub(super) port: Port<A>,
+    pub(super) marks: [u32; 3],
 }
 
 /// Where the external port comes from.
@@ -40,13 +58,25 @@ pub(super) enum Port<A> {
     None,
     /// It is the source's own but for the number, which nobody has to hold: towards this destination it is free.
     Moved,
-    /// It is that of a mapping, by one of its connections; who uses it is its inside, or somebody outside.
+    /// It is that of a mapping, by one of its connections, for another connection from its inside.
     Mapped(ConnectionId),
+    /// The same, for a connection from outside.
+    Asked(ConnectionId),
     /// It is to be leased.
     Leased { pool: usize, choice: Choice<A>, shared: bool },
 }
 
 impl<A: Address> Prepared<A> {
+    const fn new(new: New<A>, reply: Tuple<A>, port: Port<A>) -> Self {
+        Self { new, reply, port, marks: [0; 3] }
+    }
+
+    /// The same with these [marks](Connection::marks).
+    #[must_use]
+    pub const fn marked(self, marks: [u32; 3]) -> Self {
+        Self { marks, ..self }
+    }
+
     /// How the first packet leaves; `None` if nothing is translated.
     pub fn rewrite(&self) -> Option<Rewrite<A>> {
         let leaves = self.reply.inverse();
@@ -111,7 +141,7 @@ impl<A: Address> Nat<A> {
         })
     }
 
-    /// How a connection would begin whose destination becomes `destination`.
+    /// How a connection would begin that goes to `towards`.
     ///
     /// # Errors
     /// Why it cannot. Count it with [`Self::count_refusal`].
@@ -119,25 +149,25 @@ impl<A: Address> Nat<A> {
         &self,
         now: Duration,
         new: &New<A>,
-        destination: Option<Endpoint<A>>,
+        towards: Towards<A>,
         way: Way,
     ) -> Result<Prepared<A>, Refusal> {
-        let tuple = new.tuple;
+        let (tuple, destination) = (new.tuple, towards.destination);
         if self.table.is_full() && self.table.victim(&tuple, now, None).is_none() {
             return Err(Refusal::Full);
         }
         let remote = destination.unwrap_or(tuple.destination);
         let leaving = Tuple { destination: remote, ..tuple };
-        // Of rules the original destination counts, but for one that sends a packet back to where it came from.
-        let hairpin = destination.is_some_and(|to| self.is_hairpin(&tuple, to, way));
-        let rule = self.rules.source.iter().find(|rule| {
-            let way = if hairpin { Way { egress: rule.matches.egress, ..way } } else { way };
-            rule.decides(if hairpin { &tuple } else { &leaving }, way)
-        });
         let answer = |source: Endpoint<A>| Tuple { source, zone: way.zone, ..leaving }.inverse();
-        let pool = match rule.map(|rule| &rule.action) {
+        let wanted = SourceAction::Pool(towards.masquerade.unwrap_or_default());
+        let action = match towards.masquerade {
+            Some(pool) if self.pools.get(pool).is_some_and(|pool| pool.contains(remote.address)) => None,
+            Some(_) => Some(&wanted),
+            None => self.source_action(&tuple, destination, way),
+        };
+        let pool = match action {
             None | Some(SourceAction::Keep) => {
-                let port = self.asked(&tuple, remote).map_or(Port::None, Port::Mapped);
+                let port = self.asked(&tuple, remote).map_or(Port::None, Port::Asked);
                 // Who reaches itself by another address would get a packet from its own, which nobody takes. It is seen with
                 // the address that it has asked for (RFC 4787 REQ-9).
                 let itself = remote.address == tuple.source.address && remote != tuple.destination;
@@ -151,6 +181,24 @@ impl<A: Address> Nat<A> {
             Some(SourceAction::Pool(pool)) => *pool,
         };
         self.leased(now, new, pool, answer)
+    }
+
+    /// What the rules say of the source of a connection whose destination becomes `destination`.
+    fn source_action(
+        &self,
+        tuple: &Tuple<A>,
+        destination: Option<Endpoint<A>>,
+        way: Way,
+    ) -> Option<&SourceAction<A>> {
+        let leaving = Tuple { destination: destination.unwrap_or(tuple.destination), ..*tuple };
+        // Of rules the original destination counts, but for one that sends a packet back to where it came from.
+        let hairpin = destination.is_some_and(|to| self.is_hairpin(tuple, to, way));
+        let mut rules = self.rules.source.iter();
+        let rule = rules.find(|rule| {
+            let way = if hairpin { Way { egress: rule.matches.egress, ..way } } else { way };
+            rule.decides(if hairpin { tuple } else { &leaving }, way)
+        });
+        rule.map(|rule| &rule.action)
     }
 
     /// Whether a packet goes to an inside endpoint because it went to its mapping.
@@ -176,16 +224,16 @@ impl<A: Address> Nat<A> {
     ) -> Result<Prepared<A>, Refusal> {
         let is_free = |source| !self.table.is_taken(&answer(source), now);
         if is_free(source) {
-            return Ok(Prepared { new: *new, reply: answer(source), port });
+            return Ok(Prepared::new(*new, answer(source), port));
         }
         // Who is behind a mapping is known by the port that the other side sees.
         let moved = match port {
             Port::None => self.moved(source, new.tuple.protocol, is_free),
-            Port::Moved | Port::Mapped(_) | Port::Leased { .. } => None,
+            Port::Moved | Port::Mapped(_) | Port::Asked(_) | Port::Leased { .. } => None,
         };
         let own = source.address == new.tuple.source.address;
         let port = if own { Port::Moved } else { Port::None };
-        Ok(Prepared { new: *new, reply: answer(moved.ok_or(Refusal::Clash)?), port })
+        Ok(Prepared::new(*new, answer(moved.ok_or(Refusal::Clash)?), port))
     }
 
     /// The same address with another port that is free, of the same class.
@@ -229,7 +277,7 @@ impl<A: Address> Nat<A> {
         {
             let external = connection.outside().source;
             if is_free(external.address, external.port) {
-                return Ok(Prepared { new: *new, reply: answer(external), port: Port::Mapped(id) });
+                return Ok(Prepared::new(*new, answer(external), Port::Mapped(id)));
             }
         }
         let source = tuple.source;
@@ -239,7 +287,7 @@ impl<A: Address> Nat<A> {
         let chosen = |choice: Choice<A>, shared| {
             let lease = choice.lease();
             let reply = answer(Endpoint { address: lease.external, port: lease.port });
-            Prepared { new: *new, reply, port: Port::Leased { pool: number, choice, shared } }
+            Prepared::new(*new, reply, Port::Leased { pool: number, choice, shared })
         };
         let own = pool.choose(&request, random);
         let kept = own.as_ref().is_ok_and(|choice| choice.lease().port == source.port);

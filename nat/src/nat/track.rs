@@ -172,6 +172,23 @@ impl<A: Address> Nat<A> {
         }
     }
 
+    /// What a packet would open if the connection that it belongs to had ended; `None` if it could open none.
+    pub fn reopening(
+        &self,
+        now: Duration,
+        zone: u16,
+        packet: &Packet,
+        bytes: &[u8],
+        checksum: ChecksumState,
+    ) -> Option<New<A>> {
+        match self.open(now, packet.tuple(zone)?, Subject { packet, bytes, checksum }) {
+            Tracked::New(new) => Some(new),
+            Tracked::Known { .. } | Tracked::Related { .. } | Tracked::Invalid(_) | Tracked::Untracked => {
+                None
+            }
+        }
+    }
+
     /// Whether there is a translated connection that a packet belongs to, be it allowed there or not.
     pub fn translates(&self, now: Duration, zone: u16, packet: &Packet) -> bool {
         let found = packet.tuple(zone).and_then(|tuple| self.table.find(&tuple, now));

@@ -69,6 +69,10 @@ pub struct Opening<A> {
     pub state: State,
     /// How long it is kept.
     pub timeout: Duration,
+    /// What else is known of it.
+    pub status: Status,
+    /// For the owner of the table to use.
+    pub marks: [u32; 3],
 }
 
 /// The table is full of connections that are worth more than a new one.
@@ -304,16 +308,16 @@ impl<A: Address> Table<A> {
             return Err(Full);
         }
         let deadline = Ticks::at(now).after(opening.timeout);
-        let Opening { original, reply, state, .. } = *opening;
+        let Opening { original, reply, state, status, marks, .. } = *opening;
         let mut connection = Connection {
             endpoints: [[original.source, original.destination], [reply.source, reply.destination]],
             zones: [original.zone, reply.zone],
             protocol: original.protocol,
-            status: Status::default(),
+            status,
             deadline,
             generation: 0,
             siblings: [NONE; 2],
-            marks: [0; 3],
+            marks,
             state,
         };
         let slot = match self.slots.get_mut(self.free as usize) {

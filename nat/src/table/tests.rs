@@ -22,7 +22,7 @@ fn opening<A: Address>(inside: u16, outside: u16, timeout: Duration) -> Opening<
     let original =
         Tuple { source: endpoint(1, inside), destination: endpoint(9, 80), protocol: protocol::UDP, zone: 0 };
     let reply = Tuple { source: endpoint(9, 80), destination: endpoint(200, outside), ..original };
-    Opening { original, reply, state: State::Other, timeout }
+    Opening { original, reply, state: State::Other, timeout, status: Status::default(), marks: [0; 3] }
 }
 
 fn in_both_families(test: impl Fn(bool)) {
@@ -242,7 +242,7 @@ fn a_mapping_lasts_as_long_as_the_last_of_its_connections() {
                 zone: 0,
             };
             let reply = Tuple { destination: endpoint(200, 7000), ..original.inverse() };
-            let opening = Opening { original, reply, state: State::Other, timeout: seconds(10) };
+            let opening = Opening { original, reply, ..opening(7, 7000, seconds(10)) };
             let id = table.insert(&opening, Duration::ZERO).unwrap();
             let first = table.mapping(&original, |_| true);
             assert_eq!(first, ids.first().copied());

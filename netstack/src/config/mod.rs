@@ -2,15 +2,19 @@
 
 mod advertise;
 pub mod nat;
+mod port;
 mod router;
+mod services;
 mod snapshot;
 pub(crate) mod translator;
 mod validate;
 
 pub use advertise::{AdvertisedPrefix, RouterAdvertisement};
 pub use nat::NatConfig;
+pub use port::Port;
 pub use router::{Router, Target};
-pub use snapshot::{Gateway, Port, Segment, Snapshot, Station as StationEntry};
+pub use services::{Services, ServicesConfig};
+pub use snapshot::{Gateway, Segment, Snapshot, Station as StationEntry};
 pub use translator::Translator;
 pub use validate::{ConfigError, ConfigErrors};
 
@@ -37,6 +41,8 @@ pub struct Config {
     pub routes: Vec<RouteConfig>,
     /// Tracking of connections and translation of addresses; none for a switch that does neither.
     pub nat: Option<NatConfig>,
+    /// Services, which need connections; none for a switch that has none.
+    pub services: Option<ServicesConfig>,
 }
 
 /// One port.
@@ -285,6 +291,9 @@ pub struct Limits {
     /// Connections tracked, in each family. At the limit one that nobody has answered makes room, else new ones are
     /// refused.
     pub connections: u32,
+    /// Clients whose backend is remembered, of services that want it. At the limit one that has been away for long is
+    /// forgotten.
+    pub affinities: u32,
 }
 
 impl Default for Limits {
@@ -301,6 +310,7 @@ impl Default for Limits {
             events: 1_024,
             icmp_errors_per_second: 1_000,
             connections: 65_536,
+            affinities: 65_536,
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! # Theory of operation
 //! A snapshot is a tree of `Arc`s. [`Snapshot::compile`] takes the snapshot before it and keeps every part whose source
-//! did not change, so that a rebuild costs what changed and two snapshots share the rest. Snapshots are immutable; the
+//! did not change, so that a rebuild costs what changed and two snapshots share the rest. [`Snapshot::with_services`] replaces
+//! the services alone, at the same price however many ports and routes there are. Snapshots are immutable; the
 //! switch swaps one for the next between batches and hands the old one back, to be dropped on another thread.
 
 use alloc::string::{String, ToString};
@@ -13,15 +14,14 @@ use core::net::{IpAddr, Ipv6Addr};
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
+use super::port::Port;
 use super::router::{Router, Target, node_local_stations};
 use super::translator::Translator;
 use super::{
-    Config, ConfigErrors, PortConfig, ReversePath, RouteTarget, RouterAdvertisement, SegmentConfig,
-    Station as StationConfig, VlanMode, validate,
+    Config, ConfigErrors, PortConfig, ReversePath, RouteTarget, RouterAdvertisement, SegmentConfig, Services,
+    ServicesConfig, Station as StationConfig, VlanMode, services, validate,
 };
 use crate::addr::{IpNet, MacAddr, PortId, SegmentId};
-use crate::frame::OffloadFeatures;
-use crate::rate::Pace;
 use crate::route::PrefixSet;
 
 /// Keys come from the configuration, not from outside bytes, so a fixed fast hash serves.
@@ -31,20 +31,13 @@ pub(super) type Map<K, V> = HashMap<K, V, FixedState>;
 #[derive(Debug)]
 pub struct Snapshot {
     generation: u64,
+    /// Without the services, which change more often than everything else.
     config: Arc<Config>,
-    ports: Vec<Option<Arc<Port>>>,
-    segments: Vec<Option<Arc<Segment>>>,
+    ports: Arc<[Option<Arc<Port>>]>,
+    segments: Arc<[Option<Arc<Segment>>]>,
     router: Arc<Router>,
     translator: Option<Arc<Translator>>,
-}
-
-/// A compiled port.
-#[derive(Debug)]
-pub struct Port {
-    config: PortConfig,
-    /// What the switch's frames must look like when they leave here, by segment: the VLAN identifier to push.
-    tags: Vec<(SegmentId, Option<u16>)>,
-    storm: Option<Pace>,
+    services: Option<Arc<Services>>,
 }
 
 /// A compiled segment.
@@ -97,15 +90,16 @@ impl Snapshot {
     ///
     /// # Errors
     /// All that is wrong with `config`.
-    pub fn compile(config: Config, previous: Option<&Self>) -> Result<Arc<Self>, ConfigErrors> {
+    pub fn compile(mut config: Config, previous: Option<&Self>) -> Result<Arc<Self>, ConfigErrors> {
         validate::validate(&config)?;
+        let services = config.services.take();
         let ports = index_by(
             &config.ports,
             |p| usize::from(p.id.0),
             |port| {
                 let old = previous.and_then(|p| p.ports.get(usize::from(port.id.0))?.as_ref());
                 match old {
-                    Some(old) if old.config == *port => Arc::clone(old),
+                    Some(old) if old.config() == port => Arc::clone(old),
                     _ => Arc::new(Port::compile(port)),
                 }
             },
@@ -128,8 +122,43 @@ impl Snapshot {
         };
         let before = previous.and_then(|p| p.translator.as_ref());
         let translator = config.nat.as_ref().map(|nat| Translator::compile(nat, before));
+        let services = services.zip(translator.as_ref()).map(|(of, by)| Services::compile(of, by));
         let generation = previous.map_or(1, |p| p.generation + 1);
-        Ok(Arc::new(Self { generation, config: Arc::new(config), ports, segments, router, translator }))
+        let config = Arc::new(config);
+        Ok(Arc::new(Self { generation, config, ports, segments, router, translator, services }))
+    }
+
+    /// The same with other services, sharing everything else.
+    ///
+    /// # Errors
+    /// All that is wrong with them.
+    pub fn with_services(&self, services: Option<ServicesConfig>) -> Result<Arc<Self>, ConfigErrors> {
+        let mut errors = Vec::new();
+        if let Some(services) = &services {
+            services::check(services, self.config.nat.as_ref(), &mut errors);
+        }
+        if !errors.is_empty() {
+            return Err(ConfigErrors(errors));
+        }
+        Ok(Arc::new(Self {
+            generation: self.generation + 1,
+            config: Arc::clone(&self.config),
+            ports: Arc::clone(&self.ports),
+            segments: Arc::clone(&self.segments),
+            router: Arc::clone(&self.router),
+            translator: self.translator.clone(),
+            services: services
+                .zip(self.translator.as_ref())
+                .map(|(services, translator)| Services::compile(services, translator)),
+        }))
+    }
+
+    /// Whether everything but the services is the very same.
+    pub fn differs_in_services_alone(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.config, &other.config)
+            && Arc::ptr_eq(&self.ports, &other.ports)
+            && Arc::ptr_eq(&self.segments, &other.segments)
+            && Arc::ptr_eq(&self.router, &other.router)
     }
 
     /// The snapshot of a switch that has not been configured: it names no port, so none carries anything.
@@ -137,10 +166,11 @@ impl Snapshot {
         Arc::new(Self {
             generation: 0,
             config: Arc::default(),
-            ports: Vec::new(),
-            segments: Vec::new(),
+            ports: Arc::default(),
+            segments: Arc::default(),
             router: Arc::new(Router::compile(&Config::default())),
             translator: None,
+            services: None,
         })
     }
 
@@ -149,7 +179,7 @@ impl Snapshot {
         self.generation
     }
 
-    /// What was compiled.
+    /// What was compiled; the services aside, see [`Self::services`].
     pub fn config(&self) -> &Config {
         &self.config
     }
@@ -209,6 +239,12 @@ impl Snapshot {
         self.translator.as_ref()
     }
 
+    /// Services, if it has any.
+    #[inline]
+    pub fn services(&self) -> Option<&Arc<Services>> {
+        self.services.as_ref()
+    }
+
     fn routes_like(&self, config: &Config) -> bool {
         let stations = |c: &Config| -> Vec<(SegmentId, Vec<IpAddr>)> { node_local_stations(c).collect() };
         self.config.routes == config.routes
@@ -217,90 +253,14 @@ impl Snapshot {
     }
 }
 
-fn index_by<T, U>(items: &[T], position: impl Fn(&T) -> usize, make: impl Fn(&T) -> U) -> Vec<Option<U>> {
+fn index_by<T, U>(items: &[T], position: impl Fn(&T) -> usize, make: impl Fn(&T) -> U) -> Arc<[Option<U>]> {
     let len = items.iter().map(|i| position(i) + 1).max().unwrap_or(0);
     let mut out: Vec<Option<U>> = Vec::new();
     out.resize_with(len, || None);
     for item in items {
         out[position(item)] = Some(make(item));
     }
-    out
-}
-
-impl Port {
-    fn compile(config: &PortConfig) -> Self {
-        let tags = match &config.vlan {
-            VlanMode::Access(segment) => alloc::vec![(*segment, None)],
-            VlanMode::Trunk { native, tagged } => {
-                native.iter().map(|&s| (s, None)).chain(tagged.iter().map(|&(v, s)| (s, Some(v)))).collect()
-            }
-        };
-        let storm = config.storm.map(|s| Pace::new(s.rate, s.burst));
-        Self { config: config.clone(), tags, storm }
-    }
-
-    /// Its number.
-    pub fn id(&self) -> PortId {
-        self.config.id
-    }
-
-    /// Its name.
-    pub fn name(&self) -> &str {
-        &self.config.name
-    }
-
-    /// What its device takes over from software.
-    #[inline]
-    pub fn offload(&self) -> OffloadFeatures {
-        self.config.offload
-    }
-
-    /// Whether frames that were made ready for `other` may leave here: the same segments under the same tags, and a
-    /// device that takes over the same from software.
-    pub fn carries_like(&self, other: &Self) -> bool {
-        self.config.vlan == other.config.vlan && self.config.offload == other.config.offload
-    }
-
-    /// Who is behind it.
-    #[inline]
-    pub fn station(&self) -> &StationConfig {
-        &self.config.station
-    }
-
-    /// How many broadcast, multicast and unknown unicast frames it lets in.
-    #[inline]
-    pub fn storm(&self) -> Option<Pace> {
-        self.storm
-    }
-
-    /// Whether loops are looked for behind it.
-    pub fn is_loop_guarded(&self) -> bool {
-        self.config.loop_guard && matches!(self.config.station, StationConfig::Foreign)
-    }
-
-    /// Whether nothing is bridged between it and other isolated ports.
-    #[inline]
-    pub fn is_isolated(&self) -> bool {
-        self.config.isolated
-    }
-
-    /// The segments it carries and the VLAN identifier that frames of each leave with.
-    pub fn tags(&self) -> &[(SegmentId, Option<u16>)] {
-        &self.tags
-    }
-
-    /// Where a frame that came in with this tag (TCI) belongs. VLAN identifier 0 is a priority tag: as untagged.
-    #[inline]
-    pub fn segment_of(&self, tci: Option<u16>) -> Option<SegmentId> {
-        let vlan = tci.map(|t| t & 0x0fff).filter(|&v| v != 0);
-        self.tags.iter().find(|(_, tag)| *tag == vlan).map(|&(segment, _)| segment)
-    }
-
-    /// The VLAN identifier that frames of `segment` leave with; the outer `None` means that the port is not on it.
-    #[inline]
-    pub fn tag_for(&self, segment: SegmentId) -> Option<Option<u16>> {
-        self.tags.iter().find(|(s, _)| *s == segment).map(|&(_, tag)| tag)
-    }
+    out.into()
 }
 
 impl Segment {
@@ -437,6 +397,11 @@ impl Gateway {
     /// Its addresses, the link-local one included.
     pub fn own(&self) -> impl Iterator<Item = IpAddr> {
         self.addresses.iter().map(IpNet::addr).chain([IpAddr::V6(self.link_local)])
+    }
+
+    /// The prefixes whose stations are on this link, in the order of their addresses; an address alone is no prefix.
+    pub fn links(&self) -> Vec<IpNet> {
+        self.addresses.iter().filter(|net| net.prefix_len() < net.max_prefix_len()).copied().collect()
     }
 
     /// Whether `address` is on this link: within a prefix of the interface's, or link-local of IPv6.

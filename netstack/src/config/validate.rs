@@ -8,7 +8,7 @@ use core::net::IpAddr;
 
 use super::{
     Config, GatewayConfig, NextHop, PortConfig, RouteConfig, RouteTarget, RouterAdvertisement, SegmentConfig,
-    Station, VlanMode, translator,
+    Station, VlanMode, services, translator,
 };
 use crate::addr::{IpNet, MacAddr, PortId, SegmentId};
 
@@ -172,6 +172,12 @@ pub enum ConfigError {
         /// What is wrong with it.
         problem: String,
     },
+    /// Services.
+    #[error("services: {problem}")]
+    Services {
+        /// What is wrong with them.
+        problem: String,
+    },
     /// A prefix with host bits.
     #[error("{place}: {prefix} has bits set behind its length; write {network}")]
     HostBits {
@@ -212,6 +218,9 @@ pub(super) fn validate(config: &Config) -> Result<(), ConfigErrors> {
     if let Some(nat) = &config.nat {
         let Check { segments, errors, .. } = &mut check;
         translator::check(nat, |segment| segments.contains_key(&segment), errors);
+    }
+    if let Some(of) = &config.services {
+        services::check(of, config.nat.as_ref(), &mut check.errors);
     }
     if check.errors.is_empty() { Ok(()) } else { Err(ConfigErrors(check.errors)) }
 }

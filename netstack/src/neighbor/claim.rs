@@ -11,6 +11,10 @@
 //! | wait | 2 s (ANNOUNCE_WAIT) | 1 s (RETRANS_TIMER) |
 //! | use and announce | 2 (ANNOUNCE_NUM), 2 s apart (ANNOUNCE_INTERVAL) | the same, as unsolicited advertisements |
 //!
+//! An address that an interface in use gets in addition, without probing, has most likely been another's: it is announced
+//! [`TAKEOVER_NUM`] times, a second apart (RFC 4861 section 7.2.6, and so for IPv4), so that whoever knows it at another MAC
+//! address learns better even if some of that is lost.
+//!
 //! Whoever else shows that he has or wants the address before it is used has won: it is given up and stays unused until
 //! it is configured anew.
 //!
@@ -37,6 +41,9 @@ const PROBE_MAX: Duration = Duration::from_secs(2);
 const ANNOUNCE_WAIT: Duration = Duration::from_secs(2);
 const ANNOUNCE_NUM: u8 = 2;
 const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(2);
+/// RFC 4861 section 10: MAX_NEIGHBOR_ADVERTISEMENT, which IPv4 has no reason to differ from.
+const TAKEOVER_NUM: u8 = 3;
+const TAKEOVER_INTERVAL: Duration = RETRANS_TIMER;
 /// RFC 4862 section 5.1: DupAddrDetectTransmits, and RFC 4861 section 10: RETRANS_TIMER.
 const DAD_TRANSMITS: u8 = 1;
 const RETRANS_TIMER: Duration = Duration::from_secs(1);
@@ -64,6 +71,8 @@ enum Claim {
     Probing(u8),
     /// Announcements sent. In use.
     Announcing(u8),
+    /// Announcements sent of an address that was not probed. In use.
+    TakingOver(u8),
     Lost,
 }
 
@@ -108,13 +117,19 @@ impl Claims {
         self.next = Some(Duration::ZERO);
     }
 
+    /// Announces an address that is in use from now on, as soon as time is told.
+    pub fn take_over(&mut self, segment: SegmentId, address: IpAddr) {
+        self.held.insert((segment, address), (Claim::TakingOver(0), Some(Duration::ZERO)));
+        self.next = Some(Duration::ZERO);
+    }
+
     /// Forgets those addresses that are to be forgotten.
     pub fn retain(&mut self, mut keep: impl FnMut(SegmentId, IpAddr) -> bool) {
         self.held.retain(|&(segment, address), _| keep(segment, address));
         self.note_next();
     }
 
-    /// Whether every configured address is used.
+    /// Whether every configured address is used and known.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.held.is_empty()
@@ -127,7 +142,7 @@ impl Claims {
             return Standing::Usable;
         }
         match self.held.get(&(segment, address)) {
-            None | Some((Claim::Announcing(_), _)) => Standing::Usable,
+            None | Some((Claim::Announcing(_) | Claim::TakingOver(_), _)) => Standing::Usable,
             Some((Claim::Probing(_), _)) => Standing::Tentative,
             Some((Claim::Lost, _)) => Standing::Lost,
         }
@@ -211,6 +226,10 @@ fn step(
         Claim::Announcing(sent) if sent < ANNOUNCE_NUM => {
             act(Step::Announce { first: false });
             (sent + 1 < ANNOUNCE_NUM).then_some((Claim::Announcing(sent + 1), ANNOUNCE_INTERVAL))
+        }
+        Claim::TakingOver(sent) => {
+            act(Step::Announce { first: false });
+            (sent + 1 < TAKEOVER_NUM).then_some((Claim::TakingOver(sent + 1), TAKEOVER_INTERVAL))
         }
         Claim::Announcing(_) | Claim::Lost => None,
     }
@@ -329,6 +348,22 @@ mod tests {
         assert_eq!(done[0].1, ClaimAction::Probe { segment: LAN, address: v6() });
         assert_eq!(done[1].1, ClaimAction::Announce { segment: LAN, address: v6(), first: true });
         assert_eq!((done[1].0 - done[0].0, done.len()), (RETRANS_TIMER, 3));
+    }
+
+    #[test]
+    fn arp_5_what_is_taken_over_is_used_at_once_and_announced_three_times_a_second_apart() {
+        for address in [v4(), v6()] {
+            let mut claims = Claims::new(&Seed::from_u64(1));
+            claims.take_over(LAN, address);
+            assert_eq!(claims.standing(LAN, address), Standing::Usable);
+            let start = Duration::from_secs(100);
+            let done = run(&mut claims, start);
+            let announce = ClaimAction::Announce { segment: LAN, address, first: false };
+            let second = Duration::from_secs(1);
+            assert_eq!(done, [0, 1, 2].map(|n| (start + n * second, announce)));
+            claims.take_over(LAN, address);
+            assert!(!claims.lose(LAN, address), "it is in use");
+        }
     }
 
     #[test]

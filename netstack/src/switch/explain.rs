@@ -10,7 +10,7 @@ use nat::tuple::{Address, Direction, Tuple};
 
 use super::Switch;
 use super::admit;
-use super::connections::{Connections, Kind, Passage, Tracked, What};
+use super::connections::{Connections, Denial, Kind, Passage, Tracked, What};
 use super::protect;
 use super::slow::{Adjacent, Answer, Aside, Conflict, Decision, Route};
 use crate::addr::{PortId, SegmentId};
@@ -32,6 +32,8 @@ pub enum Stage {
     Protection,
     /// What the packet is to the connections there are.
     Track,
+    /// Which service is asked for, and who answers for it.
+    Service,
     /// ARP and neighbour discovery.
     Discovery,
     /// To the switch, bridged, or routed.
@@ -220,14 +222,17 @@ pub(super) fn tracked_text<A: Kind>(connections: &Connections, now: Duration, wh
         What::Related { id, .. } => {
             alloc::format!("an error about a packet of the connection {}", connections.describe::<A>(now, id))
         }
-        What::Opens { new, destination: None } => {
-            alloc::format!("opens a connection, {}", tuple(&new.tuple))
+        What::Opens { new, towards, .. } => {
+            let what = alloc::format!("opens a connection, {}", tuple(&new.tuple));
+            match towards.destination {
+                None => what,
+                Some(endpoint) => alloc::format!("{what}, which goes to {}", endpoint.to_socket()),
+            }
         }
-        What::Opens { new, destination: Some(endpoint) } => alloc::format!(
-            "opens a connection, {}, which goes to {}",
-            tuple(&new.tuple),
-            endpoint.to_socket()
-        ),
+        What::Denied(Denial { reason: DropReason::ServiceBackendGone, .. }) => {
+            "of a connection whose backend is gone".into()
+        }
+        What::Denied(_) => "opens a connection to a service".into(),
         What::Later(_) => "a fragment, which goes the way of the first of its datagram".into(),
         What::Waits => "a fragment, which waits for the first of its datagram".into(),
         What::Untracked => "of no connection".into(),

@@ -6,7 +6,7 @@ use nat::translate::mss;
 
 use super::Switch;
 use super::admit::Arrival;
-use super::connections::Tracked;
+use super::connections::{Denial, Tracked};
 use super::explain::{Recorder, Stage};
 use super::slow::{Adjacent, Answer, Decision, Route};
 use crate::addr::{MacAddr, PortId, SegmentId};
@@ -72,7 +72,8 @@ pub(super) struct Layer3<'a> {
 }
 
 impl Layer3<'_> {
-    pub(super) fn decide<R: Recorder>(&self, recorder: &mut R) -> Decision {
+    /// What becomes of it, which a service may have denied.
+    pub(super) fn decide<R: Recorder>(&self, denial: Option<Denial>, recorder: &mut R) -> Decision {
         let Some(gateway) = self.arrival.segment.gateway() else {
             return self.drop(DropReason::NotForUs, None);
         };
@@ -81,6 +82,9 @@ impl Layer3<'_> {
         let judged = self.arrival.to_gateway() && !matches!(self.tracked, Tracked::Not);
         if !judged && let Some(reason) = self.switch.refuses_source(self.snapshot, self.arrival, source) {
             return self.drop(reason, None);
+        }
+        if let Some(denial) = denial {
+            return self.deny(&denial, recorder);
         }
         if let Some(pointer) = self.ip.option_problem {
             let error = IcmpError::ParameterProblem { pointer: pointer.into() };
@@ -152,7 +156,7 @@ impl Layer3<'_> {
         self.snapshot.translator().is_some_and(|translator| translator.is_external(self.destination))
     }
 
-    fn is_intact(&self) -> bool {
+    pub(super) fn is_intact(&self) -> bool {
         self.frame.offload.is_trusted() || parse::verify_transport_checksum(self.frame.bytes(), &self.ip)
     }
 
@@ -325,7 +329,7 @@ impl Layer3<'_> {
         self.switch.own(self.snapshot, self.arrival.segment, gateway, address)
     }
 
-    fn may_answer(&self, occasion: Occasion) -> bool {
+    pub(super) fn may_answer(&self, occasion: Occasion) -> bool {
         let router = self.snapshot.router();
         let broadcast = router.is_broadcast(self.ip.destination) || router.is_broadcast(self.ip.source);
         icmp::may_answer(&self.arrival.link, &self.ip, occasion, broadcast)
@@ -355,7 +359,7 @@ impl Layer3<'_> {
     }
 
     #[expect(clippy::unused_self, reason = "reads as a verdict about this packet")]
-    fn drop(&self, reason: DropReason, answer: Option<Answer>) -> Decision {
+    pub(super) fn drop(&self, reason: DropReason, answer: Option<Answer>) -> Decision {
         Decision::Drop { reason, answer }
     }
 }

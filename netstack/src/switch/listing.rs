@@ -4,12 +4,14 @@ use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::time::Duration;
 
+use lb::Mark;
 use nat::Nat;
 use nat::connection::{Connection, Status};
 use nat::ports::Protocol;
 use nat::tuple::{Address, Direction, Tuple};
 
 use super::Switch;
+use super::connections::mark;
 use crate::config::nat::PoolConfig;
 use crate::config::translator;
 
@@ -31,6 +33,8 @@ pub struct ConnectionEntry {
     pub original: [SocketAddr; 2],
     /// The same of answers, as they come. Where it is not the inverse, packets are translated.
     pub reply: [SocketAddr; 2],
+    /// The service that it was opened through; see [`Registry::of`](lb::Registry::of).
+    pub mark: Option<Mark>,
 }
 
 impl ConnectionEntry {
@@ -45,6 +49,7 @@ impl ConnectionEntry {
             remaining: connection.remaining(now),
             original: ends(original),
             reply: ends(connection.tuple(Direction::Reply)),
+            mark: mark(connection),
         }
     }
 }

@@ -29,6 +29,7 @@ mod output;
 mod own;
 mod port;
 mod protect;
+mod service;
 mod slow;
 mod track;
 
@@ -43,6 +44,7 @@ use alloc::vec::Vec;
 use core::net::{Ipv4Addr, Ipv6Addr};
 use core::time::Duration;
 
+use lb::Balancer;
 use lb::hash::FlowHash;
 use nat::Nat;
 
@@ -53,7 +55,7 @@ use self::port::PortState;
 use self::protect::Moves;
 use crate::addr::{PortId, SegmentId};
 use crate::bridge::{Fdb, LoopAction, LoopGuard};
-use crate::config::{Limits, Port, Snapshot};
+use crate::config::{Gateway, Limits, Port, Segment, Snapshot};
 use crate::counters::Counters;
 use crate::event::Event;
 use crate::frame::{Frame, FrameBatch, FramePool};
@@ -253,6 +255,16 @@ impl Switch {
     pub fn install(&mut self, snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
         let old = core::mem::replace(&mut self.snapshot, snapshot);
         let new = Arc::clone(&self.snapshot);
+        if !old.differs_in_services_alone(&new) {
+            self.configure_network(&old, &new);
+        }
+        self.configure_connections(&new);
+        self.event(Event::Installed { generation: new.generation() });
+        old
+    }
+
+    /// Takes up what a new configuration says about ports, segments and the router.
+    fn configure_network(&mut self, old: &Snapshot, new: &Snapshot) {
         for port in old.ports() {
             let id = port.id();
             match new.port(id) {
@@ -272,10 +284,9 @@ impl Switch {
             }
         }
         for segment in old.segments() {
-            let kept = new.segment(segment.id());
-            if kept
-                .is_none_or(|k| k.gateway().map(|g| &g.addresses) != segment.gateway().map(|g| &g.addresses))
-            {
+            // Which stations are on the link, its prefixes say; who has one address more or less has the same neighbours.
+            let links = |segment: &Segment| segment.gateway().map(Gateway::links);
+            if new.segment(segment.id()).is_none_or(|kept| links(kept) != links(segment)) {
                 self.forget_neighbors(segment.id());
             }
         }
@@ -283,10 +294,7 @@ impl Switch {
             self.port_mut(port.id());
         }
         self.loops.watch(new.ports().filter(|p| p.is_loop_guarded()).map(Port::id));
-        self.configure_own(&old, &new);
-        self.configure_connections(&new);
-        self.event(Event::Installed { generation: new.generation() });
-        old
+        self.configure_own(old, new);
     }
 
     /// Takes up what a new configuration says about connections. Those that have begun stay, but for those with an
@@ -303,7 +311,7 @@ impl Switch {
         let (limits, seed, now) = (&self.limits, self.connections_seed, self.seen);
         let connections =
             self.connections.get_or_insert_with(|| Box::new(Connections::new(limits, translator, seed)));
-        connections.configure(translator, now);
+        connections.configure(translator, new.services(), now);
     }
 
     fn forget_neighbors(&mut self, segment: SegmentId) {
@@ -377,6 +385,18 @@ impl Switch {
     /// The connections of IPv4 and of IPv6; none if no configuration has asked for them.
     pub fn connections(&self) -> Option<(&Nat<Ipv4Addr>, &Nat<Ipv6Addr>)> {
         self.connections.as_ref().map(|connections| connections.nats())
+    }
+
+    /// What chooses backends for the clients of services, and remembers whose client is whose; none if no configuration has
+    /// asked for services.
+    pub fn balancer(&self) -> Option<&Balancer> {
+        self.connections.as_ref().and_then(|connections| connections.balancer())
+    }
+
+    /// Connections that services have given a backend since the beginning. Those refused are counted by reason, among the
+    /// drops.
+    pub fn balanced(&self) -> u64 {
+        self.connections.as_ref().map_or(0, |connections| connections.balanced())
     }
 
     /// Frames waiting for neighbours.

@@ -30,22 +30,26 @@ impl Switch {
         }
     }
 
-    /// Addresses that were in use stay so; those of the same interface that were being probed, or are lost, as well.
+    /// Addresses that were in use stay so; those of the same interface that were being probed or announced, or are lost, as
+    /// well. One that an interface gets in addition is announced.
     fn configure_claims(&mut self, old: &Snapshot, new: &Snapshot) {
-        let prober = |snapshot: &Snapshot, segment: SegmentId, address: IpAddr| -> Option<MacAddr> {
+        let holder = |snapshot: &Snapshot, segment: SegmentId, address: IpAddr| -> Option<(MacAddr, bool)> {
             let gateway = snapshot.segment(segment)?.gateway()?;
-            (gateway.probe && gateway.has(address)).then_some(gateway.mac)
+            gateway.has(address).then_some((gateway.mac, gateway.probe))
         };
         self.claims.retain(|segment, address| {
-            let mac = prober(new, segment, address);
-            mac.is_some() && mac == prober(old, segment, address)
+            let now = holder(new, segment, address);
+            now.is_some() && now == holder(old, segment, address)
         });
         for segment in new.segments() {
-            let Some(gateway) = segment.gateway().filter(|g| g.probe) else { continue };
+            let Some(gateway) = segment.gateway() else { continue };
             let before = old.segment(segment.id()).and_then(Segment::gateway);
-            for address in gateway.own() {
-                if before.is_none_or(|g| g.mac != gateway.mac || !g.has(address)) {
+            let before = before.filter(|before| before.mac == gateway.mac);
+            for address in gateway.own().filter(|&address| before.is_none_or(|g| !g.has(address))) {
+                if gateway.probe {
                     self.claims.begin(segment.id(), address);
+                } else if before.is_some() {
+                    self.claims.take_over(segment.id(), address);
                 }
             }
         }

@@ -160,7 +160,8 @@ impl Switch {
         let (ip, destination) = (arrival.ip(), tracked.destination());
         // What goes elsewhere than it says is routed there, whoever's MAC address it was sent to.
         let redirected = destination.is_some() && destination != ip.map(|ip| ip.destination);
-        if !arrival.to_gateway() && !redirected {
+        let denial = ip.and_then(|ip| self.denial(snapshot, arrival, tracked, ip.destination, redirected));
+        if !arrival.to_gateway() && !redirected && denial.is_none() {
             let mut decision = self.bridge(snapshot, now, arrival, recorder);
             if let Err(reason) = self.translate_bridged(snapshot, now, arrival, tracked, &mut decision) {
                 return Decision::dropped(reason);
@@ -173,7 +174,7 @@ impl Switch {
         let Some(ip) = ip else { return Decision::dropped(DropReason::NotForUs) };
         let destination = destination.unwrap_or(ip.destination);
         let layer3 = Layer3 { switch: self, snapshot, now, arrival, tracked, frame, ip, destination };
-        layer3.decide(recorder).into()
+        layer3.decide(denial, recorder).into()
     }
 
     /// Puts into what was decided about a bridged frame what translation makes of it.

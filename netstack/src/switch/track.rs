@@ -66,7 +66,7 @@ impl Switch {
             Some((held, Err(reason))) => Some((held.frame, Err(reason))),
             Some((held, Ok(Some(verdict)))) => Some((held.frame, Ok(What::Later(verdict)))),
             Some((held, Ok(None))) => {
-                let what = connections.track::<A>(now, &packet, &held.frame, segment);
+                let what = connections.track::<A>(now, &packet, &held.frame, arrival.segment);
                 // On the bridge only what is translated is stopped where it fits no connection: the rest is its stations'.
                 let what = match what {
                     Err(_) if !routed && !connections.translates::<A>(now, &packet) => Ok(What::Untracked),
@@ -204,13 +204,15 @@ impl Switch {
             Err(fault) if arrival.to_gateway() => return Err(malformed(fault)),
             Err(_) => return Ok(Tracked::Not),
         };
-        let segment = arrival.segment.id();
-        let what = match connections.look::<A>(now, &packet, frame, segment) {
+        let what = match connections.look::<A>(now, &packet, frame, arrival.segment) {
             Ok(what) => what,
             Err(_) if !arrival.to_gateway() && !connections.translates::<A>(now, &packet) => What::Untracked,
             Err(reason) => return Err(reason),
         };
         recorder.step(Stage::Track, || super::explain::tracked_text(connections, now, &what));
+        if let What::Opens { selected: Some(selected), .. } = &what {
+            recorder.step(Stage::Service, || connections.balancing().describe(selected));
+        }
         Ok(A::tracked(Seen { packet, what }))
     }
 

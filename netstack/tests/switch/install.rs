@@ -12,8 +12,8 @@ use netstack::verdict::{DropReason, EgressDrop, Fate, Origin};
 use crate::lab::{Counter, Lab, counted, dropped, entered, left, ports, queued, refused};
 use crate::packets::{BROADCAST, as_routed, ask, ethernet, mac_from, tell};
 use crate::world::{
-    FAMILIES, FAR, GUEST, OTHER, POD_A, POD_B, UPLINK, acquainted, bridge, everybody, introduce, ip, port,
-    segment, with,
+    FAMILIES, FAR, GUEST, OTHER, POD_A, POD_B, UPLINK, acquainted, bridge, everybody, introduce, ip, net,
+    port, segment, with,
 };
 
 const A: MacAddr = MacAddr([2, 0, 0, 0, 1, 0xa]);
@@ -137,8 +137,10 @@ fn only_what_changed_is_forgotten() {
         next(&mut lab, |c| c.ports[5].name = "renamed".into());
         assert_eq!(lab.switch.fdb().port_len(PortId(OTHER.port)), 0);
         assert_eq!(lab.switch.fdb().len(), addresses - 1);
-        // The router's addresses on one segment change: the neighbours of that segment go.
+        // The router has one address more, and then a prefix more: the neighbours of that segment go.
         next(&mut lab, |c| c.segments[1].gateway.as_mut().unwrap().addresses.push(ip("10.99.0.1").into()));
+        assert_eq!(lab.switch.neighbors().len(), known);
+        next(&mut lab, |c| c.segments[1].gateway.as_mut().unwrap().addresses.push(net("10.98.0.1/24")));
         assert!(lab.switch.neighbors().iter(lab.now).all(|e| e.segment == SegmentId(0)));
         assert_eq!(lab.switch.neighbors().len(), 4);
     }

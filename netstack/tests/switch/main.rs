@@ -21,5 +21,6 @@ mod packets;
 mod protect;
 mod random;
 mod router;
+mod services;
 mod translation;
 mod world;

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
-use netstack::addr::{MacAddr, PortId, SegmentId};
+use netstack::addr::{IpNet, MacAddr, PortId, SegmentId};
 use netstack::config::{AdvertisedPrefix, Config, RouteTarget, RouterAdvertisement};
 use netstack::event::Event;
 use netstack::verdict::{DropReason, Fate, Origin};
@@ -537,4 +537,101 @@ fn arp_7_the_uplink_is_not_concerned() {
     let out = lab.send(GUEST.port, &discovery(packet, 135, [0; 4], target, Some((1, GUEST.mac))));
     assert!(answers(&out, target.into()), "a verification by unicast is answered like a question to all");
     lab.settle();
+}
+
+/// An address without a prefix, which a service may have been given.
+fn extra(family: Family) -> (IpAddr, IpNet) {
+    let (address, net) = family.of(("10.0.0.77", "10.0.0.77/32"), ("fd00::77", "fd00::77/128"));
+    (ip(address), crate::world::net(net))
+}
+
+fn with_extra(family: Family) -> Config {
+    with(|c| c.segments[0].gateway.as_mut().unwrap().addresses.push(extra(family).1))
+}
+
+#[test]
+fn an_address_that_a_running_router_gets_is_announced_three_times_and_answered_for() {
+    for family in FAMILIES {
+        let (address, _) = extra(family);
+        let mut lab = acquainted(everybody());
+        lab.install(with_extra(family));
+        let asked = ask(GUEST.mac, GUEST.ip(family), address);
+        assert_eq!(told(&lab.send(GUEST.port, &asked)[0].bytes).unwrap().1, PODS, "before any time is told");
+        lab.settle();
+        for time in [SECOND / 2, SECOND, SECOND] {
+            let out = lab.wait(time);
+            assert_eq!(ports(&out), [GUEST.port, OTHER.port]);
+            assert!(out.iter().all(|out| announced(&out.bytes) == Some((address, PODS))));
+        }
+        assert!(lab.wait(SECOND * 60).iter().all(|out| announced(&out.bytes).is_none()));
+        // Nobody listens there: as at any address of the router's.
+        let out = lab.send(GUEST.port, &GUEST.via_router(address).tcp_syn(1, 80));
+        assert_eq!(ports(&out), [GUEST.port]);
+        lab.settle();
+        // What is taken away is not answered for any more, nor announced.
+        lab.install(everybody());
+        lab.settle();
+        assert!(lab.send(GUEST.port, &asked).iter().all(|out| told(&out.bytes).is_none()));
+        lab.install(with_extra(family));
+        lab.install(everybody());
+        assert!(lab.wait(SECOND * 10).iter().all(|out| announced(&out.bytes).is_none()));
+        lab.settle();
+    }
+}
+
+#[test]
+fn who_is_known_stays_known_when_the_router_gets_one_address_more() {
+    for family in FAMILIES {
+        let mut lab = acquainted(everybody());
+        let known = |lab: &Lab| lab.switch.neighbors().iter(lab.now).count();
+        let before = known(&lab);
+        assert!(before > 0);
+        lab.install(with_extra(family));
+        assert_eq!(known(&lab), before);
+        lab.settle();
+    }
+}
+
+/// Two switches on one link: the stations believe whoever has the address now, from the first frame that it says so.
+#[test]
+fn an_address_that_moves_from_one_switch_to_another_is_followed() {
+    for family in FAMILIES {
+        let (address, _) = extra(family);
+        let other = MacAddr([2, 0, 0, 0, 0xee, 0x77]);
+        let beside = |extra: bool| {
+            let mut config = if extra { with_extra(family) } else { everybody() };
+            let gateway = config.segments[0].gateway.as_mut().unwrap();
+            gateway.mac = other;
+            // Each has addresses of its own, and only one of them that one.
+            gateway.addresses[0] = net("10.0.0.9/24");
+            gateway.addresses[1] = net("fd00::9/64");
+            config
+        };
+        let mut here = acquainted(with_extra(family));
+        let mut there = Lab::new(beside(false));
+        // A station's cache, which takes what is announced.
+        let mut cache = PODS;
+        let hear = |out: Vec<Out>, cache: &mut MacAddr| {
+            for out in out.iter().filter(|out| out.port == GUEST.port) {
+                if let Some((said, mac)) = announced(&out.bytes)
+                    && said == address
+                {
+                    *cache = mac;
+                }
+            }
+        };
+        here.install(everybody());
+        there.install(beside(true));
+        hear(there.wait(Duration::from_millis(1)), &mut cache);
+        hear(here.wait(SECOND * 5), &mut cache);
+        assert_eq!(cache, other);
+        // And back.
+        there.install(beside(false));
+        here.install(with_extra(family));
+        hear(here.wait(Duration::from_millis(1)), &mut cache);
+        hear(there.wait(SECOND * 5), &mut cache);
+        assert_eq!(cache, PODS);
+        here.settle();
+        there.settle();
+    }
 }

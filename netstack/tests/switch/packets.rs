@@ -99,6 +99,20 @@ impl Packet {
         frame
     }
 
+    /// A segment without data, by its flags, sequence number and acknowledgement.
+    pub(crate) fn tcp_segment(
+        &self,
+        source_port: u16,
+        destination_port: u16,
+        flags: u8,
+        (sequence, acknowledgement): (u32, u32),
+    ) -> Vec<u8> {
+        let mut frame = Vec::new();
+        let step = self.builder().tcp(source_port, destination_port, sequence, 4096).ack(acknowledgement);
+        step.write(&mut frame, &[]).unwrap();
+        with_tcp_flags(frame, flags)
+    }
+
     /// The answer to a SYN with the sequence number before `acknowledgement`.
     pub(crate) fn tcp_syn_ack(
         &self,

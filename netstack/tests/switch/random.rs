@@ -100,6 +100,7 @@ const SMALL: Limits = Limits {
     events: 4,
     icmp_errors_per_second: 100,
     connections: 6,
+    affinities: 8,
 };
 
 #[derive(Clone, Debug)]

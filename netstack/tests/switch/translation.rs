@@ -31,7 +31,7 @@ fn lab() -> Lab {
 }
 
 /// The endpoints of a packet; an echo's identifier stands for the asker's port.
-fn endpoints(frame: &[u8]) -> (SocketAddr, SocketAddr) {
+pub(crate) fn endpoints(frame: &[u8]) -> (SocketAddr, SocketAddr) {
     sound(frame);
     let packet = SlicedPacket::from_ethernet(frame).unwrap();
     let (source, destination): (IpAddr, IpAddr) = match packet.net.unwrap() {
@@ -50,13 +50,13 @@ fn endpoints(frame: &[u8]) -> (SocketAddr, SocketAddr) {
     (SocketAddr::new(source, from), SocketAddr::new(destination, to))
 }
 
-fn one(out: Vec<Out>) -> Out {
+pub(crate) fn one(out: Vec<Out>) -> Out {
     let [out] = <[Out; 1]>::try_from(out).expect("one frame leaves");
     out
 }
 
 /// What FAR's router sends for somebody behind it.
-fn from_outside(source: IpAddr, destination: IpAddr) -> Packet {
+pub(crate) fn from_outside(source: IpAddr, destination: IpAddr) -> Packet {
     Packet { source, ..FAR.via_router(destination) }
 }
 

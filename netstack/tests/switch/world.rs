@@ -2,6 +2,7 @@
 //! node-local link.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use netstack::addr::{IpNet, MacAddr, PortId, SegmentId};
 use netstack::config::nat::{
@@ -9,7 +10,7 @@ use netstack::config::nat::{
 };
 use netstack::config::{
     Config, GatewayConfig, NextHop, PortConfig, ReversePath, RouteConfig, RouteTarget, SegmentConfig,
-    Station, VlanMode,
+    ServicesConfig, Station, VlanMode,
 };
 
 use crate::lab::Lab;
@@ -160,6 +161,7 @@ pub(crate) fn everybody() -> Config {
             route("::/0", RouteTarget::Via(vec![via(1, FAR.v6)])),
         ],
         nat: None,
+        services: None,
     }
 }
 
@@ -199,6 +201,50 @@ pub(crate) fn node(change: impl FnOnce(&mut NatConfig)) -> Config {
         change(&mut nat);
         config.nat = Some(nat);
     })
+}
+
+/// Addresses that are given to services: one that has some, one that has none.
+pub(crate) const VIP: [&str; 2] = ["10.96.0.10", "fd00:96::10"];
+pub(crate) const FREE: [&str; 2] = ["10.96.0.99", "fd00:96::99"];
+
+/// A service: its frontends, and its backends for clients wherever they are. Clients from the node and from outside are
+/// masqueraded.
+pub(crate) fn service(
+    name: &str,
+    protocol: u8,
+    frontends: &[(IpAddr, u16)],
+    backends: &[(IpAddr, u16)],
+) -> lb::Service {
+    let all = backends.iter().map(|&(address, port)| lb::Backend { address, port, weight: 1 });
+    let pool = Arc::new(lb::Pool::new(all, lb::Policy::Maglev, None, [7; 16]).unwrap());
+    let way = |masquerade| lb::Way { pool: pool.clone(), masquerade, when_empty: lb::Refusal::Reject };
+    let entrance = |&(address, port): &(IpAddr, u16)| lb::Entrance {
+        frontend: lb::Frontend { address, protocol, port },
+        sources: Vec::new(),
+        ways: [way(false), way(true), way(true)],
+    };
+    lb::Service {
+        name: name.into(),
+        entrances: frontends.iter().map(entrance).collect(),
+        affinity: None,
+        serving: backends.iter().copied().collect(),
+        reset_gone: false,
+    }
+}
+
+/// Services for [`node`].
+pub(crate) fn services(services: impl IntoIterator<Item = lb::Service>) -> ServicesConfig {
+    let mut registry = lb::Registry::new();
+    for service in services {
+        registry.set(service).unwrap();
+    }
+    ServicesConfig {
+        registry,
+        inside: vec![net("10.0.0.0/24"), net("fd00::/64")],
+        ranges: vec![net("10.96.0.0/12"), net("fd00:96::/112")],
+        masquerade: Some("node".into()),
+        key: [9; 16],
+    }
 }
 
 pub(crate) fn reverse_path(config: &mut Config, segment: usize, filter: ReversePath) {

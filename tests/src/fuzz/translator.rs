@@ -222,7 +222,7 @@ impl<A: Address> History<A> {
         let to = destination.unwrap_or(new.tuple.destination).address;
         let egress = Some(if within().contains(to) { INSIDE } else { OUTSIDE });
         let before = *self.nat.counters();
-        let prepared = self.nat.prepare(self.now, new, destination, Way { egress, ..way });
+        let prepared = self.nat.prepare(self.now, new, destination.into(), Way { egress, ..way });
         assert_eq!(before, *self.nat.counters(), "it is only prepared");
         let prepared = match prepared {
             Ok(prepared) => prepared,

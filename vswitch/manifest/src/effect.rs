@@ -31,7 +31,7 @@ pub const EFFECTS: &[(&str, &str, &str)] = &[
     (
         "Cluster",
         "spec.proxyMode",
-        "`maglev` translates, `userspace` relays; only `maglev` has an effect so far",
+        "`maglev` translates; `userspace` has a proxy on each node end connections and open others to backends",
     ),
     ("Cluster", "spec.nodePortRange", "ports of nodes that lead to Services, 30000-32767 if unset"),
     (

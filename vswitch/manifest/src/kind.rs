@@ -66,6 +66,14 @@ pub struct Key {
     pub name: String,
 }
 
+impl Key {
+    /// The key of an object of this kind, if there is such a kind.
+    pub fn new(kind: &str, namespace: &str, name: &str) -> Option<Self> {
+        let kind = KINDS.iter().find(|known| known.name == kind)?.name;
+        Some(Self { kind, namespace: namespace.to_owned(), name: name.to_owned() })
+    }
+}
+
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.kind)?;

@@ -75,6 +75,22 @@ pub struct Located {
 }
 
 impl Located {
+    /// An object that was kept as JSON, in the file that messages call `file`.
+    ///
+    /// # Errors
+    /// What is wrong with it, which only another hand can have done.
+    pub fn kept(json: serde_json::Value, file: &Arc<str>) -> Result<Self, String> {
+        let text = |field| json.get(field).and_then(serde_json::Value::as_str).unwrap_or_default();
+        let kind = match kind::find(text("apiVersion"), text("kind")) {
+            Known::Kind(kind) => kind,
+            Known::WithoutEffect => return Err(format!("there is an object of the kind {}", text("kind"))),
+            Known::Unknown(message) => return Err(message),
+        };
+        let object = (kind.decode)(json).map_err(|error| error.to_string())?;
+        let tree = Arc::new(Node { mark: Mark { line: 1, column: 1 }, value: Value::Null });
+        Ok(Self { object, file: Arc::clone(file), tree })
+    }
+
     /// Something to tell about a field of this object, `spec.containers[0].name`; the place is that of the field, or of
     /// what is nearest above it in the text.
     pub fn problem(&self, path: &str, message: impl Into<String>) -> Problem {

@@ -13,7 +13,8 @@ use super::ready::{self, Ready};
 use super::{Failure, Up, manifests, mode, tell_warnings};
 use crate::control::api::Status;
 use crate::control::client::{Client, ClientError};
-use crate::control::plane::{Desired, Frame, Plane};
+use crate::control::desired::Desired;
+use crate::control::plane::{Frame, Plane};
 use crate::control::server;
 use crate::helper::{Helper, HelperOptions};
 use crate::objects::{Store, builtin_source};
@@ -46,7 +47,6 @@ pub(super) fn up(up: &Up, state: &StatePaths) -> Result<ExitCode, Failure> {
     let frame = Frame { name: up.name.clone(), mtu: up.mtu };
     let (plane, warnings) = Plane::start(desired, frame, &options, kept)?;
     tell_warnings(&warnings)?;
-    let plane = Arc::new(plane);
     let runtime = plane.runtime();
     if let Some(reason) = runtime.fallback() {
         writeln!(out, "pods are in-process on memory links, because TAPs cannot be used: {reason}")?;

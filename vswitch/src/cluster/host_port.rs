@@ -19,7 +19,7 @@ pub struct HostPort {
 }
 
 /// A protocol with ports.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Protocol {
     /// TCP.
     Tcp,
@@ -37,6 +37,15 @@ impl Protocol {
             "UDP" => Some(Self::Udp),
             "SCTP" => Some(Self::Sctp),
             _ => None,
+        }
+    }
+
+    /// Its name in manifests.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+            Self::Sctp => "SCTP",
         }
     }
 
@@ -68,12 +77,7 @@ impl HostPort {
 /// As `80/TCP`.
 impl fmt::Display for HostPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let protocol = match self.protocol {
-            Protocol::Tcp => "TCP",
-            Protocol::Udp => "UDP",
-            Protocol::Sctp => "SCTP",
-        };
-        write!(f, "{}/{protocol}", self.port)
+        write!(f, "{}/{}", self.port, self.protocol.name())
     }
 }
 

@@ -25,6 +25,7 @@ use netstack::config::StormControl;
 
 use crate::container::{Images, PodSpec};
 use crate::helper::{Existing, MIN_IPV6_MTU};
+use crate::service::Frame;
 
 /// A whole cluster.
 #[derive(Clone, Debug, PartialEq, Default)]
@@ -48,6 +49,8 @@ pub struct Cluster {
     pub hosts: Vec<Host>,
     /// Which command runs for an image.
     pub images: Images,
+    /// What Services have in common.
+    pub services: Frame,
 }
 
 /// An L3 segment of the underlay. The router has the first address of each prefix.
@@ -109,6 +112,8 @@ pub struct Node {
     pub proxy: Vec<IpAddr>,
     /// Its labels.
     pub labels: Labels,
+    /// Load balancer addresses that it has on its segment, or that are routed to it.
+    pub announces: Vec<IpAddr>,
 }
 
 /// A pod.
@@ -126,6 +131,8 @@ pub struct Pod {
     pub host_ports: Vec<HostPort>,
     /// Its labels.
     pub labels: Labels,
+    /// Its part of a Service's new connections, as against other pods'.
+    pub weight: u32,
     /// What the manifest says of it.
     pub spec: Arc<k8s::PodSpec>,
     /// The network namespace that it is, if that exists already.
@@ -262,6 +269,14 @@ impl Cluster {
             Place::Node(name) => self.nodes.iter().find(|n| n.name == *name).map(|n| &n.addresses[..]),
             Place::Host(name) => self.hosts.iter().find(|h| h.name == *name).map(|h| &h.addresses[..]),
         }
+    }
+
+    /// What backends are chosen by, besides who asks: the same on every node and every start.
+    pub(crate) fn balancing_key(&self) -> [u8; 16] {
+        let seed = netstack::seed::Seed([0x6d; 32]);
+        let half = |which: &str| seed.derive(&format!("{}/{which} half of the balancing key", self.name));
+        let [first, second] = ["first", "second"].map(|which| half(which).to_be_bytes());
+        std::array::from_fn(|at| if at < 8 { first[at] } else { second[at - 8] })
     }
 
     /// A locally administered MAC address that belongs to `what` alone and is the same on every start.

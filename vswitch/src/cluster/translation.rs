@@ -6,7 +6,9 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use lb::Registry;
 use netstack::addr::IpNet;
+use netstack::config::ServicesConfig;
 use netstack::config::nat::{
     Behaviour, DestinationNat, DestinationRule, NatConfig, NatMatch, PoolConfig, PortRange, SourceNat,
     SourceRule, Timeouts,
@@ -14,13 +16,41 @@ use netstack::config::nat::{
 
 use super::wire::{PODS, UPLINK};
 use super::{Cluster, Node, Pod, service_proxy};
+use crate::service::Range;
 
 /// The pool with the node's own addresses.
 pub(super) const POOL: &str = "node";
-/// Ports that pods are seen with: neither those of Services on nodes, 30000 to 32767, nor those that the machine's own
-/// programs get, which are the 32768 to 60999 of Linux.
+/// Ports that pods are seen with, but for those of Services on nodes: not those that the machine's own programs get, which
+/// are the 32768 to 60999 of Linux.
 const PORTS: [PortRange; 2] =
-    [PortRange { first: 1024, last: 29_999 }, PortRange { first: 61_000, last: 65_535 }];
+    [PortRange { first: 1024, last: 32_767 }, PortRange { first: 61_000, last: 65_535 }];
+
+/// [`PORTS`] without those of Services on nodes.
+fn ports(taken: Range) -> Vec<PortRange> {
+    let parts = PORTS.iter().flat_map(|whole| {
+        let below = PortRange { first: whole.first, last: whole.last.min(taken.first.saturating_sub(1)) };
+        let above = PortRange { first: whole.first.max(taken.last.saturating_add(1)), last: whole.last };
+        [below, above]
+    });
+    let parts =
+        parts.filter(|part| part.first <= part.last && !(taken.first..=taken.last).contains(&part.first));
+    parts.collect()
+}
+
+/// What the switch of `node` knows of Services; which there are it is told later.
+pub(super) fn services(cluster: &Cluster, node: &Node, pods: &[&Pod]) -> ServicesConfig {
+    let homes: Vec<IpNet> = node.gateways.iter().map(IpNet::trunc).collect();
+    // Those that have moved here. A pod of another node is outside, or its answers would not come by here.
+    let guests = pods.iter().flat_map(|pod| &pod.addresses).copied();
+    let guests = guests.filter(|address| !homes.iter().any(|home| home.contains(address))).map(IpNet::from);
+    ServicesConfig {
+        registry: Registry::new(),
+        inside: homes.iter().copied().chain(guests).collect(),
+        ranges: cluster.services.cidrs.clone(),
+        masquerade: Some(POOL.to_owned()),
+        key: cluster.balancing_key(),
+    }
+}
 
 /// Destinations towards which pods keep their own addresses: all that is inside the cluster, and what the user names.
 pub(super) fn inside(cluster: &Cluster) -> Vec<IpNet> {
@@ -38,10 +68,14 @@ pub(super) fn inside(cluster: &Cluster) -> Vec<IpNet> {
 }
 
 /// The translation of `node`, on which `pods` are.
-pub(super) fn of_node(node: &Node, pods: &[&Pod], inside: &[IpNet]) -> NatConfig {
+pub(super) fn of_node(cluster: &Cluster, node: &Node, pods: &[&Pod], inside: &[IpNet]) -> NatConfig {
     // Whoever was not asked is let in by no mapping, so a port need not wait before it is given out again (RFC 6888 REQ-8 c).
     let hold = Duration::ZERO;
-    let pool = PoolConfig { ports: PORTS.to_vec(), hold, ..PoolConfig::new(POOL, node.addresses.clone()) };
+    let pool = PoolConfig {
+        ports: ports(cluster.services.node_ports),
+        hold,
+        ..PoolConfig::new(POOL, node.addresses.clone())
+    };
     let mut nat = NatConfig {
         behaviour: Behaviour::node(),
         timeouts: timeouts(),
@@ -139,6 +173,19 @@ mod tests {
         // The switch between the nodes tracks nothing.
         let wiring = wire(&cluster, &mut PortNumbers::default());
         assert!(wiring.switches.last().unwrap().config.nat.is_none());
+    }
+
+    #[test]
+    fn ports_of_nodes_are_nobodys_own() {
+        let kept = |first, last| {
+            let all = ports(Range { first, last }).into_iter().map(|range| (range.first, range.last));
+            all.collect::<Vec<_>>()
+        };
+        assert_eq!(kept(30_000, 32_767), [(1024, 29_999), (61_000, 65_535)]);
+        assert_eq!(kept(20_000, 20_099), [(1024, 19_999), (20_100, 32_767), (61_000, 65_535)]);
+        assert_eq!(kept(1, 2000), [(2001, 32_767), (61_000, 65_535)]);
+        assert_eq!(kept(32_000, 62_000), [(1024, 31_999), (62_001, 65_535)]);
+        assert_eq!(kept(1, 65_535), []);
     }
 
     #[test]

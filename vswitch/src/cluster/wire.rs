@@ -111,7 +111,8 @@ pub fn wire(cluster: &Cluster, numbers: &mut PortNumbers) -> Wiring {
             wiring.proxies.push(proxy);
         }
         let pods = pods.get(node.name.as_str()).map_or(&[][..], Vec::as_slice);
-        plan.config.nat = Some(translation::of_node(node, pods, &inside));
+        plan.config.nat = Some(translation::of_node(cluster, node, pods, &inside));
+        plan.config.services = Some(translation::services(cluster, node, pods));
         for pod in pods {
             wiring.endpoints.push(pod_endpoint(cluster, pod, &homes, numbers, &mut plan));
         }
@@ -245,6 +246,7 @@ fn underlay(cluster: &Cluster) -> SwitchPlan {
     }
     for node in &cluster.nodes {
         config.routes.extend(pod_routes(node, segment_id(cluster, &node.segment)));
+        config.routes.extend(announced_routes(cluster, node));
     }
     SwitchPlan { name: UNDERLAY.into(), config, limits: Limits::default(), links: Vec::new() }
 }
@@ -254,6 +256,18 @@ fn pod_routes(node: &Node, segment: SegmentId) -> impl Iterator<Item = RouteConf
     node.gateways.iter().filter_map(move |pods| {
         let hop = node.addresses.iter().find(|a| a.is_ipv4() == pods.addr().is_ipv4())?;
         Some(via(pods.trunc(), segment, *hop))
+    })
+}
+
+/// Routes to load balancer addresses of `node` that are on no segment.
+fn announced_routes(cluster: &Cluster, node: &Node) -> impl Iterator<Item = RouteConfig> {
+    let segment = segment_id(cluster, &node.segment);
+    let on_link = |address: &IpAddr| {
+        cluster.segments.iter().flat_map(|segment| &segment.gateways).any(|net| net.contains(address))
+    };
+    node.announces.iter().filter(move |address| !on_link(address)).filter_map(move |address| {
+        let hop = node.addresses.iter().find(|own| own.is_ipv4() == address.is_ipv4())?;
+        Some(via(IpNet::from(*address), segment, *hop))
     })
 }
 
@@ -272,6 +286,7 @@ fn node_switch(
             let len = rack.and_then(|r| prefix_len(r, a));
             len.and_then(|len| IpNet::new(a, len).ok()).unwrap_or_else(|| IpNet::from(a))
         })
+        .chain(node.announces.iter().copied().map(IpNet::from))
         .collect();
     let mac = |what: &str| cluster.mac(&format!("node {} {what}", node.name));
     let addresses = vec![IpNet::from(IpAddr::V4(LOCAL_GATEWAY))];

@@ -1,8 +1,10 @@
 //! The control socket: HTTP and JSON, served by `up`, used by every other verb.
 
 pub mod api;
+mod balancing;
 pub mod client;
 mod connections;
+pub mod desired;
 mod impatient;
 mod metrics;
 pub mod objects;

@@ -2,33 +2,38 @@
 //!
 //! # Theory of operation
 //! What is wanted is written down before it is done. So a process that is killed in the middle finds, when it is started
-//! again, what it was about to do, and does it; and what was refused by the runtime is put back as it was. Objects and
-//! what was given out for them stand in one file, which is replaced as a whole: they never disagree.
+//! again, what it was about to do, and does it; and what was refused by the runtime is put back as it was. A change is
+//! computed as far as it reaches: one that is of Services alone leaves the cluster as it stands.
 //!
 //! A change takes as long as containers have to end. It holds the one lock that keeps changes apart, and the others only
 //! while it looks or writes: whoever asks what is there never waits for a change.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use manifest::{Invalid, Key, Manifests, Source, Strictness, load};
 use netstack::driver::Stopped;
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 
 use super::api::{ApplyView, ChangeView, LogView, ScaleRequest};
+use super::balancing::Balancing;
+use super::desired::{Desired, Keeper};
 use crate::cluster::{Cluster, Place};
 use crate::container::{PodSpec, PodStatus, Runner, log_path};
 use crate::helper::{Helper, HelperOptions};
-use crate::objects::{Allocations, Changes, Compiled, Store, compile};
-use crate::runtime::{Applied, Options, Runtime, RuntimeError};
-use crate::state::{StatePaths, write_atomically};
+use crate::objects::{Allocations, Change, Changes, Compiled, Planning, Store, compile};
+use crate::runtime::{Options, Runtime, RuntimeError};
+use crate::service::Controller;
+use crate::state::StatePaths;
 
 /// How long containers have to end when the whole cluster does.
 const LAST_GRACE: Duration = Duration::from_secs(3);
+/// Kinds of objects that say nothing of nodes, pods and what is between them.
+const BESIDE_CLUSTER: [&str; 4] = ["EndpointSlice", "L2Advertisement", "Namespace", "Service"];
 /// How much longer their end is waited for than they are given.
 const GRACE_SLACK: Duration = Duration::from_secs(1);
 
@@ -52,59 +57,6 @@ pub enum PlaneError {
 
 fn warnings(manifests: &Manifests) -> Vec<String> {
     manifests.warnings.iter().map(ToString::to_string).collect()
-}
-
-/// What is wanted.
-#[derive(Clone, Debug, Default)]
-pub struct Desired {
-    /// Objects.
-    pub store: Store,
-    /// What was given out for them.
-    pub allocations: Allocations,
-}
-
-/// The file in the state directory: a manifest, with what was given out beside its objects.
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct File {
-    #[serde(flatten)]
-    list: serde_json::Map<String, serde_json::Value>,
-    #[serde(default)]
-    allocations: Allocations,
-}
-
-impl Desired {
-    /// What an earlier process wanted; nothing if there was none.
-    ///
-    /// # Errors
-    /// When the file cannot be read, or is not as it was written.
-    pub fn read(state: &StatePaths) -> Result<Self, PlaneError> {
-        let text = match std::fs::read_to_string(state.desired()) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
-            other => other?,
-        };
-        let file: File = serde_json::from_str(&text).map_err(io::Error::from)?;
-        Ok(Self { store: Store::from_manifest(text)?, allocations: file.allocations })
-    }
-
-    /// Removes all that is kept of a cluster in the state directory, the logs of its containers included.
-    ///
-    /// # Errors
-    /// Those of the file system.
-    pub fn remove(state: &StatePaths) -> io::Result<()> {
-        let unless_missing = |result: io::Result<()>| match result {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            Ok(()) | Err(_) => Ok(()),
-        };
-        unless_missing(std::fs::remove_file(state.desired()))?;
-        unless_missing(std::fs::remove_dir_all(state.logs()))
-    }
-
-    fn write(&self, state: &StatePaths) -> io::Result<()> {
-        let list = self.store.to_manifest()?;
-        let file = File { list, allocations: self.allocations.clone() };
-        write_atomically(&state.desired(), &serde_json::to_vec_pretty(&file)?)
-    }
 }
 
 /// What every cluster of this process has, whatever its manifests say.
@@ -139,8 +91,12 @@ pub struct Plane {
     /// Held during a change, so that there is one at a time; whether the end has begun, after which there is none.
     changing: Mutex<bool>,
     desired: Mutex<Desired>,
+    keeper: Mutex<Keeper>,
+    balancing: Arc<Balancing>,
     /// Runs the containers; in-process pods have none.
-    runner: Option<Runner>,
+    runner: Option<Arc<Runner>>,
+    /// Follows the readiness of pods.
+    follower: Mutex<Option<JoinHandle<()>>>,
     /// What it was told to run, by network namespace.
     told: Mutex<BTreeMap<String, Arc<PodSpec>>>,
     /// Whether nothing is to be remembered at the end.
@@ -158,27 +114,82 @@ impl Plane {
         frame: Frame,
         options: &Options,
         kept: Option<Helper>,
-    ) -> Result<(Self, Vec<String>), PlaneError> {
-        let Compiled { cluster, allocations, warnings } =
+    ) -> Result<(Arc<Self>, Vec<String>), PlaneError> {
+        let Compiled { cluster, allocations, mut warnings } =
             frame.compile(&desired.store, &desired.allocations)?;
-        let desired = Desired { allocations, ..desired };
-        desired.write(&options.state)?;
+        let planning = desired.plan.change(&desired.store, None, &cluster, &desired.allocations.services)?;
+        warnings.extend(planning.warnings.iter().cloned());
+        let (allocations, plan) = (Arc::new(allocations), planning.plan.clone());
+        let desired = Desired { allocations, plan, ..desired };
+        let keeper = Mutex::new(Keeper::begin(&options.state, &desired)?);
         let runtime = Arc::new(Runtime::start(cluster, options, kept)?);
         let helper = HelperOptions::new(options.state.clone());
         let runner = runtime.has_namespaces().then(|| Runner::start(&helper)).transpose();
         let runner = runner.inspect_err(|_| drop(runtime.stop())).map_err(RuntimeError::from)?;
         let warnings = warnings.iter().map(ToString::to_string).collect();
-        let state = options.state.clone();
-        let (desired, changing, told) = (Mutex::new(desired), Mutex::default(), Mutex::default());
-        let forgets = AtomicBool::new(false);
-        let plane = Self { runtime, state, frame, changing, desired, runner, told, forgets };
-        plane.run_containers();
-        Ok((plane, warnings))
+        let balancing = Arc::new(Balancing::new(Arc::clone(&runtime), runner.is_some()));
+        let plane = Arc::new(Self {
+            runtime,
+            state: options.state.clone(),
+            frame,
+            changing: Mutex::default(),
+            desired: Mutex::new(desired),
+            keeper,
+            balancing,
+            runner: runner.map(Arc::new),
+            follower: Mutex::default(),
+            told: Mutex::default(),
+            forgets: AtomicBool::new(false),
+        });
+        let began = plane.begin(&planning).inspect_err(|_| drop(plane.runtime.stop()));
+        began.map(|()| (plane, warnings))
+    }
+
+    /// Has the cluster that stands run what it is to run.
+    fn begin(self: &Arc<Self>, planning: &Planning) -> Result<(), PlaneError> {
+        self.balancing.plan(planning);
+        self.balancing.cluster(&self.runtime.cluster());
+        self.balancing.publish()?;
+        self.run_containers();
+        self.announce();
+        if let Some(runner) = &self.runner {
+            let plane: Weak<Self> = Arc::downgrade(self);
+            let moved = move || {
+                // A change that is on its way says by itself who announces what.
+                let Some(plane) = plane.upgrade() else { return };
+                if let Some(ended) = plane.changing.try_lock().filter(|ended| !**ended) {
+                    plane.announce();
+                    drop(ended);
+                }
+            };
+            *self.follower.lock() = Some(self.balancing.follow(runner, moved)?);
+        }
+        Ok(())
+    }
+
+    /// Asks what is known of Services.
+    pub fn services<R>(&self, ask: impl FnOnce(&Controller) -> R) -> R {
+        self.balancing.with(ask)
+    }
+
+    /// Has each load balancer address announced by the node that is to announce it. That it cannot be is told by the data
+    /// path itself.
+    fn announce(&self) -> Vec<String> {
+        let now = self.runtime.cluster();
+        let mut wanted = Cluster::clone(&now);
+        self.balancing.announce(&mut wanted);
+        if wanted.nodes == now.nodes {
+            return Vec::new();
+        }
+        match self.runtime.apply(wanted, |_| {}) {
+            Ok(applied) => applied.problems,
+            Err(error) => vec![error.to_string()],
+        }
     }
 
     /// How the containers of all pods are, by network namespace.
     pub fn statuses(&self) -> BTreeMap<String, PodStatus> {
-        let statuses = self.runner.iter().flat_map(Runner::statuses);
+        let statuses = self.runner.iter().flat_map(|runner| runner.statuses());
         statuses.map(|status| (status.namespace.clone(), status)).collect()
     }
 
@@ -217,6 +228,9 @@ impl Plane {
             let mut told = self.told.lock();
             names.filter_map(|name| told.remove(&name)).collect()
         };
+        self.balancing.terminate(places);
+        // A data path that has stopped is told of by what comes next.
+        let _ = self.balancing.publish();
         for pod in &leaving {
             runner.remove(&pod.namespace, None);
         }
@@ -224,6 +238,8 @@ impl Plane {
             // Whoever has not ended by then is ended with the namespace.
             runner.wait_removed(&pod.namespace, pod.termination_grace + GRACE_SLACK);
         }
+        self.balancing.withdraw(places);
+        let _ = self.balancing.publish();
     }
 
     /// The running cluster.
@@ -274,27 +290,68 @@ impl Plane {
             return Err(RuntimeError::Stopped(Stopped).into());
         }
         let before = self.desired();
-        let mut store = before.store.clone();
-        let changes = change(&mut store)?;
-        let compiled = self.frame.compile(&store, &before.allocations)?;
-        warnings.extend(compiled.warnings.iter().map(ToString::to_string));
-        let next = Desired { store, allocations: compiled.allocations };
-        let problems = self.become_as(&next, &before, compiled.cluster)?.problems;
+        let mut next = before.clone();
+        let changes = change(&mut next.store)?;
+        let keys =
+            changes.iter().filter(|(_, change)| *change != Change::Unchanged).map(|(key, _)| key.clone());
+        let keys: Vec<Key> = keys.collect();
+        let mut cluster = None;
+        if keys.iter().any(|key| !BESIDE_CLUSTER.contains(&key.kind)) {
+            let compiled = self.frame.compile(&next.store, &before.allocations)?;
+            warnings.extend(compiled.warnings.iter().map(ToString::to_string));
+            next.allocations = Arc::new(compiled.allocations);
+            cluster = Some(compiled.cluster);
+        }
+        let stands = self.runtime.cluster();
+        let around = cluster.as_ref().unwrap_or(&stands);
+        let remembered = &before.allocations.services;
+        let planning = before.plan.change(&next.store, Some(&keys), around, remembered)?;
+        warnings.extend(planning.warnings.iter().map(ToString::to_string));
+        next.plan = planning.plan.clone();
+        let problems = self.become_as(&next, &before, &keys, &planning, cluster)?;
         *self.desired.lock() = next;
         let changes = changes.into_iter();
         let changes = changes.map(|(key, change)| ChangeView { object: key.to_string(), change }).collect();
         Ok(ApplyView { changes, warnings, problems })
     }
 
-    fn become_as(&self, next: &Desired, before: &Desired, cluster: Cluster) -> Result<Applied, PlaneError> {
-        next.write(&self.state)?;
-        let name = cluster.name.clone();
-        let applied = self.runtime.apply(cluster, |leaving| self.farewell(&name, leaving));
-        if applied.is_err() {
-            before.write(&self.state)?;
+    /// Makes what stands follow. A cluster that stays as it is is none.
+    fn become_as(
+        &self,
+        next: &Desired,
+        before: &Desired,
+        keys: &[Key],
+        planning: &Planning,
+        cluster: Option<Cluster>,
+    ) -> Result<Vec<String>, PlaneError> {
+        if keys.is_empty() && cluster.is_none() {
+            return Ok(Vec::new());
         }
-        self.run_containers();
-        Ok(applied?)
+        self.keeper.lock().add(before, next, keys)?;
+        let mut problems = Vec::new();
+        if let Some(mut cluster) = cluster {
+            let name = cluster.name.clone();
+            self.balancing.announce(&mut cluster);
+            let applied = self.runtime.apply(cluster, |leaving| self.farewell(&name, leaving));
+            // Also when it was refused: pods that were about to go are back.
+            self.balancing.cluster(&self.runtime.cluster());
+            if applied.is_err() {
+                self.keeper.lock().add(next, before, keys)?;
+            }
+            self.run_containers();
+            problems.extend(applied?.problems);
+        }
+        self.balancing.plan(planning);
+        self.balancing.publish()?;
+        problems.extend(self.announce());
+        let changed: HashSet<&str> = planning.services.iter().map(|(name, _)| &**name).collect();
+        problems.extend(self.balancing.with(|controller| {
+            let of =
+                |name: &str| name.rsplit_once(':').map(|(service, _)| service.to_owned()).unwrap_or_default();
+            let mine = controller.conflicts().iter().filter(|(name, _)| changed.contains(of(name).as_str()));
+            mine.map(|(name, why)| format!("{name}: {why}")).collect::<Vec<String>>()
+        }));
+        Ok(problems)
     }
 
     /// Tells all containers to end, and waits a moment; who has not ended by then is ended with its namespace.
@@ -319,6 +376,7 @@ impl Plane {
     /// Ends the cluster; returns what could not be removed, in sentences. What was given out is remembered, unless it is to
     /// be forgotten; objects are not: whoever starts a cluster again says which.
     pub fn stop(&self) -> Vec<String> {
+        self.balancing.end();
         self.end_containers();
         let mut problems = self.runtime.stop();
         // A change that waited for containers to end waits no longer: they have. It writes once more what was wanted
@@ -329,8 +387,12 @@ impl Plane {
         } else {
             let mut desired = self.desired.lock();
             desired.store = Store::default();
-            desired.write(&self.state)
+            Keeper::begin(&self.state, &desired).map(drop)
         };
+        if let Some(follower) = self.follower.lock().take() {
+            // A panic has been reported where it happened.
+            let _ = follower.join();
+        }
         if let Err(error) = kept {
             problems.push(format!("{}: {error}", self.state.desired().display()));
         }

@@ -29,16 +29,28 @@ pub struct Allocations {
     pub nodes: BTreeMap<String, Allocation>,
     /// By `NAMESPACE/NAME`.
     pub pods: BTreeMap<String, Allocation>,
+    /// What Services have, by `NAMESPACE/NAME`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub services: BTreeMap<String, crate::service::Allocation>,
 }
 
 /// Addresses in use, while new ones are given out.
 #[derive(Debug, Default)]
-pub(super) struct Used(HashSet<IpAddr>);
+pub(super) struct Used {
+    addresses: HashSet<IpAddr>,
+    /// Kept for load balancers: who asks for one of these gets it, but nobody by chance.
+    kept: Vec<(IpAddr, IpAddr)>,
+}
 
 impl Used {
     /// Takes an address; false if it was taken before.
     pub(super) fn take(&mut self, address: IpAddr) -> bool {
-        self.0.insert(address)
+        self.addresses.insert(address)
+    }
+
+    /// Gives out none between these any more.
+    pub(super) fn keep(&mut self, ranges: impl IntoIterator<Item = (IpAddr, IpAddr)>) {
+        self.kept.extend(ranges);
     }
 
     /// Takes the lowest free address of a prefix, after the router's; of IPv4 not the broadcast address either.
@@ -49,21 +61,41 @@ impl Used {
             // The lower 64 bits are more than anybody will ever use up.
             IpNet::V6(_) => (1u128 << hosts.min(64)) - 1,
         };
-        // As many as there are addresses in use, one of the first is free.
-        let free = (2..=last).take(self.0.len() + 1).filter_map(|n| nth(prefix, n));
-        let address = free.into_iter().find(|address| !self.0.contains(address))?;
-        self.0.insert(address);
-        Some(address)
+        let mut number = 2;
+        // One step for each address in use and for each range at the most, and what is next is free.
+        while number <= last {
+            let address = nth(prefix, number)?;
+            let within = |(first, end): &&(IpAddr, IpAddr)| {
+                same_family(*first, address) && (*first..=*end).contains(&address)
+            };
+            if let Some((_, end)) = self.kept.iter().find(within) {
+                number += distance(address, *end) + 1;
+            } else if self.addresses.insert(address) {
+                return Some(address);
+            } else {
+                number += 1;
+            }
+        }
+        None
     }
 }
 
+/// How many addresses one is behind another of its family.
+fn distance(from: IpAddr, to: IpAddr) -> u128 {
+    let number = |address| match address {
+        IpAddr::V4(address) => u128::from(u32::from(address)),
+        IpAddr::V6(address) => u128::from(address),
+    };
+    number(to).saturating_sub(number(from))
+}
+
 /// Bits of an address behind the prefix.
-pub(super) fn host_bits(prefix: IpNet) -> u32 {
+pub(crate) fn host_bits(prefix: IpNet) -> u32 {
     u32::from(prefix.max_prefix_len() - prefix.prefix_len())
 }
 
 /// The address number `n` of a prefix.
-pub(super) fn nth(prefix: IpNet, n: u128) -> Option<IpAddr> {
+pub(crate) fn nth(prefix: IpNet, n: u128) -> Option<IpAddr> {
     match prefix.network() {
         IpAddr::V4(base) => {
             let address = u32::from(base).checked_add(u32::try_from(n).ok()?)?;

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
-use manifest::{Invalid, Located, Problem, ProxyMode};
+use manifest::{Invalid, Located, Object, Problem};
 use netstack::addr::IpNet;
 
 use super::Store;
 use super::allocations::{Allocations, Used, overlap};
 use super::host_ports::Holders;
 use crate::cluster::{Cluster, PortGuards};
+use crate::service::{AddressPool, Complaints, Frame};
 
 /// What follows from all objects.
 #[derive(Clone, Debug)]
@@ -41,9 +42,9 @@ pub fn compile(store: &Store, before: &Allocations, name: &str) -> Result<Compil
             pod_ports: PortGuards::default(),
             hosts: Vec::new(),
             images: BTreeMap::new(),
+            services: Frame::default(),
         },
         pod_cidrs: Vec::new(),
-        proxy_mode: ProxyMode::default(),
         allocations: Allocations::default(),
         used: Used::default(),
         holders: HashMap::new(),
@@ -52,6 +53,7 @@ pub fn compile(store: &Store, before: &Allocations, name: &str) -> Result<Compil
         problems: Vec::new(),
         warnings: Vec::new(),
     };
+    compiler.keep_pools();
     compiler.underlay();
     // What follows would only be confused by prefixes that are wrong.
     if compiler.problems.is_empty() {
@@ -74,8 +76,6 @@ pub(super) struct Compiler<'a> {
     pub(super) cluster: Cluster,
     /// From which nodes get their prefixes.
     pub(super) pod_cidrs: Vec<IpNet>,
-    /// How connections to Services are made.
-    pub(super) proxy_mode: ProxyMode,
     pub(super) allocations: Allocations,
     pub(super) used: Used,
     /// Who asked for an address, to tell whoever wants it as well.
@@ -94,6 +94,15 @@ impl<'a> Compiler<'a> {
 
     pub(super) fn warn(&mut self, at: &Located, path: &str, message: impl Into<String>) {
         self.warnings.push(at.problem(path, message));
+    }
+
+    /// Nobody gets by chance what is for load balancers. What is wrong with pools is told elsewhere.
+    fn keep_pools(&mut self) {
+        for at in self.store.iter() {
+            if let Object::IPAddressPool(pool) = &at.object {
+                self.used.keep(AddressPool::read(pool, &mut Complaints::default()).ranges);
+            }
+        }
     }
 
     /// Takes an address that `holder` asks for, or says who has it.
@@ -152,7 +161,7 @@ fn unicast(address: IpAddr) -> bool {
 }
 
 /// Whether a name is a DNS label (RFC 1123): what Kubernetes allows for most, and what a host name can be.
-pub(super) fn is_label(name: &str) -> bool {
+pub(crate) fn is_label(name: &str) -> bool {
     let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     (1..=63).contains(&name.len()) && name.bytes().all(good) && !name.starts_with('-') && !name.ends_with('-')
 }
@@ -170,4 +179,4 @@ pub(super) fn both_forms(
 }
 
 /// The rule of [`is_label`], for messages.
-pub(super) const LABEL: &str = "1 to 63 lower case letters, digits and `-`, and begin and end with none";
+pub(crate) const LABEL: &str = "1 to 63 lower case letters, digits and `-`, and begin and end with none";

@@ -13,12 +13,16 @@ mod containers;
 mod host_ports;
 mod node;
 mod pod;
+mod services;
 mod store;
 mod underlay;
 
 pub use allocations::{Allocation, Allocations};
+pub(crate) use allocations::{host_bits, nth};
 pub use builtin::{builtin, builtin_source};
 pub use compile::{Compiled, compile};
+pub(crate) use compile::{LABEL, is_label};
+pub use services::{Plan, Planning};
 pub use store::{Change, Changes, Store};
 
 #[cfg(test)]

@@ -28,10 +28,8 @@ struct Draft<'a> {
 impl<'a> Compiler<'a> {
     /// Reads all nodes: first what they ask for, then what they had, then what they still need.
     pub(super) fn nodes(&mut self) {
-        let objects = self.store.of(|object| match object {
-            Object::Node(node) => Some(&**node),
-            Object::Cluster(_) | Object::Namespace(_) | Object::Pod(_) | Object::Deployment(_) => None,
-        });
+        let objects =
+            self.store.of(|object| if let Object::Node(node) = object { Some(&**node) } else { None });
         let objects: Vec<(&'a Located, &'a NodeObject)> = objects.collect();
         let mut drafts: Vec<Draft<'a>> =
             objects.into_iter().map(|(at, node)| self.node_draft(at, node)).collect();
@@ -197,7 +195,7 @@ impl<'a> Compiler<'a> {
             },
         );
         let gateways: Vec<IpNet> = draft.pod_cidrs.into_iter().filter_map(gateway).collect();
-        let proxy = match self.proxy_mode {
+        let proxy = match self.cluster.services.mode {
             ProxyMode::Userspace => gateways.iter().filter_map(|gateway| proxy_address(*gateway)).collect(),
             ProxyMode::Maglev => Vec::new(),
         };
@@ -213,6 +211,7 @@ impl<'a> Compiler<'a> {
             gateways,
             proxy,
             labels: draft.labels,
+            announces: Vec::new(),
         });
     }
 

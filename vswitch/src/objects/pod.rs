@@ -15,13 +15,14 @@ use super::containers::workload;
 use super::host_ports;
 use crate::cluster::{HostPort, Labels, Node, Place, Pod};
 use crate::helper::Existing;
+use crate::service::{WEIGHT, weight};
 
 /// Annotation that moves a pod: the node it is to be on, whatever `spec.nodeName` says.
 pub(super) const NODE_ANNOTATION: &str = "vswitch/node";
 /// Annotation that makes a pod of a network namespace that exists: `/PATH`, `pid:NUMBER` or a name as `ip netns` has it.
 const NETNS_ANNOTATION: &str = "vswitch/netns";
 /// Annotations that are understood; others with this prefix are faults.
-const ANNOTATIONS: [&str; 2] = [NODE_ANNOTATION, NETNS_ANNOTATION];
+const ANNOTATIONS: [&str; 3] = [NODE_ANNOTATION, NETNS_ANNOTATION, WEIGHT];
 /// Pods of one Deployment.
 const MAX_REPLICAS: i32 = 10_000;
 /// Longest name of a network namespace, with room for what it is called while the one that it replaces still stands.
@@ -278,7 +279,7 @@ impl<'a> Compiler<'a> {
     fn placed(&mut self, draft: &mut Draft<'a>) {
         for annotation in draft.annotations.keys().filter(|a| a.starts_with("vswitch/")) {
             if !ANNOTATIONS.contains(&annotation.as_str()) {
-                let message = format!("there is no such annotation; there are {}", ANNOTATIONS.join(" and "));
+                let message = format!("there is no such annotation; there are {}", ANNOTATIONS.join(", "));
                 self.fault(draft.at, &format!("{}metadata.annotations.{annotation}", draft.base), message);
             }
         }
@@ -408,7 +409,12 @@ impl<'a> Compiler<'a> {
         if let Some(Err(message)) = &netns {
             self.fault(draft.at, &format!("{}metadata.annotations", draft.base), message.clone());
         }
+        let weight = weight(Some(&draft.annotations)).unwrap_or_else(|(path, message)| {
+            self.fault(draft.at, &format!("{}{path}", draft.base), message);
+            1
+        });
         self.cluster.pods.push(Pod {
+            weight,
             netns: netns.and_then(Result::ok),
             workload: Arc::new(workload),
             namespace: draft.namespace,

@@ -1,14 +1,12 @@
 //! The objects by name.
 
-use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
+use rpds::RedBlackTreeMapSync;
 use serde::{Deserialize, Serialize};
 
 use manifest::{Invalid, Key, Located, Manifests, Object, Problem, Source, Strictness, load};
-
-/// How messages call a manifest that was kept.
-const FILE: &str = "the state directory";
 
 /// What became of one object.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
@@ -38,21 +36,36 @@ impl fmt::Display for Change {
 /// What became of each object, in the order of the manifests.
 pub type Changes = Vec<(Key, Change)>;
 
-/// Every object that the user wants.
+/// Every object that the user wants. A clone costs next to nothing, and a change what it changes.
 #[derive(Clone, Debug, Default)]
 pub struct Store {
-    objects: BTreeMap<Key, Located>,
+    objects: RedBlackTreeMapSync<Key, Arc<Located>>,
 }
 
 impl Store {
     /// Every object, in order of kind, namespace and name.
     pub fn iter(&self) -> impl Iterator<Item = &Located> {
-        self.objects.values()
+        self.objects.values().map(AsRef::as_ref)
+    }
+
+    /// What tells every object from every other.
+    pub fn keys(&self) -> impl Iterator<Item = &Key> {
+        self.objects.keys()
     }
 
     /// One object.
     pub fn get(&self, key: &Key) -> Option<&Located> {
-        self.objects.get(key)
+        self.objects.get(key).map(AsRef::as_ref)
+    }
+
+    /// Puts in an object that was kept.
+    pub fn put(&mut self, located: Located) {
+        self.objects.insert_mut(located.object.key(), Arc::new(located));
+    }
+
+    /// Takes out an object that was kept.
+    pub fn take(&mut self, key: &Key) {
+        self.objects.remove_mut(key);
     }
 
     /// The objects of all texts, and what is probably not meant as it is written.
@@ -77,7 +90,7 @@ impl Store {
                 Some(old) if old.object == located.object => Change::Unchanged,
                 Some(_) => Change::Configured,
             };
-            self.objects.insert(key.clone(), located);
+            self.objects.insert_mut(key.clone(), Arc::new(located));
             changes.push((key, change));
         }
         changes
@@ -96,35 +109,19 @@ impl Store {
         }
         let deleted: Changes = keys().map(|(_, key)| (key, Change::Deleted)).collect();
         for (key, _) in &deleted {
-            self.objects.remove(key);
+            self.objects.remove_mut(key);
         }
         Ok(deleted)
     }
 
     /// Gives a Deployment another number of pods; `None` if there is no such Deployment.
     pub fn scale(&mut self, key: &Key, replicas: i32) -> Option<Changes> {
-        let Object::Deployment(deployment) = &mut self.objects.get_mut(key)?.object else { return None };
+        let mut located = Located::clone(self.objects.get(key)?);
+        let Object::Deployment(deployment) = &mut located.object else { return None };
         let before = deployment.spec.replicas.replace(replicas);
         let change = if before == Some(replicas) { Change::Unchanged } else { Change::Configured };
+        self.put(located);
         Some(vec![(key.clone(), change)])
-    }
-
-    /// All of it as a manifest of the kind List.
-    ///
-    /// # Errors
-    /// None that any object is known to cause.
-    pub fn to_manifest(&self) -> Result<serde_json::Map<String, serde_json::Value>, serde_json::Error> {
-        let items: Result<Vec<_>, _> = self.iter().map(|located| located.object.to_json()).collect();
-        let fields = [("apiVersion", "v1".into()), ("kind", "List".into()), ("items", items?.into())];
-        Ok(fields.map(|(name, value)| (name.to_owned(), value)).into_iter().collect())
-    }
-
-    /// What [`Self::to_manifest`] has kept.
-    ///
-    /// # Errors
-    /// Every fault in it, which only another hand can have put there.
-    pub fn from_manifest(text: String) -> Result<Self, Invalid> {
-        Self::read(&[Source { name: FILE.into(), text }], Strictness::Strict).map(|(store, _)| store)
     }
 
     /// The objects of one kind, through `pick`.

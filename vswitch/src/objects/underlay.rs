@@ -10,6 +10,7 @@ use super::allocations::{gateway, same_family};
 use super::compile::{Compiler, LABEL, is_label};
 use crate::cluster::{Host, PortGuards, RouterServices, UnderlaySegment};
 use crate::helper::MIN_IPV6_MTU;
+use crate::service::{Frame, Range};
 
 pub(super) const DEFAULT_MTU: u16 = 1500;
 /// The smallest that every IPv4 host must take in one piece (RFC 791), and the largest that a TAP carries.
@@ -24,10 +25,9 @@ const SEGMENT: (&str, [&str; 2]) = ("underlay", ["192.168.10.0/24", "fd00:192:16
 impl Compiler<'_> {
     /// Reads the one Cluster object, or the defaults.
     pub(super) fn underlay(&mut self) {
-        let mut clusters = self.store.of(|object| match object {
-            Object::Cluster(cluster) => Some(&**cluster),
-            Object::Namespace(_) | Object::Node(_) | Object::Pod(_) | Object::Deployment(_) => None,
-        });
+        let mut clusters = self
+            .store
+            .of(|object| if let Object::Cluster(cluster) = object { Some(&**cluster) } else { None });
         let first = clusters.next();
         let others: Vec<&Located> = clusters.map(|(at, _)| at).collect();
         for at in others {
@@ -41,7 +41,6 @@ impl Compiler<'_> {
             self.cluster.name.clone_from(name);
         }
         self.frame(at, &cluster.spec);
-        self.proxy_mode = cluster.spec.proxy_mode.unwrap_or_default();
         self.cluster.pod_ports = self.guards(at, "spec.podSegments", &cluster.spec.pod_segments);
         match &cluster.spec.segments {
             Some(segments) if segments.is_empty() => {
@@ -65,6 +64,7 @@ impl Compiler<'_> {
 
     fn default_underlay(&mut self) {
         self.pod_cidrs = prefixes(&POD_CIDRS);
+        self.cluster.services.cidrs = prefixes(&SERVICE_CIDRS);
         self.cluster.kept_towards = [prefixes(&POD_CIDRS), prefixes(&SERVICE_CIDRS)].concat();
         self.default_segment();
     }
@@ -107,6 +107,7 @@ impl Compiler<'_> {
             Some(cidrs) => self.one_of_each_family(at, "spec.serviceCIDRs", cidrs),
             None => prefixes(&SERVICE_CIDRS),
         };
+        self.services(at, spec, &services);
         let named = spec.non_masquerade_cidrs.clone().unwrap_or_default();
         for (index, cidr) in named.iter().enumerate().filter(|(_, cidr)| cidr.trunc() != **cidr) {
             let message = format!("{cidr} has bits behind its length; did you mean {}?", cidr.trunc());
@@ -120,6 +121,31 @@ impl Compiler<'_> {
                 self.fault(at, "spec.images", format!("the command for {image:?} is empty"));
             }
             self.cluster.images.insert(image.clone(), command.clone());
+        }
+    }
+
+    /// What Services have in common.
+    fn services(&mut self, at: &Located, spec: &ClusterSpec, cidrs: &[IpNet]) {
+        let mtu = self.cluster.mtu;
+        let carried = cidrs.iter().copied().filter(|cidr| mtu >= MIN_IPV6_MTU || cidr.addr().is_ipv4());
+        self.cluster.services = Frame {
+            cidrs: carried.collect(),
+            node_ports: Range::default(),
+            masquerade_all: spec.masquerade_all,
+            mode: spec.proxy_mode.unwrap_or_default(),
+        };
+        let Some(text) = &spec.node_port_range else { return };
+        let range = text.split_once('-').and_then(|(first, last)| {
+            Some(Range { first: first.trim().parse().ok()?, last: last.trim().parse().ok()? })
+        });
+        match range {
+            Some(range) if range.first > 0 && range.first <= range.last => {
+                self.cluster.services.node_ports = range;
+            }
+            Some(_) | None => {
+                let message = format!("{text:?} is no range of ports; write it as 30000-32767");
+                self.fault(at, "spec.nodePortRange", message);
+            }
         }
     }
 

@@ -23,6 +23,7 @@ use netstack::driver::{Driver, EngineId};
 use netstack::frame::{FramePool, OffloadFeatures};
 use netstack::switch::Switch;
 
+use super::balance::Balance;
 use super::difference::Difference;
 use super::making::{Made, Plug};
 use super::proxies::Proxies;
@@ -117,8 +118,14 @@ impl Runtime {
             };
             log.gone.retain(|key| stands(key) && !applied.made.iter().any(|place| at(&places, place, key)));
         }
-        *self.fabric.write() =
-            Fabric { cluster: Arc::new(cluster), wiring: Arc::new(wiring), switches, places, proxies, numbers };
+        *self.fabric.write() = Fabric {
+            cluster: Arc::new(cluster),
+            wiring: Arc::new(wiring),
+            switches,
+            places,
+            proxies,
+            numbers,
+        };
         Ok(applied)
     }
 
@@ -144,6 +151,9 @@ impl Runtime {
             .map(|(name, id)| (name.clone(), *id))
             .collect();
         let moved = difference.moved.clone();
+        let mut balance = self.balance.lock();
+        let compiled = compiled.into_iter().map(|one| one.balancing(&mut balance));
+        let compiled = compiled.collect::<Result<Vec<Compiled>, RuntimeError>>()?;
         let (switches, places, problems) = self.handle.call(move |driver| {
             let mut problems = Vec::new();
             for Compiled { switch: name, limits, snapshot } in compiled {
@@ -171,6 +181,7 @@ impl Runtime {
             }
             (switches, places, problems)
         })?;
+        balance.retain(|switch| switches.contains_key(switch));
         applied.problems.extend(problems);
         let mut places = places;
         for placed in &difference.gone {
@@ -266,6 +277,15 @@ struct Compiled {
     switch: String,
     limits: Limits,
     snapshot: Arc<Snapshot>,
+}
+
+impl Compiled {
+    /// With what the switch balances.
+    fn balancing(mut self, balance: &mut Balance) -> Result<Self, RuntimeError> {
+        let config = |source| RuntimeError::Config { switch: self.switch.clone(), source };
+        self.snapshot = balance.complete(&self.switch, self.snapshot).map_err(config)?;
+        Ok(self)
+    }
 }
 
 fn compile(plans: &[SwitchPlan]) -> Result<Vec<Compiled>, RuntimeError> {

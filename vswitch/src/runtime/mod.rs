@@ -1,6 +1,7 @@
 //! A running cluster: switches and devices on the data path's thread, namespaces in the helper, and what the control
 //! plane may ask of both.
 
+mod balance;
 mod capture;
 mod connections;
 mod difference;
@@ -159,6 +160,9 @@ pub struct Runtime {
     /// Held during a change, so that there is one at a time.
     changing: Mutex<()>,
     fabric: RwLock<Fabric>,
+    /// What the userspace proxies of nodes carry.
+    proxied: Mutex<proxies::Proxied>,
+    balance: Mutex<balance::Balance>,
     handle: DriverHandle,
     questions: Questions,
     thread: Mutex<Option<JoinHandle<io::Result<()>>>>,
@@ -229,6 +233,8 @@ impl Runtime {
         let runtime = Self {
             changing: Mutex::default(),
             fabric: RwLock::new(Fabric::empty(&cluster.name)),
+            proxied: Mutex::default(),
+            balance: Mutex::default(),
             questions: Questions::new(handle.clone(), clock),
             handle,
             thread: Mutex::new(Some(thread)),

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use lb::Registry;
+use lb::{Frontend, Registry};
 use netstack::addr::PortId;
 use netstack::device::memory::{self, MemoryDevice, MemoryOptions};
 use netstack::driver::{Driver, EngineId};
 use netstack::frame::OffloadFeatures;
+use netstack::host::BindError;
 use netstack::seed::Seed;
 
 use super::fabric::{Applied, attach};
@@ -24,6 +25,9 @@ struct Running {
 /// Those that run, by node.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Proxies(BTreeMap<String, Running>);
+
+/// What each proxy carries, or is to carry once it stands.
+pub(super) type Proxied = BTreeMap<String, Registry>;
 
 /// A proxy that is to be plugged in.
 struct New {
@@ -76,6 +80,11 @@ fn make(cluster: &Cluster, plan: &ProxyPlan, seed: &Seed) -> Result<New, Runtime
     Ok(New { plan: plan.clone(), engine: Box::new(engine), near, far })
 }
 
+fn sentences(node: &str, failed: Vec<(Frontend, BindError)>) -> impl Iterator<Item = String> {
+    let at = format!("the service proxy of {node}: port");
+    failed.into_iter().map(move |(frontend, error)| format!("{at} {}: {error}", frontend.port))
+}
+
 impl Runtime {
     /// Takes out the proxies that are not wanted any more, and plugs in new ones.
     pub(super) fn change_proxies(
@@ -88,7 +97,7 @@ impl Runtime {
         if gone.is_empty() && new.is_empty() {
             return Ok(stay);
         }
-        let switches = switches.clone();
+        let (switches, proxied) = (switches.clone(), self.proxied.lock().clone());
         let (proxies, problems) = self.handle.call(move |driver| {
             let (mut proxies, mut problems) = (stay, Vec::new());
             for Running { plan, engine } in gone {
@@ -98,6 +107,11 @@ impl Runtime {
             }
             for New { plan, engine, near, far } in new {
                 let Attachment { switch, port } = plan.attachment.clone();
+                let mut engine = engine;
+                if let Some(registry) = proxied.get(&switch) {
+                    problems
+                        .extend(sentences(&switch, engine.install(driver.clock().now(), registry.clone())));
+                }
                 let id = driver.add_engine(engine);
                 attach(driver, id, PortId(0), Box::new(far), &mut problems);
                 attach(driver, switches[&switch], port, Box::new(near), &mut problems);
@@ -109,20 +123,18 @@ impl Runtime {
         Ok(proxies)
     }
 
-    /// Gives a node's proxy other Services; returns in sentences what it could not open. A node without a proxy has none.
+    /// Gives a node's proxy other Services, at once or when it stands; returns in sentences what it could not open.
     ///
     /// # Errors
     /// When the data path has stopped.
     pub fn set_proxied(&self, node: &str, registry: Registry) -> Result<Vec<String>, RuntimeError> {
+        self.proxied.lock().insert(node.to_owned(), registry.clone());
         let Some(engine) = self.proxy_of(node) else { return Ok(Vec::new()) };
         let failed = self.handle.call(move |driver| {
             let now = driver.clock().now();
             driver.engine_mut::<ServiceProxy>(engine).map(|proxy| proxy.install(now, registry))
         })?;
-        let failed = failed.into_iter().flatten();
-        Ok(failed
-            .map(|(frontend, error)| format!("the service proxy of {node}: port {}: {error}", frontend.port))
-            .collect())
+        Ok(sentences(node, failed.unwrap_or_default()).collect())
     }
 
     /// What the proxy of a node has done; none if it has no proxy.

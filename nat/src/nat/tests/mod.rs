@@ -6,6 +6,7 @@ mod errors;
 mod model;
 mod pressure;
 mod rules;
+mod services;
 mod sessions;
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -221,7 +222,7 @@ impl<A: Address> Router<A> {
             return Ok(None);
         };
         let way = Way { egress: Some(egress), ..way };
-        let prepared = self.nat.prepare(self.now, new, destination, way)?;
+        let prepared = self.nat.prepare(self.now, new, destination.into(), way)?;
         self.nat.commit(self.now, &prepared)?;
         Ok(Some(prepared.rewrite()))
     }

@@ -135,7 +135,7 @@ in_both_families! {
             let track = |nat: &mut Nat<A>| nat.track(router.now, 0, &packet, &bytes, ChecksumState::Complete);
             let [first, second] = [(); 2].map(|()| {
                 let Tracked::New(new) = track(&mut router.nat) else { panic!("it is the first") };
-                router.nat.prepare(router.now, &new, None, way).unwrap()
+                router.nat.prepare(router.now, &new, None.into(), way).unwrap()
             });
             assert_eq!(first.rewrite(), second.rewrite());
             router.nat.commit(router.now, &first).unwrap();
@@ -159,7 +159,7 @@ in_both_families! {
             let packet = parse(&bytes).unwrap();
             let tracked = router.nat.track(router.now, 0, &packet, &bytes, ChecksumState::Complete);
             let Tracked::New(new) = tracked else { panic!("{tracked:?}") };
-            let prepared = router.nat.prepare(router.now, &new, None, way).unwrap();
+            let prepared = router.nat.prepare(router.now, &new, None.into(), way).unwrap();
             if n % 2 == 0 {
                 router.nat.commit(router.now, &prepared).unwrap();
             }

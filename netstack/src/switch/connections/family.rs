@@ -7,7 +7,7 @@ use nat::fragment::{self, Part};
 use nat::packet::Packet;
 use nat::rule::Way;
 use nat::translate::Rewrite;
-use nat::tuple::{Address, Endpoint};
+use nat::tuple::Address;
 use nat::{Nat, New};
 
 use super::packet::{Going, Held, Kind, Opening, Passage, Verdict, What};
@@ -143,9 +143,11 @@ impl<A: Kind> Family<A> {
                 return Err(DropReason::ConnectionInvalid);
             }
             What::Waits | What::Untracked => None,
-            What::Opens { new, destination } => {
-                let prepared = self.nat.prepare(now, &new, destination, way).map_err(refusal_reason)?;
-                return Ok(A::passage(Going::Opens(Opening { destination, way, prepared })));
+            What::Denied(denial) => return Err(denial.reason),
+            What::Opens { new, towards, selected } => {
+                let prepared = self.nat.prepare(now, &new, towards, way).map_err(refusal_reason)?;
+                let prepared = prepared.marked(selected.map_or([0; 3], |selected| selected.marks()));
+                return Ok(A::passage(Going::Opens(Opening { towards, selected, way, prepared })));
             }
         };
         Ok(change.map_or(Passage::Plain, |change| A::passage(Going::Translated(change))))
@@ -158,15 +160,15 @@ fn reassembly<A: Address>(timeouts: &Timeouts) -> Duration {
     if A::BITS == 32 { v4 } else { v6 }
 }
 
-/// What was found, and where a packet that opens a connection goes.
+/// What was found, and what `opens` makes of a packet that opens a connection.
 pub(super) fn found<A: Address>(
     tracked: nat::Tracked<A>,
-    destination: impl FnOnce(&New<A>) -> Option<Endpoint<A>>,
+    opens: impl FnOnce(New<A>) -> What<A>,
 ) -> Result<What<A>, DropReason> {
     match tracked {
         nat::Tracked::Known { id, direction, rewrite } => Ok(What::Known { id, direction, rewrite }),
         nat::Tracked::Related { id, rewrite, source, .. } => Ok(What::Related { id, rewrite, source }),
-        nat::Tracked::New(new) => Ok(What::Opens { new, destination: destination(&new) }),
+        nat::Tracked::New(new) => Ok(opens(new)),
         nat::Tracked::Untracked => Ok(What::Untracked),
         nat::Tracked::Invalid(invalid) => Err(misfit_reason(invalid)),
     }

@@ -9,13 +9,16 @@
 mod family;
 mod packet;
 mod reason;
+mod service;
 
 use alloc::format;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::time::Duration;
 
+use lb::{Balancer, Mark, Refusal, Standing};
 use nat::Nat;
 use nat::connection::ConnectionId;
 use nat::fragment::{self, Part};
@@ -25,12 +28,15 @@ use nat::translate::identification::{self, Identifications};
 use nat::tuple::Direction;
 
 use self::family::{Family, found};
-pub(super) use self::packet::{Going, Held, Kind, Passage, Seen, Taken, Tracked, Verdict, What};
+use self::packet::Opening;
+pub(super) use self::packet::{Denial, Going, Held, Kind, Passage, Seen, Taken, Tracked, Verdict, What};
 use self::reason::{fragment_reason, refusal_named, refusal_reason};
+pub(super) use self::service::{Balancing, mark};
+use self::service::{Orphan, orphan};
 use super::explain;
 use crate::addr::SegmentId;
 use crate::config::nat::OnRefusal;
-use crate::config::{Limits, Translator, translator};
+use crate::config::{Limits, Segment, Services, Translator, translator};
 use crate::flow::{Change, Translation};
 use crate::frame::Frame;
 use crate::parse::{self, Network};
@@ -45,6 +51,9 @@ pub(super) struct Connections {
     v4: Family<Ipv4Addr>,
     v6: Family<Ipv6Addr>,
     identifications: Identifications,
+    balancing: Balancing,
+    /// What the pools and rules were made from.
+    translator: Option<Arc<Translator>>,
     /// Fragments whose first one has gone on just now.
     released: Vec<(Held, Tracked)>,
     /// Fragments that go no further.
@@ -58,17 +67,43 @@ impl Connections {
             v4: Family::new(limits, translator, seed),
             v6: Family::new(limits, translator, seed ^ 1),
             identifications: Identifications::new(IDENTIFICATIONS, seed ^ 2),
+            balancing: Balancing::new(limits.affinities, seed ^ 3),
+            translator: None,
             released: Vec::new(),
             lost: Vec::new(),
         }
     }
 
     /// Takes up another configuration. Connections stay, but for those of external addresses that are no more.
-    pub(super) fn configure(&mut self, translator: &Translator, now: Duration) {
+    pub(super) fn configure(
+        &mut self,
+        translator: &Arc<Translator>,
+        services: Option<&Arc<Services>>,
+        now: Duration,
+    ) {
+        self.balancing.configure(services);
+        if self.translator.as_ref().is_some_and(|before| Arc::ptr_eq(before, translator)) {
+            return;
+        }
+        self.translator = Some(Arc::clone(translator));
         self.v4.configure(translator, now);
         self.v6.configure(translator, now);
         self.v4.nat.set_rules(translator.v4().clone());
         self.v6.nat.set_rules(translator.v6().clone());
+    }
+
+    pub(super) fn balancing(&self) -> &Balancing {
+        &self.balancing
+    }
+
+    /// What chooses backends, if services were ever configured.
+    pub(super) fn balancer(&self) -> Option<&Balancer> {
+        self.balancing.balancer()
+    }
+
+    /// Connections that services gave a backend.
+    pub(super) fn balanced(&self) -> u64 {
+        self.balancing.balanced()
     }
 
     /// Fragments that wait for the first of their datagram.
@@ -167,17 +202,27 @@ impl Connections {
         self.v6.reject(now, packet, frame, ingress, &mut self.lost);
     }
 
-    /// Says what a packet is, and has its connection take note of it.
+    /// Says what a packet is, and has its connection take note of it. A connection whose backend is gone may end by it.
     pub(super) fn track<A: Kind>(
         &mut self,
         now: Duration,
         packet: &Packet,
         frame: &Frame,
-        ingress: SegmentId,
+        ingress: &Segment,
     ) -> Result<What<A>, DropReason> {
-        let family = A::of_mut(self);
+        let (family, balancing) = A::parts(self);
         let tracked = family.nat.track(now, 0, packet, frame.bytes(), trust(frame));
-        found(tracked, |new| family.nat.destination(new, translator::way(ingress, None)))
+        let stands = standing(balancing, &family.nat, &tracked);
+        if let Some((id, Standing::Moved(mark))) = stands
+            && let Some(connection) = family.nat.get_mut(id)
+        {
+            [connection.marks[0], connection.marks[1]] = Mark::words(Some(mark));
+        }
+        let orphaned = orphaned(&family.nat, stands, now, packet, frame);
+        if let (Some((id, _)), Orphan::Moves(_) | Orphan::Reset) = (stands, &orphaned) {
+            family.nat.remove(id, now);
+        }
+        known(family, balancing, now, (tracked, orphaned), ingress)
     }
 
     /// Whether there is a translated connection that a packet belongs to.
@@ -191,14 +236,17 @@ impl Connections {
         now: Duration,
         packet: &Packet,
         frame: &Frame,
-        ingress: SegmentId,
+        ingress: &Segment,
     ) -> Result<What<A>, DropReason> {
         let family = A::of(self);
-        if let Some(part) = Part::<A>::of(frame.bytes(), packet, ingress.0).filter(|part| !part.is_first()) {
+        let part = Part::<A>::of(frame.bytes(), packet, ingress.id().0).filter(|part| !part.is_first());
+        if let Some(part) = part {
             return Ok(family.fragments.peek(&part.key, now).map_or(What::Waits, What::Later));
         }
         let tracked = family.nat.look(now, 0, packet, frame.bytes(), trust(frame));
-        found(tracked, |new| family.nat.destination(new, translator::way(ingress, None)))
+        let stands = standing(&self.balancing, &family.nat, &tracked);
+        let orphaned = orphaned(&family.nat, stands, now, packet, frame);
+        known(family, &self.balancing, now, (tracked, orphaned), ingress)
     }
 
     /// How a packet leaves for `egress`.
@@ -252,7 +300,11 @@ impl Connections {
         let mut change = match going {
             Going::Translated(change) => Some(*change),
             Going::Opens(opening) => {
-                A::of_mut(self).nat.commit(now, &opening.prepared).map_err(refusal_reason)?;
+                let (family, balancing) = A::parts(self);
+                family.nat.commit(now, &opening.prepared).map_err(refusal_reason)?;
+                if let Some(selected) = &opening.selected {
+                    balancing.begun(now, selected);
+                }
                 opening.prepared.rewrite().map(Change::of)
             }
         };
@@ -351,8 +403,16 @@ impl Connections {
             Going::Opens(opening) => {
                 let tracked = family.nat.track(now, 0, packet, bytes, state);
                 // Where it goes was decided when it came.
-                let what = found(tracked, |_| opening.destination)?;
-                family.passage(now, &what, opening.way)
+                let &Opening { towards, selected, way, .. } = opening;
+                let what = found(tracked, |new| What::Opens { new, towards, selected })?;
+                if let (What::Known { rewrite: Some(rewrite), .. }, Some(chosen)) =
+                    (what, towards.destination)
+                    && rewrite.destination() != chosen
+                {
+                    // Another that came later has begun the connection, with another backend.
+                    return Err(DropReason::ConnectionClash);
+                }
+                family.passage(now, &what, way)
             }
             // What later fragments are told holds as long as it is remembered.
             Going::Translated(_) if packet.content == Content::Rest => Ok(A::passage(*going)),
@@ -374,6 +434,49 @@ impl Connections {
     pub(super) fn close(&mut self) {
         self.v4.close(&mut self.lost);
         self.v6.close(&mut self.lost);
+    }
+}
+
+/// The connection that a packet of its opener belongs to, and how that stands to its service.
+#[inline]
+fn standing<A: Kind>(
+    balancing: &Balancing,
+    nat: &Nat<A>,
+    tracked: &nat::Tracked<A>,
+) -> Option<(ConnectionId, Standing)> {
+    let nat::Tracked::Known { id, direction: Direction::Original, .. } = *tracked else { return None };
+    Some((id, balancing.standing(nat.get(id)?)))
+}
+
+/// What becomes of that connection if its backend is gone.
+fn orphaned<A: Kind>(
+    nat: &Nat<A>,
+    stands: Option<(ConnectionId, Standing)>,
+    now: Duration,
+    packet: &Packet,
+    frame: &Frame,
+) -> Orphan<A> {
+    let Some((id, Standing::Gone { reset })) = stands else { return Orphan::Stays };
+    let Some(connection) = nat.get(id) else { return Orphan::Stays };
+    orphan(connection, reset, || nat.reopening(now, 0, packet, frame.bytes(), trust(frame)))
+}
+
+/// What a packet is, after all that services say.
+fn known<A: Kind>(
+    family: &Family<A>,
+    balancing: &Balancing,
+    now: Duration,
+    (tracked, orphaned): (nat::Tracked<A>, Orphan<A>),
+    ingress: &Segment,
+) -> Result<What<A>, DropReason> {
+    let way = translator::way(ingress.id(), None);
+    match orphaned {
+        Orphan::Stays => found(tracked, |new| balancing.opens(now, &family.nat, new, ingress, way)),
+        Orphan::Moves(new) => Ok(balancing.opens(now, &family.nat, new, ingress, way)),
+        Orphan::Reset => {
+            let (reason, how) = (DropReason::ServiceBackendGone, Refusal::Reject);
+            Ok(What::Denied(Denial { reason, how, mark: None }))
+        }
     }
 }
 

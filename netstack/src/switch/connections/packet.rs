@@ -4,15 +4,17 @@ use alloc::format;
 use alloc::string::String;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use lb::{Mark, Refusal};
 use nat::connection::ConnectionId;
 use nat::packet::Packet;
 use nat::rule::Way;
 use nat::translate::Rewrite;
-use nat::tuple::{Address, Direction, Endpoint};
-use nat::{New, Prepared};
+use nat::tuple::{Address, Direction};
+use nat::{New, Prepared, Towards};
 
 use super::Connections;
 use super::family::Family;
+use super::service::{Balancing, Selected};
 use crate::addr::{PortId, SegmentId};
 use crate::flow::{Change, Translation};
 use crate::frame::Frame;
@@ -60,14 +62,25 @@ pub(in crate::switch) enum What<A> {
     Known { id: ConnectionId, direction: Direction, rewrite: Option<Rewrite<A>> },
     /// An error about a packet of this one, and where it is to come from.
     Related { id: ConnectionId, rewrite: Option<Rewrite<A>>, source: A },
-    /// The first of a connection that does not exist yet, and where a rule or a mapping sends it.
-    Opens { new: New<A>, destination: Option<Endpoint<A>> },
+    /// The first of a connection that does not exist yet, and where a service, a rule or a mapping sends it.
+    Opens { new: New<A>, towards: Towards<A>, selected: Option<Selected> },
+    /// One that goes no further, because of the service that it asks for.
+    Denied(Denial),
     /// A fragment other than the first, which was told what the first was.
     Later(Verdict<A>),
     /// A fragment that would wait for the first.
     Waits,
     /// Of a kind that has no connections.
     Untracked,
+}
+
+/// Why a service does not take a packet, and what its sender is told.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::switch) struct Denial {
+    pub(in crate::switch) reason: DropReason,
+    pub(in crate::switch) how: Refusal,
+    /// Of which service.
+    pub(in crate::switch) mark: Option<Mark>,
 }
 
 /// How a packet goes on.
@@ -89,7 +102,8 @@ pub(in crate::switch) enum Going<A> {
 /// A connection that is about to begin.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::switch) struct Opening<A> {
-    pub(super) destination: Option<Endpoint<A>>,
+    pub(super) towards: Towards<A>,
+    pub(super) selected: Option<Selected>,
     pub(super) way: Way,
     pub(super) prepared: Prepared<A>,
 }
@@ -98,6 +112,8 @@ pub(in crate::switch) struct Opening<A> {
 pub(in crate::switch) trait Kind: Address {
     fn of(connections: &Connections) -> &Family<Self>;
     fn of_mut(connections: &mut Connections) -> &mut Family<Self>;
+    /// The family and what it has in common with the other one.
+    fn parts(connections: &mut Connections) -> (&mut Family<Self>, &mut Balancing);
     fn tracked(seen: Seen<Self>) -> Tracked;
     fn passage(going: Going<Self>) -> Passage;
     fn translation(change: Change<Self>) -> Translation;
@@ -111,6 +127,9 @@ macro_rules! kind {
             }
             fn of_mut(connections: &mut Connections) -> &mut Family<Self> {
                 &mut connections.$field
+            }
+            fn parts(connections: &mut Connections) -> (&mut Family<Self>, &mut Balancing) {
+                (&mut connections.$field, &mut connections.balancing)
             }
             fn tracked(seen: Seen<Self>) -> Tracked {
                 Tracked::$variant(seen)
@@ -146,6 +165,15 @@ impl Tracked {
         }
     }
 
+    /// Why a service does not take it, if it was asked and does not.
+    pub(in crate::switch) fn denial(&self) -> Option<Denial> {
+        match self {
+            Self::Not => None,
+            Self::V4(seen) => seen.denial(),
+            Self::V6(seen) => seen.denial(),
+        }
+    }
+
     pub(in crate::switch) fn packet(&self) -> Option<&Packet> {
         match self {
             Self::Not => None,
@@ -156,14 +184,26 @@ impl Tracked {
 }
 
 impl<A: Address> Seen<A> {
+    fn denial(&self) -> Option<Denial> {
+        match self.what {
+            What::Denied(denial) => Some(denial),
+            What::Known { .. }
+            | What::Related { .. }
+            | What::Opens { .. }
+            | What::Later(_)
+            | What::Waits
+            | What::Untracked => None,
+        }
+    }
+
     fn destination(&self) -> Option<A> {
         match self.what {
             What::Known { rewrite, .. } | What::Related { rewrite, .. } => {
                 rewrite.map(|rewrite| rewrite.destination().address)
             }
-            What::Opens { destination, .. } => destination.map(|endpoint| endpoint.address),
+            What::Opens { towards, .. } => towards.destination.map(|endpoint| endpoint.address),
             What::Later(verdict) => verdict.rewrite.map(|rewrite| rewrite.destination().address),
-            What::Waits | What::Untracked => None,
+            What::Denied(_) | What::Waits | What::Untracked => None,
         }
     }
 }

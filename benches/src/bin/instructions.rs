@@ -1,8 +1,8 @@
-//! `nat_instructions NAME...`: does these pieces of work of `vswitch_benches::nat`, in a function of its own that a profiler
-//! can wait for, and prints for each its name and how many operations it is. The test `nat_costs` runs it.
+//! `instructions NAME...`: does these pieces of work (`nat/lookup/v4/1000`, `lb/choose/10`), in a function of its own that a
+//! profiler can wait for, and prints for each its name and how many operations it is. The tests of costs run it.
 #![expect(clippy::print_stdout, reason = "it tells the test what it did")]
 
-use vswitch_benches::nat::{Work, case};
+use vswitch_benches::work::{Work, case};
 
 /// The profiler counts what happens in here.
 #[inline(never)]

@@ -1,0 +1,649 @@
+//! What each node's switch balances, kept up to date change by change.
+//!
+//! # Theory of operation
+//! Facts come in one by one: a Service and what it was given, a slice, a pod, the nodes. Each marks the Services that it
+//! concerns; two indices say which: Services by one label of their selector, pods by each of theirs. [`Controller::publish`]
+//! computes the marked Services again, each for every node, and puts them into the nodes' registries, which share with
+//! those handed out before all that has not changed. Pools whose backends stay are not made again; one that is the same on
+//! every node is made once. What comes out does not depend on the way there, but for the versions in the registries.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use lb::{Backend, Entrance, Frontend, Pool, Registry, Serving, Way};
+
+use super::allocate::Planned;
+use super::announce::{Advertisement, owner};
+use super::endpoint::{Condition, Endpoint, Hints, merge};
+use super::pool::Pools;
+use super::port::{Port, Target};
+use super::slice::Slice;
+use super::spec::{Family, Spec};
+use super::ways::{self, Door, ORIGINS, Policies, Scope};
+use crate::cluster::{Labels, Protocol};
+
+/// A node, as far as it matters here.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NodeFacts {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its zone.
+    pub zone: Option<Arc<str>>,
+    /// Its labels.
+    pub labels: Labels,
+    /// Its addresses, at which its ports are.
+    pub addresses: Vec<IpAddr>,
+    /// The prefixes of the segment that it is on.
+    pub prefixes: Vec<IpNet>,
+}
+
+/// A port that a container names.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PodPort {
+    /// The name.
+    pub name: String,
+    /// What is carried.
+    pub protocol: Protocol,
+    /// The port.
+    pub port: u16,
+}
+
+/// A pod, as far as it matters here.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PodFacts {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its labels.
+    pub labels: Labels,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// The node it is on.
+    pub node: Arc<str>,
+    /// Its named ports.
+    pub ports: Vec<PodPort>,
+    /// Its part of new connections, against others.
+    pub weight: u32,
+    /// Whether all of its containers are ready.
+    pub ready: bool,
+    /// Whether it is about to go.
+    pub terminating: bool,
+    /// Whether all of its containers have ended for good.
+    pub ended: bool,
+}
+
+/// A label in a namespace.
+type Label = (String, String, String);
+
+/// One port of a Service in one family.
+#[derive(Debug)]
+struct Served {
+    /// What the registries call it.
+    name: Arc<str>,
+    family: Family,
+    /// Its place in the Service's list.
+    port: usize,
+    endpoints: Vec<Endpoint>,
+    /// The pools in use, on any node.
+    pools: Vec<Arc<Pool>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    planned: Arc<Planned>,
+    served: Vec<Served>,
+}
+
+/// A node and what its switch balances.
+#[derive(Debug)]
+struct Node {
+    facts: NodeFacts,
+    registry: Registry,
+    changed: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Controller {
+    key: [u8; 16],
+    masquerade_all: bool,
+    nodes: Vec<Node>,
+    pools: Arc<Pools>,
+    advertisements: Arc<[Advertisement]>,
+    services: HashMap<Arc<str>, Entry>,
+    by_selector: HashMap<Label, BTreeSet<Arc<str>>>,
+    slices: HashMap<Arc<str>, Arc<Slice>>,
+    slices_of: HashMap<String, BTreeSet<Arc<str>>>,
+    pods: HashMap<Arc<str>, PodFacts>,
+    by_label: HashMap<Label, BTreeSet<Arc<str>>>,
+    dirty: BTreeSet<Arc<str>>,
+    /// Load balancer addresses, and the Services that share each.
+    sharers: BTreeMap<IpAddr, BTreeSet<Arc<str>>>,
+    /// The node that announces each.
+    owners: BTreeMap<IpAddr, Option<Arc<str>>>,
+    /// Ports of Services that another stands in the way of.
+    conflicts: BTreeMap<Arc<str>, String>,
+}
+
+impl Controller {
+    /// Without any Service. `key` is the same on every node and every start.
+    pub fn new(key: [u8; 16]) -> Self {
+        Self {
+            key,
+            masquerade_all: false,
+            nodes: Vec::new(),
+            pools: Arc::default(),
+            advertisements: Arc::from([]),
+            services: HashMap::new(),
+            by_selector: HashMap::new(),
+            slices: HashMap::new(),
+            slices_of: HashMap::new(),
+            pods: HashMap::new(),
+            by_label: HashMap::new(),
+            dirty: BTreeSet::new(),
+            sharers: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            conflicts: BTreeMap::new(),
+        }
+    }
+
+    /// What all Services have in common.
+    pub fn set_frame(
+        &mut self,
+        masquerade_all: bool,
+        pools: Arc<Pools>,
+        advertisements: Arc<[Advertisement]>,
+    ) {
+        let same = self.masquerade_all == masquerade_all
+            && (Arc::ptr_eq(&self.pools, &pools) || self.pools == pools)
+            && (Arc::ptr_eq(&self.advertisements, &advertisements) || self.advertisements == advertisements);
+        (self.masquerade_all, self.pools, self.advertisements) = (masquerade_all, pools, advertisements);
+        if !same {
+            self.dirty.extend(self.services.keys().cloned());
+        }
+    }
+
+    /// All nodes there are.
+    pub fn set_nodes(&mut self, nodes: Vec<NodeFacts>) {
+        if self.nodes.iter().map(|node| &node.facts).eq(&nodes) {
+            return;
+        }
+        let mut before = std::mem::take(&mut self.nodes);
+        for facts in nodes {
+            let registry = match before.iter().position(|node| node.facts.name == facts.name) {
+                Some(at) => before.swap_remove(at).registry,
+                None => Registry::new(),
+            };
+            self.nodes.push(Node { facts, registry, changed: true });
+        }
+        self.dirty.extend(self.services.keys().cloned());
+    }
+
+    /// A Service, `NAMESPACE/NAME`; `None` if it is gone.
+    pub fn set_service(&mut self, name: &Arc<str>, planned: Option<Arc<Planned>>) {
+        if let Some(entry) = self.services.get(name) {
+            if let Some(label) = selected_by(&entry.planned.spec) {
+                forget(&mut self.by_selector, &label, name);
+            }
+            for address in &entry.planned.allocation.load_balancer {
+                let Some(sharers) = self.sharers.get_mut(address) else { continue };
+                sharers.remove(name);
+                if sharers.is_empty() {
+                    self.sharers.remove(address);
+                    self.owners.remove(address);
+                }
+            }
+        }
+        match planned {
+            Some(planned) => {
+                if let Some(label) = selected_by(&planned.spec) {
+                    self.by_selector.entry(label).or_default().insert(Arc::clone(name));
+                }
+                for address in &planned.allocation.load_balancer {
+                    self.sharers.entry(*address).or_default().insert(Arc::clone(name));
+                }
+                match self.services.get_mut(name) {
+                    Some(entry) => entry.planned = planned,
+                    None => {
+                        self.services.insert(Arc::clone(name), Entry { planned, served: Vec::new() });
+                    }
+                }
+                self.dirty.insert(Arc::clone(name));
+            }
+            None => {
+                for served in self.services.remove(name).into_iter().flat_map(|entry| entry.served) {
+                    self.withdraw(&served.name);
+                }
+                self.dirty.remove(name);
+            }
+        }
+    }
+
+    /// A slice, `NAMESPACE/NAME`; `None` if it is gone.
+    pub fn set_slice(&mut self, name: &Arc<str>, slice: Option<Arc<Slice>>) {
+        let before = match &slice {
+            Some(slice) => self.slices.insert(Arc::clone(name), Arc::clone(slice)),
+            None => self.slices.remove(name),
+        };
+        if let Some(service) = before.as_ref().and_then(|slice| slice.service.as_ref()) {
+            if let Some(all) = self.slices_of.get_mut(service) {
+                all.remove(name);
+                if all.is_empty() {
+                    self.slices_of.remove(service);
+                }
+            }
+            self.touch(service);
+        }
+        if let Some(service) = slice.as_ref().and_then(|slice| slice.service.as_ref()) {
+            self.slices_of.entry(service.clone()).or_default().insert(Arc::clone(name));
+            self.touch(service);
+        }
+    }
+
+    /// A pod, `NAMESPACE/NAME`; `None` if it is gone.
+    pub fn set_pod(&mut self, name: &Arc<str>, pod: Option<PodFacts>) {
+        if self.pods.get(name) == pod.as_ref() {
+            return;
+        }
+        if let Some(before) = self.pods.remove(name) {
+            self.touch_selecting(&before);
+            for label in labels(&before) {
+                forget(&mut self.by_label, &label, name);
+            }
+        }
+        if let Some(pod) = pod {
+            self.touch_selecting(&pod);
+            for label in labels(&pod) {
+                self.by_label.entry(label).or_default().insert(Arc::clone(name));
+            }
+            self.pods.insert(Arc::clone(name), pod);
+        }
+    }
+
+    /// A pod that is known.
+    pub fn pod(&self, name: &str) -> Option<&PodFacts> {
+        self.pods.get(name)
+    }
+
+    /// The names of the pods that are known.
+    pub fn pod_names(&self) -> Vec<Arc<str>> {
+        self.pods.keys().cloned().collect()
+    }
+
+    fn touch(&mut self, service: &str) {
+        if let Some((name, _)) = self.services.get_key_value(service) {
+            self.dirty.insert(Arc::clone(name));
+        }
+    }
+
+    fn touch_selecting(&mut self, pod: &PodFacts) {
+        for label in labels(pod) {
+            for name in self.by_selector.get(&label).into_iter().flatten() {
+                let spec = self.services.get(name).map(|entry| &entry.planned.spec);
+                if spec.is_some_and(|spec| selects(spec, pod)) {
+                    self.dirty.insert(Arc::clone(name));
+                }
+            }
+        }
+    }
+
+    /// Computes what the changes concern. Returns the nodes whose registry is another now, with it.
+    pub fn publish(&mut self) -> Vec<(Arc<str>, Registry)> {
+        let in_conflict: Vec<Arc<str>> = self.conflicts.keys().cloned().collect();
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for name in in_conflict {
+            let service = self.services.iter().find(|(_, e)| e.served.iter().any(|s| s.name == name));
+            dirty.extend(service.map(|(name, _)| Arc::clone(name)));
+        }
+        for name in dirty {
+            self.compute(&name);
+        }
+        let changed = self.nodes.iter_mut().filter_map(|node| {
+            std::mem::take(&mut node.changed).then(|| (Arc::clone(&node.facts.name), node.registry.clone()))
+        });
+        changed.collect()
+    }
+
+    /// What each node balances.
+    pub fn registries(&self) -> impl Iterator<Item = (&Arc<str>, &Registry)> {
+        self.nodes.iter().map(|node| (&node.facts.name, &node.registry))
+    }
+
+    /// The node that announces each load balancer address, if any can.
+    pub fn owners(&self) -> &BTreeMap<IpAddr, Option<Arc<str>>> {
+        &self.owners
+    }
+
+    /// Ports of Services that nodes do not translate, because another stands in the way; and why, in a sentence.
+    pub fn conflicts(&self) -> &BTreeMap<Arc<str>, String> {
+        &self.conflicts
+    }
+
+    /// A Service with the endpoints of each of its ports in each family, by the name that registries have for it.
+    pub fn service(
+        &self,
+        name: &str,
+    ) -> Option<(&Arc<Planned>, impl Iterator<Item = (&Arc<str>, Family, &Port, &[Endpoint])>)> {
+        let entry = self.services.get(name)?;
+        let ports = &entry.planned.spec.ports;
+        let served = entry.served.iter().filter_map(|served| {
+            Some((&served.name, served.family, ports.get(served.port)?, &served.endpoints[..]))
+        });
+        Some((&entry.planned, served))
+    }
+
+    fn withdraw(&mut self, name: &Arc<str>) {
+        self.conflicts.remove(name);
+        for node in &mut self.nodes {
+            node.changed |= node.registry.remove(name);
+        }
+    }
+
+    fn compute(&mut self, name: &Arc<str>) {
+        let Some(mut entry) = self.services.remove(name) else { return };
+        let planned = Arc::clone(&entry.planned);
+        let mut before = std::mem::take(&mut entry.served);
+        for (family, port) in self.wanted(&planned) {
+            let known = name_of(&planned.spec, port, family);
+            let old =
+                before.iter().position(|served| *served.name == *known).map(|at| before.swap_remove(at));
+            let endpoints = self.endpoints(&planned.spec, port, family);
+            let (known, pools) = old.map_or((known.into(), Vec::new()), |old| (old.name, old.pools));
+            entry.served.push(Served { name: known, family, port, endpoints, pools });
+        }
+        // Those that are gone make room for those that come.
+        for served in before {
+            self.withdraw(&served.name);
+        }
+        self.find_owners(&planned, &entry.served);
+        for served in &mut entry.served {
+            self.put(&planned, served);
+        }
+        self.services.insert(Arc::clone(name), entry);
+    }
+
+    /// Every port in every family.
+    fn wanted(&self, planned: &Planned) -> Vec<(Family, usize)> {
+        let Planned { spec, families, allocation } = planned;
+        // A headless Service has endpoints to look at, and no address.
+        let shown = spec.is_proxied() || (spec.headless && !spec.not_ours);
+        let foreign = spec.ingress.iter().map(|one| one.address).chain(spec.external_ips.iter().copied());
+        let all = allocation.cluster_ips.iter().copied().chain(foreign).map(Family::of);
+        let mut all: Vec<Family> = families.iter().copied().chain(all).filter(|_| shown).collect();
+        let mut seen = BTreeSet::new();
+        all.retain(|family| seen.insert(*family));
+        all.into_iter().flat_map(|family| (0..spec.ports.len()).map(move |port| (family, port))).collect()
+    }
+
+    fn endpoints(&self, spec: &Spec, port: usize, family: Family) -> Vec<Endpoint> {
+        let port = &spec.ports[port];
+        let mut all: Vec<Endpoint> = Vec::new();
+        let pods = self.selected(spec).filter_map(|(name, pod)| self.of_pod(spec, port, family, name, pod));
+        all.extend(pods);
+        let slices = self.slices_of.get(&spec.full_name()).into_iter().flatten();
+        let slices = slices.filter_map(|name| self.slices.get(name));
+        for slice in slices.filter(|slice| slice.family == Some(family)) {
+            all.extend(slice.endpoints(port));
+        }
+        merge(all)
+    }
+
+    /// The pods that a Service selects.
+    fn selected<'a>(&'a self, spec: &'a Spec) -> impl Iterator<Item = (&'a Arc<str>, &'a PodFacts)> {
+        // Of its labels the one that the fewest pods have.
+        let labels = spec.selector.iter().map(|(key, value)| label(&spec.namespace, key, value));
+        let least =
+            labels.map(|label| self.by_label.get(&label)).min_by_key(|all| all.map_or(0, BTreeSet::len));
+        let names = least.flatten().into_iter().flatten();
+        let pods = names.filter_map(|name| self.pods.get_key_value(name));
+        pods.filter(|(_, pod)| selects(spec, pod))
+    }
+
+    fn of_pod(
+        &self,
+        spec: &Spec,
+        port: &Port,
+        family: Family,
+        name: &Arc<str>,
+        pod: &PodFacts,
+    ) -> Option<Endpoint> {
+        let address = *pod.addresses.iter().find(|address| Family::of(**address) == family)?;
+        let number = match &port.target {
+            Target::Number(number) => *number,
+            Target::Name(name) => {
+                let named = |own: &&PodPort| own.name == *name && own.protocol == port.protocol;
+                pod.ports.iter().find(named)?.port
+            }
+        };
+        let node = self.nodes.iter().find(|node| node.facts.name == pod.node);
+        let zone = node.and_then(|node| node.facts.zone.as_ref());
+        (!pod.ended).then(|| Endpoint {
+            address,
+            port: number,
+            weight: pod.weight,
+            condition: Condition::of_pod(pod.ready, pod.terminating, spec.not_ready_too),
+            node: Some(Arc::clone(&pod.node)),
+            zone: zone.cloned(),
+            hints: Hints::of_pod(spec.distribution, &pod.node, zone),
+            pod: Some(Arc::clone(name)),
+        })
+    }
+
+    /// Says who announces the load balancer addresses of a Service.
+    fn find_owners(&mut self, planned: &Planned, served: &[Served]) {
+        for &address in &planned.allocation.load_balancer {
+            let Some(pool) = self.pools.of(address) else { continue };
+            let healthy = |node: &NodeFacts| {
+                !planned.spec.external_local
+                    || served.iter().any(|served| ways::healthy(&served.endpoints, &node.name) > 0)
+            };
+            let facts = || self.nodes.iter().map(|node| &node.facts);
+            let on_link = |node: &NodeFacts| node.prefixes.iter().any(|net| net.contains(&address));
+            let anywhere = !facts().any(on_link);
+            let fit = facts().filter(|node| {
+                (anywhere || on_link(node))
+                    && Advertisement::admits(&self.advertisements, pool, &node.labels)
+                    && healthy(node)
+            });
+            let owner = owner(address, fit.map(|node| &*node.name)).map(Arc::from);
+            self.owners.insert(address, owner);
+        }
+    }
+
+    /// Puts one port of a Service into every node's registry.
+    fn put(&mut self, planned: &Planned, served: &mut Served) {
+        let mut pools = Pooling { planned, key: self.key, before: &served.pools, made: Vec::new() };
+        let spec = &planned.spec;
+        let everywhere = !(spec.internal_local
+            || spec.external_local
+            || !planned.allocation.node_ports.is_empty()
+            || spec.ingress.iter().any(|one| one.proxied)
+            || served.endpoints.iter().any(|e| e.hints != Hints::default()));
+        let mut same: Option<lb::Service> = None;
+        let mut conflict = None;
+        for node in &mut self.nodes {
+            let service = match same.take() {
+                Some(service) => service,
+                None => lb::Service {
+                    name: Arc::clone(&served.name),
+                    entrances: entrances(
+                        &self.owners,
+                        planned,
+                        served,
+                        &node.facts,
+                        self.masquerade_all,
+                        &mut pools,
+                    ),
+                    affinity: spec.affinity,
+                    serving: serving(spec.ports[served.port].protocol, &served.endpoints),
+                    reset_gone: spec.reset_gone,
+                },
+            };
+            same = everywhere.then(|| service.clone());
+            if service.entrances.is_empty() {
+                node.changed |= node.registry.remove(&served.name);
+                continue;
+            }
+            if node.registry.get(&served.name) == Some(&service) {
+                continue;
+            }
+            match node.registry.set(service) {
+                Ok(_) => node.changed = true,
+                Err(error) => {
+                    node.changed |= node.registry.remove(&served.name);
+                    conflict = Some(format!("{}: {error}", node.facts.name));
+                }
+            }
+        }
+        served.pools = pools.made;
+        match conflict {
+            Some(why) => self.conflicts.insert(Arc::clone(&served.name), why),
+            None => self.conflicts.remove(&served.name),
+        };
+    }
+}
+
+/// Making pools, each once.
+struct Pooling<'a> {
+    planned: &'a Planned,
+    key: [u8; 16],
+    before: &'a [Arc<Pool>],
+    made: Vec<Arc<Pool>>,
+}
+
+impl Pooling<'_> {
+    fn pool(&mut self, endpoints: &[&Endpoint]) -> Arc<Pool> {
+        let Spec { policy, table_size, .. } = self.planned.spec;
+        let of = |e: &&Endpoint| Backend { address: e.address, port: e.port, weight: e.weight };
+        let mut backends: Vec<Backend> = endpoints.iter().map(of).collect();
+        backends.sort_unstable();
+        let same = |pool: &&Arc<Pool>| {
+            pool.backends() == backends && pool.policy() == policy && is_sized(pool, table_size)
+        };
+        if let Some(pool) = self.made.iter().chain(self.before).find(same).cloned() {
+            if !self.made.iter().any(|made| Arc::ptr_eq(made, &pool)) {
+                self.made.push(Arc::clone(&pool));
+            }
+            return pool;
+        }
+        let make = |backends: Vec<Backend>, size| Pool::new(backends, policy, size, self.key);
+        // A table that is too small for so many backends is made larger; without any backend nothing can go wrong.
+        let pool = make(backends.clone(), table_size).or_else(|_| make(backends, None));
+        let pool = Arc::new(
+            pool.or_else(|_| make(Vec::new(), None)).unwrap_or_else(|_| unreachable!("an empty pool")),
+        );
+        self.made.push(Arc::clone(&pool));
+        pool
+    }
+}
+
+/// Whether a pool's table, if it has one, has this size, or the one that it has if nobody says.
+fn is_sized(pool: &Pool, wanted: Option<u32>) -> bool {
+    let weighted = || pool.backends().iter().filter(|backend| backend.weight > 0).count();
+    pool.table_size().is_none_or(|size| size == wanted.unwrap_or_else(|| lb::maglev::size_for(weighted())))
+}
+
+/// Every frontend of a Service's port in one family on one node.
+fn entrances(
+    owners: &BTreeMap<IpAddr, Option<Arc<str>>>,
+    planned: &Planned,
+    served: &Served,
+    node: &NodeFacts,
+    masquerade_all: bool,
+    pools: &mut Pooling<'_>,
+) -> Vec<Entrance> {
+    let Planned { spec, allocation, .. } = planned;
+    if !spec.is_proxied() {
+        return Vec::new();
+    }
+    let port = &spec.ports[served.port];
+    let policies =
+        Policies { internal_local: spec.internal_local, external_local: spec.external_local, masquerade_all };
+    let zone = node.zone.as_deref();
+    let mut pool = |scope| pools.pool(&ways::chosen(&served.endpoints, scope, &node.name, zone));
+    let all = pool(Scope::Cluster);
+    let local = (spec.internal_local || spec.external_local).then(|| pool(Scope::Local));
+    let way = |door, origin| {
+        let lead = ways::lead(door, origin, policies);
+        let pool = match (lead.scope, &local) {
+            (Scope::Local, Some(local)) => local,
+            (Scope::Local, None) | (Scope::Cluster, _) => &all,
+        };
+        let when_empty = ways::refusal(lead.scope, &served.endpoints);
+        Way { pool: Arc::clone(pool), masquerade: lead.masquerade, when_empty }
+    };
+    let ranges = spec.source_ranges.iter().filter(|net| Family::of(net.addr()) == served.family);
+    let ranges: Vec<IpNet> = ranges.copied().collect();
+    let mut entrances: Vec<Entrance> = Vec::new();
+    let mut enter = |door, address: IpAddr, number| {
+        let frontend = Frontend { address, protocol: port.protocol.number(), port: number };
+        if Family::of(address) != served.family || entrances.iter().any(|e| e.frontend == frontend) {
+            return;
+        }
+        let balanced = matches!(door, Door::LoadBalancer | Door::ProxiedLoadBalancer);
+        let sources = if balanced { ranges.clone() } else { Vec::new() };
+        entrances.push(Entrance { frontend, sources, ways: ORIGINS.map(|origin| way(door, origin)) });
+    };
+    allocation.cluster_ips.iter().for_each(|address| enter(Door::ClusterIp, *address, port.port));
+    let proxied = |address: IpAddr| spec.ingress.iter().any(|one| one.address == address && one.proxied);
+    let foreign = spec.ingress.iter().filter(|one| !one.proxied).map(|one| one.address);
+    let own = allocation.load_balancer.iter().copied();
+    for address in own.clone().filter(|address| !proxied(*address)).chain(foreign) {
+        enter(Door::LoadBalancer, address, port.port);
+    }
+    // Whoever has it is the load balancer; the others send packets to it there.
+    let here = |address: &IpAddr| matches!(owners.get(address), Some(Some(owner)) if *owner == node.name);
+    for address in own.filter(|address| proxied(*address) && here(address)) {
+        enter(Door::ProxiedLoadBalancer, address, port.port);
+    }
+    spec.external_ips.iter().for_each(|address| enter(Door::ExternalIp, *address, port.port));
+    if let Some(number) = allocation.node_port(port.protocol, port.port) {
+        node.addresses.iter().for_each(|address| enter(Door::NodePort, *address, number));
+    }
+    entrances
+}
+
+/// The endpoints that established connections keep: of UDP, which does not know that its peer is gone, those that still
+/// answer.
+fn serving(protocol: Protocol, endpoints: &[Endpoint]) -> Serving {
+    let answers = |e: &&Endpoint| e.condition.ready || e.condition.serving;
+    let kept = endpoints.iter().filter(|e| protocol != Protocol::Udp || answers(e));
+    kept.map(|e| (e.address, e.port)).collect()
+}
+
+/// What registries call a port of a Service in one family.
+fn name_of(spec: &Spec, port: usize, family: Family) -> String {
+    let port = &spec.ports[port];
+    let number = port.port.to_string();
+    let name = if port.name.is_empty() { &number } else { &port.name };
+    format!("{}:{name}/{}", spec.full_name(), family.name())
+}
+
+fn label(namespace: &str, key: &str, value: &str) -> Label {
+    (namespace.to_owned(), key.to_owned(), value.to_owned())
+}
+
+fn labels(pod: &PodFacts) -> Vec<Label> {
+    pod.labels.iter().map(|(key, value)| label(&pod.namespace, key, value)).collect()
+}
+
+/// The label under which a Service is found by pods.
+fn selected_by(spec: &Spec) -> Option<Label> {
+    spec.selector.first_key_value().map(|(key, value)| label(&spec.namespace, key, value))
+}
+
+fn selects(spec: &Spec, pod: &PodFacts) -> bool {
+    spec.namespace == pod.namespace
+        && !spec.selector.is_empty()
+        && spec.selector.iter().all(|(key, value)| pod.labels.get(key) == Some(value))
+}
+
+fn forget(index: &mut HashMap<Label, BTreeSet<Arc<str>>>, label: &Label, name: &Arc<str>) {
+    if let Some(all) = index.get_mut(label) {
+        all.remove(name);
+        if all.is_empty() {
+            index.remove(label);
+        }
+    }
+}
