@@ -133,7 +133,8 @@ fn fill(permutations: &[Permutation], size: u32, turns: impl Iterator<Item = u16
             at = step(at);
             word = taken[(at / 64) as usize];
         }
-        taken[(at / 64) as usize] = word | (1 << (at % 64));
+        // Not a shift: the compiler would do it at every step, for the test above too.
+        taken[(at / 64) as usize] = word | 1u64.rotate_left(at % 64);
         slots[at as usize] = turn;
         walk.offset = step(at);
     });
