@@ -94,6 +94,29 @@ impl Turns {
     }
 }
 
+impl Turns {
+    /// Goes on to the next round of a class; whether there is one.
+    fn round(&mut self) -> bool {
+        let Some(Reverse((_, at))) = self.rounds.pop() else { return false };
+        let class = &mut self.classes[at];
+        class.had += 1;
+        self.now = class.start..class.end;
+        // Of a class the first have the larger rests, so nobody has turns left when the first has none.
+        if self.left[usize::from(self.members[class.start])] > 1 {
+            self.enqueue(at);
+        }
+        true
+    }
+
+    /// Takes a turn of a member's, if it has one left.
+    fn take(left: &mut [u32], member: u16) -> bool {
+        let left = &mut left[usize::from(member)];
+        let any = *left > 0;
+        *left -= u32::from(any);
+        any
+    }
+}
+
 impl Iterator for Turns {
     type Item = u16;
 
@@ -101,19 +124,27 @@ impl Iterator for Turns {
         loop {
             for at in self.now.by_ref() {
                 let member = self.members[at];
-                let left = &mut self.left[usize::from(member)];
-                if *left > 0 {
-                    *left -= 1;
+                if Self::take(&mut self.left, member) {
                     return Some(member);
                 }
             }
-            let Reverse((_, at)) = self.rounds.pop()?;
-            let class = &mut self.classes[at];
-            class.had += 1;
-            self.now = class.start..class.end;
-            // Of a class the first have the larger rests, so nobody has turns left when the first has none.
-            if self.left[usize::from(self.members[class.start])] > 1 {
-                self.enqueue(at);
+            if !self.round() {
+                return None;
+            }
+        }
+    }
+
+    /// What large tables are filled by: a round is a loop of its own.
+    fn fold<B, F: FnMut(B, u16) -> B>(mut self, first: B, mut f: F) -> B {
+        let mut last = first;
+        loop {
+            for &member in &self.members[self.now.clone()] {
+                if Self::take(&mut self.left, member) {
+                    last = f(last, member);
+                }
+            }
+            if !self.round() {
+                return last;
             }
         }
     }
@@ -141,7 +172,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the ratios, at any moment nobody is more than a few turns from what is due.
+        /// Whatever the ratios, nobody is a whole turn away from its worth.
         #[test]
         fn everybody_gets_a_quota(
             weights in proptest::collection::vec(prop_oneof![0u32..10, any::<u32>(), Just(1_000_000)], 1..50),
@@ -151,6 +182,11 @@ mod tests {
             prop_assume!(sum > 0);
             let quotas = quotas(&weights, total);
             prop_assert_eq!(quotas.iter().sum::<u32>(), total);
+            // One by one or all at once, they are the same.
+            let mut turns = Turns::new(&weights, total);
+            let one_by_one: Vec<u16> = core::iter::from_fn(|| turns.next()).collect();
+            let all_at_once = Turns::new(&weights, total).fold(vec![], |mut all, turn| { all.push(turn); all });
+            prop_assert_eq!(one_by_one, all_at_once);
             let mut had = vec![0u32; weights.len()];
             Turns::new(&weights, total).for_each(|turn| had[usize::from(turn)] += 1);
             prop_assert_eq!(&had, &quotas);

@@ -29,7 +29,7 @@ pub fn hold(test: &str, budgets: &[(&str, f64)]) -> Option<BTreeMap<String, f64>
     let mut wrong = Vec::new();
     for (name, budget) in budgets {
         let instructions = counted[*name];
-        eprintln!("{name:24} {instructions:8.1}   budget {budget:8.1}");
+        eprintln!("{name:28} {instructions:12.1}   budget {budget:12.1}");
         if !(budget * CHEAPER..=budget * DEARER).contains(&instructions) {
             wrong.push(format!("{name}: {instructions:.1} instead of {budget:.1}"));
         }

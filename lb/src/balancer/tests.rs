@@ -337,7 +337,7 @@ fn a_connection_stands_while_its_backend_serves() {
     assert_eq!(balancer.standing(mark, at(1)), Standing::Current);
     // Another service does not concern it.
     let other = Service { name: "other".into(), entrances: vec![], ..service(0..2, Policy::Maglev) };
-    change(&mut balancer, other.clone());
+    change(&mut balancer, other);
     assert_eq!(balancer.standing(mark, at(1)), Standing::Current);
     // Its own service changes: backend 1 still finishes, backend 2 is gone.
     let mut next = service([0, 3], Policy::Maglev);

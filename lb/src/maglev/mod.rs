@@ -118,21 +118,26 @@ pub(crate) fn check_size(size: u32) -> Result<(), TableError> {
     }
 }
 
-/// Lets whose turn it is take its next free slot, until all are taken.
+/// Lets whose turn it is take its next free slot. There are as many turns as slots.
 fn fill(permutations: &[Permutation], size: u32, turns: impl Iterator<Item = u16>) -> Box<[u16]> {
     let mut slots = vec![0; size as usize].into_boxed_slice();
     let mut taken = vec![0u64; size as usize / 64 + 1];
     let mut walks: Vec<Permutation> = permutations.to_vec();
-    for turn in turns.take(size as usize) {
-        let Permutation { offset: mut at, skip } = walks[usize::from(turn)];
-        let step = |at: u32| if at + skip >= size { at + skip - size } else { at + skip };
-        while taken[(at / 64) as usize] & (1 << (at % 64)) != 0 {
+    turns.for_each(|turn| {
+        let walk = &mut walks[usize::from(turn)];
+        let (mut at, skip) = (walk.offset, walk.skip);
+        // One of the two is below the size, the other wraps around or goes beyond: no branch to guess.
+        let step = |at: u32| (at + skip).min((at + skip).wrapping_sub(size));
+        let mut word = taken[(at / 64) as usize];
+        while (word >> (at % 64)) & 1 != 0 {
             at = step(at);
+            word = taken[(at / 64) as usize];
         }
-        taken[(at / 64) as usize] |= 1 << (at % 64);
+        // Not a shift: the compiler would do it at every step, for the test above too.
+        taken[(at / 64) as usize] = word | 1u64.rotate_left(at % 64);
         slots[at as usize] = turn;
-        walks[usize::from(turn)].offset = step(at);
-    }
+        walk.offset = step(at);
+    });
     slots
 }
 

@@ -1,11 +1,11 @@
 //! A map that shares with its clones what they have in common.
 //!
 //! # Theory of operation
-//! A tree of fixed depth: a root of 128 branches, each of 128 shards, each a short sorted list. Which shard a key is in,
+//! A tree of fixed depth: a root of 256 branches, each of 128 shards, each a short sorted list. Which shard a key is in,
 //! its spread says. All three are behind reference counts. A clone is a clone of the root's count. A change copies the
-//! shard, and the branch and the root if somebody else still has them: two times 128 pointers and a few entries, whatever
+//! shard, and the branch and the root if somebody else still has them: 384 pointers and a few entries, whatever
 //! else the map holds. Since the depth is fixed, a search costs the same in an empty map as in a full one, up to the
-//! shards' lists, which are searched by halving; with 16,384 shards those are short.
+//! shards' lists, which are searched by halving; with 32,768 shards those are short.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -15,20 +15,21 @@ use core::net::IpAddr;
 use crate::rendezvous::mix;
 use crate::service::Frontend;
 
-const FANOUT: usize = 128;
+const BRANCHES: usize = 256;
+const SHARDS: usize = 128;
 
 type Shard<K, V> = Option<Arc<[(K, V)]>>;
-type Branch<K, V> = Option<Arc<[Shard<K, V>; FANOUT]>>;
+type Branch<K, V> = Option<Arc<[Shard<K, V>; SHARDS]>>;
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Map<K, V> {
-    root: Arc<[Branch<K, V>; FANOUT]>,
+    root: Arc<[Branch<K, V>; BRANCHES]>,
 }
 
 /// What can be a key.
 pub(super) trait Key: Ord {
-    /// A number that differs between keys, in its low 14 bits too.
+    /// A number that differs between keys, in its low 15 bits too.
     fn spread(&self) -> u64;
 }
 
@@ -51,9 +52,33 @@ impl Key for IpAddr {
     }
 }
 
-impl Key for Frontend {
+/// A frontend as numbers: compared in a few instructions.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct Packed {
+    high: u64,
+    low: u64,
+    /// Which family, protocol and L4 port.
+    rest: u64,
+}
+
+impl From<&Frontend> for Packed {
+    fn from(frontend: &Frontend) -> Self {
+        let rest = u64::from(frontend.protocol) << 16 | u64::from(frontend.port);
+        match frontend.address {
+            IpAddr::V4(address) => Self { high: 0, low: address.to_bits().into(), rest },
+            IpAddr::V6(address) => {
+                let [high, low] = words(address.to_bits());
+                Self { high, low, rest: rest | 1 << 24 }
+            }
+        }
+    }
+}
+
+impl Key for Packed {
     fn spread(&self) -> u64 {
-        mix(self.address.spread() ^ u64::from(self.protocol) << 16 ^ u64::from(self.port))
+        // Odd numbers, without a pattern.
+        let high = self.high.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        mix((high ^ self.low).wrapping_mul(0xd6e8_feb8_6659_fd93) ^ self.rest)
     }
 }
 
@@ -78,8 +103,9 @@ fn words(bits: u128) -> [u64; 2] {
 
 /// Where in the root and in the branch.
 fn place(spread: u64) -> (usize, usize) {
-    let low = |bits: u64| usize::try_from(bits % FANOUT as u64).unwrap_or(0);
-    (low(spread / FANOUT as u64), low(spread))
+    // Both are small.
+    let below = |bits: u64, limit: usize| usize::try_from(bits % limit as u64).unwrap_or(0);
+    (below(spread / SHARDS as u64, BRANCHES), below(spread, SHARDS))
 }
 
 impl<K, V> Clone for Map<K, V> {
@@ -90,7 +116,7 @@ impl<K, V> Clone for Map<K, V> {
 
 impl<K, V> Default for Map<K, V> {
     fn default() -> Self {
-        Self { root: Arc::new([const { None }; FANOUT]) }
+        Self { root: Arc::new([const { None }; BRANCHES]) }
     }
 }
 
@@ -137,7 +163,7 @@ impl<K: Key + Clone, V: Clone> Map<K, V> {
     fn shard(&mut self, spread: u64) -> &mut Shard<K, V> {
         let (branch, shard) = place(spread);
         let branch = &mut Arc::make_mut(&mut self.root)[branch];
-        let branch = branch.get_or_insert_with(|| Arc::new([const { None }; FANOUT]));
+        let branch = branch.get_or_insert_with(|| Arc::new([const { None }; SHARDS]));
         &mut Arc::make_mut(branch)[shard]
     }
 
@@ -179,7 +205,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
-    use std::net::Ipv4Addr;
+    use std::net::{Ipv4Addr, Ipv6Addr};
     use std::vec;
 
     /// A key whose spread is its upper half, so that some share a shard.
@@ -227,13 +253,17 @@ mod tests {
         }
     }
 
+    fn packed(address: Ipv4Addr, port: u16) -> Packed {
+        Packed::from(&Frontend { address: address.into(), protocol: 6, port })
+    }
+
     /// What is not shared between two maps: the root, branches, shards.
     fn apart<K, V>(one: &Map<K, V>, other: &Map<K, V>) -> (usize, usize, usize) {
         let branches = || one.root.iter().zip(other.root.iter()).filter(|(a, b)| !same(a, b));
         let shards = |(a, b): (&Branch<K, V>, &Branch<K, V>)| {
             let shard =
                 |branch: &Branch<K, V>, at: usize| branch.as_ref().and_then(|branch| branch[at].clone());
-            (0..FANOUT).filter(|&at| !same(&shard(a, at), &shard(b, at))).count()
+            (0..SHARDS).filter(|&at| !same(&shard(a, at), &shard(b, at))).count()
         };
         (usize::from(!Arc::ptr_eq(&one.root, &other.root)), branches().count(), branches().map(shards).sum())
     }
@@ -243,18 +273,18 @@ mod tests {
         for count in [0u32, 1, 10, 10_000] {
             let mut map = Map::default();
             for n in 0..count {
-                map.insert(Frontend { address: Ipv4Addr::from_bits(n).into(), protocol: 6, port: 80 }, n);
+                map.insert(packed(Ipv4Addr::from_bits(n), 80), n);
             }
             let clone = map.clone();
             assert_eq!(apart(&map, &clone), (0, 0, 0));
-            map.insert(Frontend { address: Ipv4Addr::BROADCAST.into(), protocol: 6, port: 80 }, 0);
+            map.insert(packed(Ipv4Addr::BROADCAST, 80), 0);
             assert_eq!(apart(&map, &clone), (1, 1, 1), "{count}");
             assert_eq!(clone.values_not_shared(&clone).count(), 0);
             assert!((1..10).contains(&map.values_not_shared(&clone).count()));
             // Without a clone nothing has to be copied but the shard.
             drop(clone);
             let root = Arc::as_ptr(&map.root);
-            map.insert(Frontend { address: Ipv4Addr::BROADCAST.into(), protocol: 6, port: 81 }, 0);
+            map.insert(packed(Ipv4Addr::BROADCAST, 81), 0);
             assert_eq!(Arc::as_ptr(&map.root), root);
         }
     }
@@ -267,12 +297,21 @@ mod tests {
             keys.for_each(|spread| *lengths.entry(place(spread)).or_insert(0u32) += 1);
             lengths.into_values().max().unwrap_or(0)
         };
-        let frontend = |n: u32| Frontend { address: Ipv4Addr::from_bits(n).into(), protocol: 6, port: 80 };
-        assert_eq!(longest(&mut (0u32..16_384).map(|n| n.spread())), 1);
-        assert!(longest(&mut (0..10_000).map(|n| frontend(0x0a60_0000 + n).spread())) < 8);
-        assert!(longest(&mut (0..10_000).map(|n| frontend(n << 18).spread())) < 8);
-        let port = |port| Frontend { port, ..frontend(0x0a60_0001) };
-        assert!(longest(&mut (20_000..30_000).map(|n| port(n).spread())) < 8);
+        assert_eq!(longest(&mut (0u32..32_768).map(|n| n.spread())), 1);
+        let at = |n: u32| packed(Ipv4Addr::from_bits(n), 80).spread();
+        assert!(longest(&mut (0..10_000).map(|n| at(0x0a60_0000 + n))) < 8);
+        assert!(longest(&mut (0..10_000).map(|n| at(n << 18))) < 8);
+        let port = |port| packed(Ipv4Addr::new(10, 96, 0, 1), port).spread();
+        assert!(longest(&mut (20_000..30_000).map(port)) < 8);
+        let v6 = |n: u128| Frontend {
+            address: Ipv6Addr::from_bits(0xfd << 120 | n).into(),
+            protocol: 6,
+            port: 80,
+        };
+        for shift in [0, 60, 100] {
+            assert!(longest(&mut (0..10_000).map(|n| Packed::from(&v6(n << shift)).spread())) < 8);
+        }
+        assert!(longest(&mut (0..10_000).map(|n| IpAddr::from(Ipv4Addr::from_bits(n)).spread())) < 8);
         assert!(
             longest(&mut (0..10_000).map(|n| std::format!("default/web-{n}:http").as_str().spread())) < 8
         );

@@ -24,7 +24,7 @@ use core::fmt;
 use core::net::IpAddr;
 
 use crate::service::{Entrance, Frontend, Service};
-use map::Map;
+use map::{Map, Packed};
 
 /// What a connection remembers of the service that it was opened through.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -73,7 +73,7 @@ pub struct Registry {
     slots: Map<u32, Arc<Placed>>,
     names: Map<Arc<str>, u32>,
     /// The slot, and the place among its service's entrances.
-    frontends: Map<Frontend, (u32, u32)>,
+    frontends: Map<Packed, (u32, u32)>,
     /// How many frontends each address has.
     addresses: Map<IpAddr, u32>,
     /// Slots to be given away again, by their place in the stack.
@@ -200,7 +200,7 @@ impl Registry {
     }
 
     pub(crate) fn entrance(&self, frontend: &Frontend) -> Option<(&Placed, &Entrance)> {
-        let (slot, entrance) = self.frontends.get(frontend)?;
+        let (slot, entrance) = self.frontends.get(&Packed::from(frontend))?;
         let placed = self.slots.get(slot)?;
         Some((placed, placed.service.entrances.get(*entrance as usize)?))
     }
@@ -250,7 +250,7 @@ impl Registry {
     fn rename_entrances(&mut self, slot: u32, before: &[Entrance], after: &[Entrance]) {
         let unchanged = before.iter().zip(after).take_while(|(b, a)| b.frontend == a.frontend).count();
         for entrance in &before[unchanged..] {
-            self.frontends.remove(&entrance.frontend);
+            self.frontends.remove(&Packed::from(&entrance.frontend));
             let address = entrance.frontend.address;
             match self.addresses.get(&address) {
                 Some(1) | None => {
@@ -260,7 +260,7 @@ impl Registry {
             }
         }
         for (place, entrance) in (0..).zip(after).skip(unchanged) {
-            self.frontends.insert(entrance.frontend, (slot, place));
+            self.frontends.insert(Packed::from(&entrance.frontend), (slot, place));
             let address = entrance.frontend.address;
             let count = self.addresses.get(&address).copied().unwrap_or(0);
             self.addresses.insert(address, count + 1);
