@@ -12,10 +12,12 @@ use netstack::seed::Seed;
 use netstack::switch::Switch;
 
 use crate::work::{Case, TURN, Work, begin};
-use crate::{BATCH, ROUTER, STATIONS, config, mac};
+use crate::{ROUTER, STATIONS, config, mac};
 
 const NOW: Duration = Duration::from_secs(1000);
 const KEY: [u8; 16] = *b"sixteen octets !";
+/// Frames per batch.
+const BATCH: usize = 32;
 /// Backends of each service: L4 ports of the stations beside the client.
 const ENDPOINTS: u16 = 10;
 
@@ -141,7 +143,7 @@ impl Through {
 
 impl Work for Through {
     fn turn(&mut self) {
-        for frames in self.frames.chunks(BATCH as usize) {
+        for frames in self.frames.chunks(BATCH) {
             for frame in frames {
                 let frame = self.switch.pool().copy_of(frame);
                 assert!(self.batch.push(frame).is_ok(), "there is room");
