@@ -11,6 +11,7 @@ mod manual;
 mod place;
 mod ready;
 mod run;
+mod services;
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
@@ -327,6 +328,21 @@ enum Table {
     /// The Cluster object, if there is one.
     #[value(alias = "cluster")]
     Clusters,
+    /// Services, with their addresses and ports.
+    #[value(alias = "service", alias = "svc")]
+    Services,
+    /// Whom each Service leads to.
+    #[value(alias = "endpoint", alias = "ep")]
+    Endpoints,
+    /// The same, by port and family, with those that were given.
+    #[value(name = "endpointslices", alias = "endpointslice")]
+    EndpointSlices,
+    /// Address pools of load balancers.
+    #[value(name = "ipaddresspools", alias = "ipaddresspool", alias = "pools")]
+    Pools,
+    /// Which nodes announce them.
+    #[value(name = "l2advertisements", alias = "l2advertisement")]
+    Advertisements,
     /// Everyone with an address: pods, nodes, hosts.
     #[value(alias = "place", alias = "hosts", alias = "host")]
     Places,

@@ -197,14 +197,6 @@ fn pools_run_dry_with_a_word() {
 }
 
 #[test]
-fn a_store_survives_its_file() {
-    let store = store(&[node("a", ""), pod("p", "")].concat());
-    let text = serde_json::to_string(&store.to_manifest().unwrap()).unwrap();
-    let again = Store::from_manifest(text).unwrap();
-    assert!(store.iter().map(|l| &l.object).eq(again.iter().map(|l| &l.object)));
-}
-
-#[test]
 fn the_builtin_cluster_is_sound() {
     let cluster = builtin("lab");
     assert_eq!((cluster.nodes.len(), cluster.pods.len(), cluster.hosts.len()), (2, 3, 1));

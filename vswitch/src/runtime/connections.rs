@@ -265,6 +265,7 @@ mod tests {
             remaining: Duration::from_secs(7),
             original: [at("10.244.0.2:40000"), at("192.0.2.1:80")],
             reply: [at("10.9.9.9:8080"), at("10.20.30.11:1024")],
+            mark: None,
         }
     }
 

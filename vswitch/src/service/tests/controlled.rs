@@ -91,7 +91,7 @@ fn endpoints_are_pods_by_label_with_their_own_ports_in_both_families() {
     controller.set_pod(&"shop/p9".into(), Some(other));
     let ports =
         "[{name: n, port: 80, targetPort: web}, {name: m, port: 81, targetPort: 7000}, {name: l, port: 82}]";
-    let spec = format!("clusterIPs: [10.96.1.1, 'fd00:10:96::1:1'], selector: {{app: s}}, ports: {ports}");
+    let spec = format!("clusterIPs: [10.96.1.1, 'fd00:10:96::11'], selector: {{app: s}}, ports: {ports}");
     applied(&mut controller, World::new(&cluster("")), &service("s", &spec));
     let changed: Vec<String> = controller.publish().iter().map(|(node, _)| node.to_string()).collect();
     assert_eq!(changed, ["a", "b"]);
@@ -99,7 +99,7 @@ fn endpoints_are_pods_by_label_with_their_own_ports_in_both_families() {
     assert_eq!(inside(&controller, "10.96.1.1:81"), ["10.244.0.1:7000", "10.244.0.2:7000"]);
     assert_eq!(inside(&controller, "10.96.1.1:82"), ["10.244.0.1:82", "10.244.0.2:82"]);
     assert_eq!(
-        inside(&controller, "[fd00:10:96::1:1]:80"),
+        inside(&controller, "[fd00:10:96::11]:80"),
         ["[fd00:10:244::1]:8001", "[fd00:10:244::2]:8002"]
     );
     // A name that a pod does not have leaves it out.
@@ -196,7 +196,7 @@ fn doors_lead_where_policies_say_on_each_node() {
     let mut controller = controller();
     controller.set_pod(&"default/p".into(), Some(pod("a", 1, "s")));
     let text = [
-        super::pool("pool", "addresses: [192.168.10.100/32]"),
+        pool("pool", "addresses: [192.168.10.100/32]"),
         service(
             "s",
             "clusterIP: 10.96.1.1, type: LoadBalancer, externalTrafficPolicy: Local, selector: {app: s}, externalIPs: \
@@ -237,7 +237,7 @@ fn exactly_one_node_announces_an_address_and_with_policy_local_one_that_has_pods
     let owner = |controller: &Controller| {
         controller.owners().values().map(|owner| owner.as_deref().map(str::to_owned)).collect::<Vec<_>>()
     };
-    let pools = super::pool("pool", "addresses: [192.168.10.100/32]");
+    let pools = pool("pool", "addresses: [192.168.10.100/32]");
     let lb = |policy: &str| {
         service("s", &format!("type: LoadBalancer, externalTrafficPolicy: {policy}, selector: {{app: s}}"))
     };
@@ -268,7 +268,7 @@ fn a_load_balancers_own_address_is_left_to_whoever_has_it() {
         let status = format!("status: {{loadBalancer: {{ingress: [{{ip: {ip}, ipMode: {mode}}}]}}}}\n");
         service("s", "type: LoadBalancer, selector: {app: s}") + &status
     };
-    let pools = super::pool("pool", "addresses: [192.168.10.100/32]");
+    let pools = pool("pool", "addresses: [192.168.10.100/32]");
     let world =
         applied(&mut controller, World::new(&cluster("")), &[pools, ingress("203.0.113.7", "VIP")].concat());
     controller.publish();
@@ -384,7 +384,7 @@ proptest! {
     fn step_by_step_comes_to_the_same_as_all_at_once(
         steps in proptest::collection::vec((happens(), any::<bool>()), 1..24),
     ) {
-        let base = [cluster(""), super::pool("pool", "addresses: [192.168.10.100-192.168.10.120, 'fd00:192:168:10::100/124']")];
+        let base = [cluster(""), pool("pool", "addresses: [192.168.10.100-192.168.10.120, 'fd00:192:168:10::100/124']")];
         let mut world = World::new(&base.concat());
         let mut stepwise = controller();
         let planning = world.clone().change(None).unwrap().1;
