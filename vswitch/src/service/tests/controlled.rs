@@ -216,6 +216,8 @@ fn doors_lead_where_policies_say_on_each_node() {
     assert_eq!(reached(&controller, "a", Origin::Outside, "192.168.10.2:30080"), Some(vec![pod]));
     assert_eq!(reached(&controller, "a", Origin::Outside, "192.168.10.3:30080"), None, "the other node's");
     assert_eq!(reached(&controller, "b", Origin::Outside, "192.168.10.3:30080"), Some(vec![]));
+    let health = |node: &str| controller.health(node)[0].2;
+    assert_eq!((health("a"), health("b")), (1, 0));
     // Source ranges hold at the load balancer's address alone, and never for the node itself.
     let entrance = |door: &str| {
         let at: std::net::SocketAddr = door.parse().unwrap();
@@ -443,4 +445,32 @@ proptest! {
         prop_assert_eq!(balanced(&stepwise), balanced(&at_once));
         prop_assert_eq!(stepwise.owners(), at_once.owners());
     }
+}
+
+/// The least time that it takes to apply one Service more, of several times.
+fn one_more(there: usize) -> std::time::Duration {
+    let mut controller = controller();
+    let many: String = (0..there).map(|n| service(&format!("s{n}"), "selector: {app: s}")).collect();
+    let mut world = applied(&mut controller, World::new(&cluster("")), &many);
+    controller.publish();
+    let mut times = Vec::new();
+    for n in 0..30 {
+        // What the cluster itself costs is another matter.
+        let keys = world.keys(&service(&format!("more{n}"), "selector: {app: s}"));
+        let begin = crate::clock::now();
+        let planning =
+            world.plan.change(&world.store, Some(&keys), &world.cluster, &BTreeMap::new()).unwrap();
+        tell(&mut controller, &planning);
+        let changed = controller.publish();
+        times.push(begin.elapsed());
+        assert_eq!(changed.len(), 2);
+        world.plan = planning.plan;
+    }
+    times.into_iter().min().unwrap()
+}
+
+#[test]
+fn one_more_costs_the_same_whatever_there_is() {
+    let (few, many) = (one_more(1), one_more(3000));
+    assert!(many < few * 3, "{few:?} with one, {many:?} with three thousand");
 }
