@@ -37,6 +37,8 @@ const ROWS: &[(&str, u32)] = &[
     ("flow", 4),
     ("config::validate", 5),
     ("config::router", 5),
+    ("config::services", 5),
+    ("config::Services", 5),
     ("config::snapshot", 5),
     ("config::Snapshot", 5),
     ("config::Gateway", 5),

@@ -3,6 +3,7 @@
 
 pub mod lb;
 pub mod nat;
+pub mod services;
 pub mod work;
 
 use std::sync::Arc;

@@ -95,7 +95,8 @@ impl Switched {
                 routes.push(RouteConfig { prefix: net.replace('#', number).parse().unwrap(), target });
             }
         }
-        let config = Config { ports: vec![port_a, port_b], segments: vec![a, b], routes, nat };
+        let config =
+            Config { ports: vec![port_a, port_b], segments: vec![a, b], routes, nat, services: None };
         let mut ours = Self::new(config, vec!["a", "b"]);
         ours.introduce("a", "10.1.0.2", "fd00:1::2", "02:00:00:00:0a:02", ("10.1.0.1", "fd00:1::1"));
         ours.introduce("a", "10.1.0.2", "fe80::2", "02:00:00:00:0a:02", ("10.1.0.1", "fd00:1::1"));

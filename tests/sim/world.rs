@@ -73,6 +73,7 @@ const LIMITS: Limits = Limits {
     events: 16,
     icmp_errors_per_second: 1000,
     connections: 256,
+    affinities: 16,
 };
 
 fn host_limits() -> HostLimits {

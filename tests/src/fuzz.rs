@@ -4,18 +4,21 @@ mod translation;
 mod translator;
 mod wire;
 
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use translation::rewrite;
 pub use translator::nat;
 
+use lb::{Backend, Entrance, Frontend, Policy, Pool, Refusal, Registry, Service, Way};
 use netstack::addr::{IpNet, PortId, SegmentId};
 use netstack::config::nat::{
     DestinationNat, DestinationRule, NatConfig, NatMatch, PoolConfig, PortRange, SourceNat, SourceRule,
 };
 use netstack::config::{
     Config, GatewayConfig, Limits, NextHop, PortConfig, ReversePath, RouteConfig, RouteTarget,
-    RouterAdvertisement, SegmentConfig, Snapshot, Station, StormControl, VlanMode,
+    RouterAdvertisement, SegmentConfig, ServicesConfig, Snapshot, Station, StormControl, VlanMode,
 };
 use netstack::frame::{FrameBatch, FramePool, MAX_FRAME};
 use netstack::offload::{Checksum, Offload, OffloadFeatures, SegmentKind, Segmentation};
@@ -93,6 +96,7 @@ pub fn everything() -> Config {
             route("fd00:6::/48", RouteTarget::Prohibit),
         ],
         nat: Some(translation()),
+        services: Some(services()),
     }
 }
 
@@ -113,6 +117,43 @@ fn translation() -> NatConfig {
             DestinationRule { matches: published, action: target("fd00::2") },
         ],
         ..NatConfig::default()
+    }
+}
+
+/// Addresses beside the published one, asked for in UDP: one that remembers its clients, one that nobody answers.
+fn services() -> ServicesConfig {
+    let address = |text: &str| -> IpAddr { text.parse().expect("an address") };
+    let mut registry = Registry::new();
+    for (name, vip, port, backends) in [
+        ("answered-4", "10.96.0.1", 53, &["10.0.0.2", "10.1.0.2"][..]),
+        ("answered-6", "fd00:96::1", 53, &["fd00::2", "fd00:1::2"][..]),
+        ("empty-4", "10.96.0.1", 54, &[][..]),
+        ("empty-6", "fd00:96::1", 54, &[][..]),
+        ("node-4", "10.1.0.1", 53, &["10.0.0.2"][..]),
+        ("node-6", "fd00:1::1", 53, &["fd00::2"][..]),
+    ] {
+        let backends = backends.iter().map(|at| Backend { address: address(at), port: 53, weight: 1 });
+        let pool =
+            Arc::new(Pool::new(backends, Policy::Maglev, None, [1; 16]).expect("backends of one family"));
+        let way = |masquerade| Way { pool: Arc::clone(&pool), masquerade, when_empty: Refusal::Reject };
+        let entrance = Entrance {
+            frontend: Frontend { address: address(vip), protocol: 17, port },
+            sources: Vec::new(),
+            ways: [way(false), way(true), way(true)],
+        };
+        let serving = pool.backends().iter().map(|backend| (backend.address, backend.port)).collect();
+        let affinity = (port == 53).then_some(Duration::from_secs(1));
+        let service =
+            Service { name: name.into(), entrances: vec![entrance], affinity, serving, reset_gone: true };
+        registry.set(service).expect("frontends that differ");
+    }
+    let net = |text: &str| text.parse().expect("a prefix");
+    ServicesConfig {
+        registry,
+        inside: vec![net("10.0.0.0/24"), net("fd00::/64")],
+        ranges: vec![net("10.96.0.0/24"), net("fd00:96::/112")],
+        masquerade: Some("uplink".into()),
+        key: [2; 16],
     }
 }
 
@@ -144,6 +185,7 @@ pub fn switch(data: &[u8]) {
     let full = Snapshot::compile(everything(), None).expect("the configuration is valid");
     let mut fewer = everything();
     fewer.ports.truncate(3);
+    fewer.services = None;
     let fewer = Snapshot::compile(fewer, Some(&full)).expect("the configuration is valid");
     switch.install(full.clone());
     let mut pool = FramePool::new();

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use nat::connection::{ConnectionId, State};
+use nat::connection::{ConnectionId, State, Status};
 use nat::table::{Opening, Table};
 use nat::timeouts::LONGEST;
 use nat::tuple::{Address, Direction, Tuple, protocol};
@@ -37,6 +37,10 @@ impl Work for Memory {
     }
 }
 
+fn opening<A>(original: Tuple<A>, reply: Tuple<A>, timeout: Duration) -> Opening<A> {
+    Opening { original, reply, state: State::Other, timeout, status: Status::default(), marks: [0; 3] }
+}
+
 /// Finding connections by tuples of either direction, in no order, among many.
 pub(super) struct Lookup<A> {
     table: Table<A>,
@@ -52,7 +56,7 @@ impl<A: Address> Lookup<A> {
         for n in 0..flows {
             let original = inside(n, protocol::UDP);
             let reply = outside(n, protocol::UDP).inverse();
-            let opening = Opening { original, reply, state: State::Other, timeout: LONGEST };
+            let opening = opening(original, reply, LONGEST);
             table.insert(&opening, NOW).expect("there is room");
         }
         let asked =
@@ -99,7 +103,7 @@ impl<A: Address> Sweep<A> {
         let mut table = Table::new(Self::SLOTS as usize, SEED);
         let ids = (0..Self::SLOTS).map(|n| {
             let (original, reply) = (inside(n, protocol::UDP), outside(n, protocol::UDP).inverse());
-            let opening = Opening { original, reply, state: State::Other, timeout: Duration::from_secs(10) };
+            let opening = opening(original, reply, Duration::from_secs(10));
             table.insert(&opening, NOW).expect("there is room")
         });
         let ids = ids.collect();

@@ -71,6 +71,11 @@ impl<A: Address> Prepared<A> {
         Self { new, reply, port, marks: [0; 3] }
     }
 
+    /// The tuple of its first packet, as it came.
+    pub const fn tuple(&self) -> &Tuple<A> {
+        &self.new.tuple
+    }
+
     /// The same with these [marks](Connection::marks).
     #[must_use]
     pub const fn marked(self, marks: [u32; 3]) -> Self {

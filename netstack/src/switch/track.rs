@@ -210,8 +210,9 @@ impl Switch {
             Err(reason) => return Err(reason),
         };
         recorder.step(Stage::Track, || super::explain::tracked_text(connections, now, &what));
-        if let What::Opens { selected: Some(selected), .. } = &what {
-            recorder.step(Stage::Service, || connections.balancing().describe(selected));
+        if let What::Opens { new, towards, selected: Some(selected) } = &what {
+            let balancing = connections.balancing();
+            recorder.step(Stage::Service, || balancing.describe(selected, &new.tuple, towards));
         }
         Ok(A::tracked(Seen { packet, what }))
     }

@@ -302,9 +302,7 @@ impl Connections {
             Going::Opens(opening) => {
                 let (family, balancing) = A::parts(self);
                 family.nat.commit(now, &opening.prepared).map_err(refusal_reason)?;
-                if let Some(selected) = &opening.selected {
-                    balancing.begun(now, selected);
-                }
+                balancing.begun(now, opening);
                 opening.prepared.rewrite().map(Change::of)
             }
         };

@@ -5,13 +5,15 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use core::time::Duration;
 
-use lb::{Ask, Balancer, Chosen, Frontend, Limits, Mark, Reason, Refusal, Registry, Standing, Verdict};
+use lb::{
+    Ask, Balancer, Chosen, Frontend, Limits, Mark, Origin, Reason, Refusal, Registry, Standing, Verdict,
+};
 use nat::connection::{Connection, State, Status};
 use nat::rule::Way;
-use nat::tuple::{Address, Direction};
+use nat::tuple::{Address, Direction, Endpoint, Tuple};
 use nat::{Nat, New, Towards};
 
-use super::packet::{Denial, Kind, What};
+use super::packet::{Denial, Kind, Opening, What};
 use crate::config::{Segment, Services};
 use crate::parse::protocol;
 use crate::verdict::DropReason;
@@ -30,11 +32,13 @@ pub(in crate::switch) struct Balancing {
     balanced: u64,
 }
 
-/// A backend that was chosen, and for whom.
+/// How a backend was chosen; which it is, and who asks, the packet and its way say.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::switch) struct Selected {
-    ask: Ask,
-    chosen: Chosen,
+    mark: Mark,
+    origin: Origin,
+    masquerade: bool,
+    sticky: bool,
 }
 
 /// What becomes of a connection whose backend is gone.
@@ -92,55 +96,41 @@ impl Balancing {
         ingress: &Segment,
         way: Way,
     ) -> What<A> {
-        match self.choose(now, &new, ingress) {
+        let (origin, verdict) = self.choose(now, &new, ingress);
+        let denied = |reason, how, mark| What::Denied(Denial { reason, how, mark: Some(mark) });
+        match verdict {
             Verdict::NotAService => {
                 What::Opens { new, towards: nat.destination(&new, way).into(), selected: None }
             }
-            Verdict::Refused { mark, how, why } => {
-                let reason = match why {
-                    Reason::NoBackend => DropReason::ServiceNoBackend,
-                    Reason::SourceRange => DropReason::ServiceSourceRange,
+            Verdict::Refused { mark, how, why } => match why {
+                Reason::NoBackend => denied(DropReason::ServiceNoBackend, how, mark),
+                Reason::SourceRange => denied(DropReason::ServiceSourceRange, how, mark),
+            },
+            Verdict::Chosen(Chosen { mark, backend: (address, port), masquerade, sticky }) => {
+                let Some(address) = A::from_ip(address) else {
+                    // A backend of the other family cannot be reached from here.
+                    return denied(DropReason::ServiceNoBackend, Refusal::Reject, mark);
                 };
-                What::Denied(Denial { reason, how, mark: Some(mark) })
+                let pool = self.services.as_ref().and_then(|services| services.masquerade());
+                let destination = Some(Endpoint { address, port });
+                let towards = Towards { destination, masquerade: pool.filter(|_| masquerade) };
+                What::Opens { new, towards, selected: Some(Selected { mark, origin, masquerade, sticky }) }
             }
-            Verdict::Chosen(chosen) => self.selected(new, ingress, chosen),
         }
     }
 
-    fn selected<A: Kind>(&self, new: New<A>, ingress: &Segment, chosen: Chosen) -> What<A> {
-        let (address, port) = chosen.backend;
-        let (Some(address), Some(ask)) = (A::from_ip(address), self.ask(&new, ingress)) else {
-            // A backend of the other family cannot be reached from here.
-            let (how, mark) = (Refusal::Reject, Some(chosen.mark));
-            return What::Denied(Denial { reason: DropReason::ServiceNoBackend, how, mark });
+    fn choose<A: Kind>(&self, now: Duration, new: &New<A>, ingress: &Segment) -> (Origin, Verdict) {
+        let Some((balancer, origin)) = self.balancer.as_ref().zip(self.origin(new, ingress)) else {
+            return (Origin::Outside, Verdict::NotAService);
         };
-        let pool = self.services.as_ref().and_then(|services| services.masquerade());
-        let towards = Towards {
-            destination: Some(nat::tuple::Endpoint { address, port }),
-            masquerade: pool.filter(|_| chosen.masquerade),
-        };
-        What::Opens { new, towards, selected: Some(Selected { ask, chosen }) }
+        (origin, balancer.choose(now, &ask(&new.tuple, origin), self.draw(new)))
     }
 
-    fn choose<A: Kind>(&self, now: Duration, new: &New<A>, ingress: &Segment) -> Verdict {
-        let asked = self.balancer.as_ref().zip(self.ask(new, ingress));
-        asked.map_or(Verdict::NotAService, |(balancer, ask)| balancer.choose(now, &ask, self.draw(new)))
-    }
-
-    /// What a packet asks for, if there are services and it is of a protocol that has ports.
-    fn ask<A: Kind>(&self, new: &New<A>, ingress: &Segment) -> Option<Ask> {
-        let (services, gateway) = self.services.as_ref().zip(ingress.gateway())?;
-        let tuple = &new.tuple;
-        if !matches!(tuple.protocol, protocol::TCP | protocol::UDP | protocol::SCTP) {
-            return None;
-        }
-        let (address, source) = (tuple.destination.address.into(), tuple.source.address.into());
-        Some(Ask {
-            frontend: Frontend { address, protocol: tuple.protocol, port: tuple.destination.port },
-            source,
-            source_port: tuple.source.port,
-            origin: services.origin(gateway, source),
-        })
+    /// Where a client is, if there are services and it is one of a protocol that has ports.
+    fn origin<A: Kind>(&self, new: &New<A>, ingress: &Segment) -> Option<Origin> {
+        let has_ports = matches!(new.tuple.protocol, protocol::TCP | protocol::UDP | protocol::SCTP);
+        let (services, gateway) = self.services.as_ref().filter(|_| has_ports).zip(ingress.gateway())?;
+        Some(services.origin(gateway, new.tuple.source.address.into()))
     }
 
     /// A number that looks random, and is the same for all packets of a flow that has not begun yet.
@@ -153,9 +143,13 @@ impl Balancing {
     }
 
     /// A connection has begun that a backend was chosen for.
-    pub(super) fn begun(&mut self, now: Duration, selected: &Selected) {
+    pub(super) fn begun<A: Address>(&mut self, now: Duration, opening: &Opening<A>) {
+        let (Some(selected), Some(backend)) = (opening.selected, opening.towards.destination) else { return };
+        let Selected { mark, origin, masquerade, sticky } = selected;
+        let backend = (backend.address.into(), backend.port);
         if let Some(balancer) = &mut self.balancer {
-            balancer.commit(now, &selected.ask, &selected.chosen);
+            let asked = ask(opening.prepared.tuple(), origin);
+            balancer.commit(now, &asked, &Chosen { mark, backend, masquerade, sticky });
             self.balanced += 1;
         }
     }
@@ -172,33 +166,43 @@ impl Balancing {
     }
 
     /// A backend that was chosen, in words.
-    pub(in crate::switch) fn describe(&self, selected: &Selected) -> String {
-        let Selected { ask, chosen } = selected;
-        let Some((service, entrance)) = self.registry().and_then(|registry| registry.find(&ask.frontend))
-        else {
+    pub(in crate::switch) fn describe<A: Address>(
+        &self,
+        selected: &Selected,
+        tuple: &Tuple<A>,
+        towards: &Towards<A>,
+    ) -> String {
+        let Ask { frontend, origin, .. } = ask(tuple, selected.origin);
+        let entrance = self.registry().and_then(|registry| registry.find(&frontend));
+        let (Some((service, entrance)), Some(backend)) = (entrance, towards.destination) else {
             return String::new();
         };
-        let pool = &entrance.way(ask.origin).pool;
-        let by = match (chosen.sticky, pool.table_size()) {
+        let pool = &entrance.way(origin).pool;
+        let by = match (selected.sticky, pool.table_size()) {
             (true, _) => "by affinity".into(),
             (false, Some(size)) => format!("by a table of {size} slots ({:?})", pool.policy()),
             (false, None) => format!("by {:?}", pool.policy()),
         };
-        let count = pool.backends().len();
-        let (address, port) = chosen.backend;
-        let seen = match chosen.masquerade {
+        let seen = match selected.masquerade {
             true => "the client is masqueraded",
             false => "the client stays visible",
         };
-        let backend = core::net::SocketAddr::new(address, port);
-        format!("{} for {:?}: {backend}, one of {count}, {by}; {seen}", service.name, ask.origin)
+        let (backend, count) = (backend.to_socket(), pool.backends().len());
+        format!("{} for {origin:?}: {backend}, one of {count}, {by}; {seen}", service.name)
     }
+}
+
+/// What a packet asks for.
+fn ask<A: Address>(tuple: &Tuple<A>, origin: Origin) -> Ask {
+    let Tuple { source, destination, protocol, .. } = *tuple;
+    let frontend = Frontend { address: destination.address.into(), protocol, port: destination.port };
+    Ask { frontend, source: source.address.into(), source_port: source.port, origin }
 }
 
 impl Selected {
     /// What the connection remembers of it.
     pub(super) fn marks(&self) -> [u32; 3] {
-        let [slot, version] = Mark::words(Some(self.chosen.mark));
+        let [slot, version] = Mark::words(Some(self.mark));
         [slot, version, 0]
     }
 }
