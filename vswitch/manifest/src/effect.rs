@@ -1,6 +1,6 @@
 //! Which fields have an effect here. Kubernetes has many more; who uses one is told that nothing follows from it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use super::tree::{Node, Value};
 
@@ -206,16 +206,69 @@ const BOOKKEEPING: &[&str] = &[
     "metadata.uid",
 ];
 
-/// A warning that names the fields of an object that have no effect, if there are any.
-pub(super) fn without(kind: &str, node: &Node) -> Option<String> {
-    let mut fields = BTreeSet::new();
-    walk(kind, node, &mut String::new(), &mut fields);
-    let list: Vec<&str> = fields.iter().map(String::as_str).collect();
-    (!list.is_empty()).then(|| format!("no effect here: {}", list.join(", ")))
+/// How fields stand to the table, as far as they have been met: thousands of objects have the same few.
+#[derive(Default)]
+pub(super) struct Standings(HashMap<&'static str, HashMap<String, Standing>>);
+
+impl Standings {
+    /// A warning that names the fields of an object that have no effect, if there are any.
+    pub(super) fn without(&mut self, kind: &'static str, node: &Node) -> Option<String> {
+        let mut fields = BTreeSet::new();
+        self.walk(kind, node, &mut String::new(), &mut fields);
+        let list: Vec<&str> = fields.iter().map(String::as_str).collect();
+        (!list.is_empty()).then(|| format!("no effect here: {}", list.join(", ")))
+    }
+
+    fn of(&mut self, kind: &'static str, path: &str) -> Standing {
+        let of_kind = self.0.entry(kind).or_default();
+        if let Some(standing) = of_kind.get(path) {
+            return *standing;
+        }
+        // What of a Deployment is its template is a pod without a status.
+        let (of, looked_up) = match path.strip_prefix("spec.template.") {
+            Some(inner) if kind == "Deployment" && inner.starts_with("spec.") => ("Pod", inner),
+            _ => (kind, path),
+        };
+        let standing = standing(of, &looked_up.replacen("initContainers", "containers", 1));
+        of_kind.insert(path.to_owned(), standing);
+        standing
+    }
+
+    fn walk(&mut self, kind: &'static str, node: &Node, path: &mut String, fields: &mut BTreeSet<String>) {
+        match &node.value {
+            Value::Map(entries) => {
+                for entry in entries.iter().filter(|entry| entry.value.value != Value::Null) {
+                    let length = path.len();
+                    if length > 0 {
+                        path.push('.');
+                    }
+                    path.push_str(&entry.key);
+                    // What a cluster reports is not what a user asks for.
+                    let reported = path.starts_with("status");
+                    match self.of(kind, path) {
+                        Standing::Listed => {}
+                        Standing::Above => self.walk(kind, &entry.value, path, fields),
+                        Standing::Unlisted if reported => {}
+                        Standing::Unlisted => {
+                            fields.insert(path.clone());
+                        }
+                    }
+                    path.truncate(length);
+                }
+            }
+            Value::List(items) => {
+                let length = path.len();
+                path.push_str("[]");
+                items.iter().for_each(|item| self.walk(kind, item, path, fields));
+                path.truncate(length);
+            }
+            Value::Null | Value::Bool(_) | Value::Integer(_) | Value::Float(_) | Value::Text(_) => {}
+        }
+    }
 }
 
 /// How a field stands to the table.
-#[derive(PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Standing {
     /// It is listed, or something above it is.
     Listed,
@@ -247,44 +300,6 @@ fn standing(kind: &str, path: &str) -> Standing {
     answer
 }
 
-fn walk(kind: &str, node: &Node, path: &mut String, fields: &mut BTreeSet<String>) {
-    match &node.value {
-        Value::Map(entries) => {
-            for entry in entries.iter().filter(|entry| entry.value.value != Value::Null) {
-                let length = path.len();
-                if length > 0 {
-                    path.push('.');
-                }
-                path.push_str(&entry.key);
-                // The template of a Deployment is a pod without a status.
-                let (of, looked_up) = match path.strip_prefix("spec.template.") {
-                    Some(inner) if kind == "Deployment" && inner.starts_with("spec.") => ("Pod", inner),
-                    _ => (kind, path.as_str()),
-                };
-                let looked_up = looked_up.replacen("initContainers", "containers", 1);
-                // What a cluster reports is not what a user asks for.
-                let reported = path.starts_with("status");
-                match standing(of, &looked_up) {
-                    Standing::Listed => {}
-                    Standing::Above => walk(kind, &entry.value, path, fields),
-                    Standing::Unlisted if reported => {}
-                    Standing::Unlisted => {
-                        fields.insert(path.clone());
-                    }
-                }
-                path.truncate(length);
-            }
-        }
-        Value::List(items) => {
-            let length = path.len();
-            path.push_str("[]");
-            items.iter().for_each(|item| walk(kind, item, path, fields));
-            path.truncate(length);
-        }
-        Value::Null | Value::Bool(_) | Value::Integer(_) | Value::Float(_) | Value::Text(_) => {}
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::tree;
@@ -299,12 +314,15 @@ mod tests {
         let node = &tree::read(text).unwrap()[0];
         let expected = "no effect here: metadata.finalizers, spec.containers[].env[].valueFrom, spec.containers[].stdin, \
                         spec.securityContext.fsGroup, spec.tolerations";
-        assert_eq!(without("Pod", node).as_deref(), Some(expected));
+        assert_eq!(Standings::default().without("Pod", node).as_deref(), Some(expected));
         let template = "spec:\n  replicas: 1\n  paused: true\n  template: {spec: {hostname: h, dnsPolicy: None, initContainers: [{name: a, tty: true}]}}\n";
         let node = &tree::read(template).unwrap()[0];
         let expected = "no effect here: spec.paused, spec.template.spec.dnsPolicy, spec.template.spec.initContainers[].tty";
-        assert_eq!(without("Deployment", node).as_deref(), Some(expected));
-        assert_eq!(without("Pod", &tree::read("spec: {containers: [{name: a}]}").unwrap()[0]), None);
+        assert_eq!(Standings::default().without("Deployment", node).as_deref(), Some(expected));
+        assert_eq!(
+            Standings::default().without("Pod", &tree::read("spec: {containers: [{name: a}]}").unwrap()[0]),
+            None
+        );
     }
 
     #[test]

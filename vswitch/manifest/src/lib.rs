@@ -91,6 +91,12 @@ impl Located {
         Ok(Self { object, file: Arc::clone(file), tree })
     }
 
+    /// Forgets where its fields stand, which takes several times the room of the object itself: from here on every problem
+    /// stands where the object begins.
+    pub fn forget_fields(&mut self) {
+        self.tree = Arc::new(Node { mark: self.tree.mark, value: Value::Null });
+    }
+
     /// Something to tell about a field of this object, `spec.containers[0].name`; the place is that of the field, or of
     /// what is nearest above it in the text.
     pub fn problem(&self, path: &str, message: impl Into<String>) -> Problem {
@@ -169,11 +175,18 @@ impl Strictness {
 /// # Errors
 /// Every fault of every text.
 pub fn load(sources: &[Source], strictness: Strictness) -> Result<Manifests, Invalid> {
-    let mut loader =
-        Loader { strictness, read: Manifests::default(), faults: Vec::new(), seen: HashMap::new() };
+    let mut loader = Loader {
+        strictness,
+        read: Manifests::default(),
+        faults: Vec::new(),
+        seen: HashMap::new(),
+        standings: effect::Standings::default(),
+    };
     for source in sources {
         match tree::read(&source.text) {
-            Ok(documents) => documents.iter().for_each(|document| loader.document(&source.name, document)),
+            Ok(documents) => {
+                documents.into_iter().for_each(|document| loader.document(&source.name, document));
+            }
             Err(fault) => loader.fault(&source.name, fault.mark, String::new(), fault.message),
         }
     }
@@ -185,7 +198,8 @@ struct Loader {
     read: Manifests,
     faults: Vec<Problem>,
     /// Objects by name, and where each stands.
-    seen: HashMap<Key, String>,
+    seen: HashMap<Key, (Arc<str>, Mark)>,
+    standings: effect::Standings,
 }
 
 impl Loader {
@@ -197,7 +211,7 @@ impl Loader {
         self.read.warnings.push(Problem { file: file.clone(), mark, subject, message });
     }
 
-    fn document(&mut self, file: &Arc<str>, node: &Node) {
+    fn document(&mut self, file: &Arc<str>, node: Node) {
         if !matches!(node.value, Value::Map(_)) {
             let message = "should be an object with apiVersion and kind".to_owned();
             return self.fault(file, node.mark, String::new(), message);
@@ -221,7 +235,7 @@ impl Loader {
                 self.warn(
                     file,
                     node.mark,
-                    subject(name, node),
+                    subject(name, &node),
                     "objects of this kind have no effect here".into(),
                 );
             }
@@ -232,17 +246,20 @@ impl Loader {
         }
     }
 
-    fn list(&mut self, file: &Arc<str>, node: &Node) {
-        match node.get("items").map(|items| &items.value) {
-            Some(Value::List(items)) => items.iter().for_each(|item| self.document(file, item)),
-            _ => self.fault(file, node.mark, "List".into(), "`items` is missing or no list".into()),
+    fn list(&mut self, file: &Arc<str>, node: Node) {
+        let mark = node.mark;
+        let Value::Map(entries) = node.value else { return };
+        let items = entries.into_iter().find(|entry| entry.key == "items").map(|entry| entry.value.value);
+        match items {
+            Some(Value::List(items)) => items.into_iter().for_each(|item| self.document(file, item)),
+            _ => self.fault(file, mark, "List".into(), "`items` is missing or no list".into()),
         }
     }
 
-    fn object(&mut self, file: &Arc<str>, node: &Node, kind: &'static Kind) {
+    fn object(&mut self, file: &Arc<str>, node: Node, kind: &'static Kind) {
         let before = (self.faults.len(), self.read.warnings.len());
-        let who = subject(kind.name, node);
-        for fault in schema::check(node, kind.schema, kind.name) {
+        let who = subject(kind.name, &node);
+        for fault in schema::check(&node, kind.schema, kind.name) {
             let subject = format!("{who}: {}", fault.path).trim_end_matches([':', ' ']).to_owned();
             if fault.unknown && self.strictness == Strictness::Lenient {
                 self.warn(file, fault.mark, subject, fault.message);
@@ -260,18 +277,19 @@ impl Loader {
         if object.metadata().name.as_deref().unwrap_or_default().is_empty() && kind.name != "Cluster" {
             return self.fault(file, node.mark, kind.name.into(), "`metadata.name` is missing".into());
         }
-        let located = Located { object, file: file.clone(), tree: Arc::new(node.clone()) };
-        if let Some(first) = self.seen.get(&located.object.key()) {
+        let key = object.key();
+        if let Some((other, first)) = self.seen.get(&key) {
+            let first = format!("{other}:{}:{}", first.line, first.column);
             return self.fault(file, node.mark, who, format!("is defined twice; first at {first}"));
         }
-        self.seen.insert(located.object.key(), located.place());
+        self.seen.insert(key, (file.clone(), node.mark));
         // Fields that do not exist have no effect either, and have been told.
         if self.read.warnings.len() == before.1
-            && let Some(message) = effect::without(kind.name, node)
+            && let Some(message) = self.standings.without(kind.name, &node)
         {
             self.warn(file, node.mark, who, message);
         }
-        self.read.objects.push(located);
+        self.read.objects.push(Located { object, file: file.clone(), tree: Arc::new(node) });
     }
 }
 

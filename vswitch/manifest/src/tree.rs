@@ -153,12 +153,29 @@ enum Content {
     Map(Fields),
 }
 
-/// The fields of a mapping so far, the lines of their names, and the name of the next one.
+/// Fields of a mapping from which on their names are found by a table: most mappings have fewer.
+const MANY_FIELDS: usize = 16;
+
+/// The fields of a mapping so far, once they are many the lines of their names, and the name of the next one.
 #[derive(Debug, Default)]
 struct Fields {
     entries: Vec<Entry>,
     lines: HashMap<String, usize>,
     next: Option<(String, Mark)>,
+}
+
+impl Fields {
+    /// The line of a name that was there before.
+    fn line_of(&mut self, key: &str) -> Option<usize> {
+        if self.entries.len() < MANY_FIELDS {
+            return self.entries.iter().find(|entry| entry.key == key).map(|entry| entry.mark.line);
+        }
+        if self.lines.len() < self.entries.len() {
+            let missing = &self.entries[self.lines.len()..];
+            self.lines.extend(missing.iter().map(|entry| (entry.key.clone(), entry.mark.line)));
+        }
+        self.lines.get(key).copied()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -222,7 +239,7 @@ impl Builder {
         if key == "<<" {
             return fault(mark, "merge keys are not supported; write the fields out".to_owned());
         }
-        if let Some(first) = fields.lines.insert(key.clone(), mark.line) {
+        if let Some(first) = fields.line_of(&key) {
             return fault(mark, format!("`{key}` is given twice; first on line {first}"));
         }
         fields.next = Some((key, mark));

@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use super::Table;
+use super::{Table, services};
 use crate::control::table::bytes;
 
 /// How one kind of thing is listed.
@@ -21,7 +21,7 @@ pub(super) struct Listing {
 }
 
 /// A column's head and its cell of one thing.
-type Column = (&'static str, fn(&Json) -> String);
+pub(super) type Column = (&'static str, fn(&Json) -> String);
 
 pub(super) fn listing(table: Table) -> Listing {
     let object = |path, columns: &'static [Column], narrow| Listing {
@@ -46,6 +46,11 @@ pub(super) fn listing(table: Table) -> Listing {
         Table::Namespaces => object("/v1/objects/namespaces", NAMESPACES, 2),
         Table::Deployments => object("/v1/objects/deployments", DEPLOYMENTS, 3),
         Table::Clusters => object("/v1/objects/clusters", CLUSTERS, 2),
+        Table::Services => object("/v1/objects/services", services::SERVICES, 6),
+        Table::Endpoints => object("/v1/objects/endpoints", services::ENDPOINTS, 3),
+        Table::EndpointSlices => object("/v1/objects/endpointslices", services::SLICES, 5),
+        Table::Pools => object("/v1/objects/ipaddresspools", services::POOLS, 4),
+        Table::Advertisements => object("/v1/objects/l2advertisements", services::ADVERTISEMENTS, 3),
         Table::Places => view("/v1/places", PLACES, 4, |o| text(o, "/place")),
         Table::Ports => {
             view("/v1/ports", PORTS, 9, |o| format!("{}:{}", text(o, "/switch"), text(o, "/port")))
@@ -218,7 +223,7 @@ pub(super) fn text(object: &Json, pointer: &str) -> String {
     object.pointer(pointer).map_or_else(|| "-".to_owned(), cell)
 }
 
-fn cell(value: &Json) -> String {
+pub(super) fn cell(value: &Json) -> String {
     match value {
         Json::Null => "-".to_owned(),
         Json::String(text) => text.clone(),
@@ -226,16 +231,16 @@ fn cell(value: &Json) -> String {
     }
 }
 
-fn list<'a>(object: &'a Json, pointer: &str) -> &'a [Json] {
+pub(super) fn list<'a>(object: &'a Json, pointer: &str) -> &'a [Json] {
     object.pointer(pointer).and_then(Json::as_array).map_or(&[], Vec::as_slice)
 }
 
-fn joined(items: impl Iterator<Item = String>) -> String {
+pub(super) fn joined(items: impl Iterator<Item = String>) -> String {
     let all: Vec<String> = items.collect();
     if all.is_empty() { "-".to_owned() } else { all.join(",") }
 }
 
-fn labels(object: &Json) -> String {
+pub(super) fn labels(object: &Json) -> String {
     let labels = object.pointer("/metadata/labels").and_then(Json::as_object);
     joined(labels.into_iter().flatten().map(|(name, value)| format!("{name}={}", cell(value))))
 }

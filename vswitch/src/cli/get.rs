@@ -10,7 +10,7 @@ use serde_json::Value as Json;
 
 use super::capture::escaped;
 use super::columns::{Listing, listing, text};
-use super::{Describe, Failure, Format, Get, Table, wrong};
+use super::{Describe, Failure, Format, Get, Table, services, wrong};
 use crate::control::api::ConnectionsView;
 use crate::control::client::Client;
 use crate::control::table::render;
@@ -207,9 +207,18 @@ pub(super) fn describe(client: &Client, what: &Describe) -> Result<ExitCode, Fai
             Box::new(move |row| text(row, "/port") == full || text(row, "/text").contains(&full))
         }
         Table::Nodes => Box::new(move |row| text(row, "/switch") == name),
+        Table::Services => {
+            let full = format!("{}/{name}", (listing.namespace)(object).unwrap_or_default());
+            services::describe(client, &full, &mut out)?;
+            return Ok(ExitCode::SUCCESS);
+        }
         Table::Namespaces
         | Table::Deployments
         | Table::Clusters
+        | Table::Endpoints
+        | Table::EndpointSlices
+        | Table::Pools
+        | Table::Advertisements
         | Table::Places
         | Table::Ports
         | Table::Fdb

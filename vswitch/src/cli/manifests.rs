@@ -1,5 +1,6 @@
 //! Verbs that take manifests: `apply`, `delete`, `check`.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use super::{Check, Failure, Manifests, Scale, tell_warnings, wrong};
 use crate::cluster::simulate;
 use crate::control::api::{ApplyRequest, ApplyView, ScaleRequest, SourceText};
 use crate::control::client::Client;
-use crate::objects::{Allocations, Store, compile};
+use crate::objects::{Allocations, Plan, Store, compile};
 
 /// Names of files in a directory that are manifests.
 const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
@@ -107,6 +108,8 @@ pub(super) fn check(check: &Check) -> Result<ExitCode, Failure> {
     let compiled = compile(&store, &Allocations::default(), "lab")?;
     tell_warnings(&compiled.warnings)?;
     let cluster = compiled.cluster;
+    let planning = Plan::default().change(&store, None, &cluster, &BTreeMap::new())?;
+    tell_warnings(&planning.warnings)?;
     let counts =
         [(cluster.nodes.len(), "nodes"), (cluster.pods.len(), "pods"), (cluster.hosts.len(), "hosts")];
     let counts: Vec<String> = counts.iter().map(|(count, what)| format!("{count} {what}")).collect();

@@ -11,6 +11,8 @@ mod manual;
 mod place;
 mod ready;
 mod run;
+mod services;
+mod tables;
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
@@ -20,6 +22,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use self::connections::Connections;
 use self::place::{Namespace, PlaceName};
+use self::tables::Table;
 use crate::control::client::Client;
 use crate::demo;
 use crate::probe;
@@ -308,48 +311,6 @@ enum Format {
     Json,
     /// YAML.
     Yaml,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Table {
-    /// Pods.
-    #[value(alias = "pod", alias = "po")]
-    Pods,
-    /// Nodes.
-    #[value(alias = "node", alias = "no")]
-    Nodes,
-    /// Namespaces.
-    #[value(alias = "namespace", alias = "ns")]
-    Namespaces,
-    /// Deployments.
-    #[value(alias = "deployment", alias = "deploy")]
-    Deployments,
-    /// The Cluster object, if there is one.
-    #[value(alias = "cluster")]
-    Clusters,
-    /// Everyone with an address: pods, nodes, hosts.
-    #[value(alias = "place", alias = "hosts", alias = "host")]
-    Places,
-    /// Ports and their counters.
-    #[value(alias = "port")]
-    Ports,
-    /// MAC addresses.
-    Fdb,
-    /// Neighbours.
-    #[value(alias = "neighbor")]
-    Neighbors,
-    /// Routes.
-    #[value(alias = "route")]
-    Routes,
-    /// Drops by reason.
-    #[value(alias = "drop")]
-    Drops,
-    /// Connections that nodes track, and how they are translated.
-    #[value(alias = "connection", alias = "conntrack")]
-    Connections,
-    /// What happened.
-    #[value(alias = "event")]
-    Events,
 }
 
 #[derive(Debug, Args)]

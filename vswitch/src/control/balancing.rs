@@ -4,6 +4,7 @@
 //! The controller is told of objects by whoever changes them and of readiness by a thread of its own, which waits for
 //! containers to change. Whoever tells it something then publishes: only registries that have changed go to the data path.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -147,14 +148,20 @@ impl Balancing {
         self.runtime.balance(changed.switches)
     }
 
-    /// Which load balancer addresses each node is to announce, once [`Self::publish`] has computed it.
-    pub(super) fn announce(&self, cluster: &mut Cluster) {
+    /// Has each node of a cluster announce what [`Self::publish`] has found to be its own; whether that is a change.
+    pub(super) fn announce(&self, cluster: &mut Cow<'_, Cluster>) -> bool {
         let inner = self.inner.lock();
-        for node in &mut cluster.nodes {
-            let owned = inner.controller.owners().iter();
-            let owned = owned.filter(|(_, owner)| owner.as_deref() == Some(node.name.as_str()));
-            node.announces = owned.map(|(address, _)| *address).collect::<Vec<IpAddr>>();
+        let owned = |name: &str| -> Vec<IpAddr> {
+            let owners = inner.controller.owners().iter();
+            owners.filter(|(_, owner)| owner.as_deref() == Some(name)).map(|(address, _)| *address).collect()
+        };
+        if cluster.nodes.iter().all(|node| node.announces == owned(&node.name)) {
+            return false;
         }
+        for node in &mut cluster.to_mut().nodes {
+            node.announces = owned(&node.name);
+        }
+        true
     }
 
     /// Follows the readiness of pods on a thread of its own. `moved` is called when another node is to announce an address.
@@ -173,10 +180,7 @@ impl Balancing {
                 if balancing.publish().is_err() {
                     break;
                 }
-                let now = balancing.runtime.cluster();
-                let mut wanted = Cluster::clone(&now);
-                balancing.announce(&mut wanted);
-                if wanted.nodes != now.nodes {
+                if balancing.announce(&mut Cow::Borrowed(&*balancing.runtime.cluster())) {
                     moved();
                 }
             }

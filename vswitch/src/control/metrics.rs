@@ -15,8 +15,10 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::api::PortView;
 use super::plane::Plane;
+use super::services;
 use crate::container::Phase;
 use crate::runtime::{ConnectionCounts, RuntimeError};
+use crate::service::Kind;
 
 /// Of the text.
 pub(super) const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -49,6 +51,9 @@ struct Scrape {
     external_ports: Vec<(Labels, u64)>,
     phases: BTreeMap<String, u64>,
     restarts: Vec<(Labels, u64)>,
+    services: Vec<(Labels, u64)>,
+    endpoints: Vec<(Labels, u64)>,
+    balanced: Vec<(Labels, u64)>,
     stalled: u64,
 }
 
@@ -108,7 +113,31 @@ impl Scrape {
                 (labels, u64::from(container.restarts))
             }));
         }
+        scrape.count_services(plane);
+        let balanced = runtime.balanced_counts()?.into_iter();
+        scrape.balanced = balanced.map(|(switch, count)| (vec![("switch", switch)], count)).collect();
         Ok(scrape)
+    }
+
+    /// Services by type, endpoints by state.
+    fn count_services(&mut self, plane: &Plane) {
+        let (mut services, mut endpoints) = (BTreeMap::new(), BTreeMap::new());
+        let kinds = [Kind::ClusterIp, Kind::NodePort, Kind::LoadBalancer, Kind::ExternalName];
+        services.extend(kinds.map(|kind| (kind.name(), 0u64)));
+        endpoints.extend(["ready", "terminating", "not ready"].map(|state| (state, 0u64)));
+        let plan = plane.desired().plan;
+        plane.services(|controller| {
+            for (name, planned) in plan.services.iter() {
+                *services.entry(planned.spec.kind.name()).or_default() += 1;
+                let served = controller.service(name).into_iter().flat_map(|(_, served)| served);
+                for endpoint in served.flat_map(|(.., all)| all) {
+                    *endpoints.entry(services::state(endpoint)).or_default() += 1;
+                }
+            }
+        });
+        self.services = services.into_iter().map(|(kind, n)| (vec![("type", kind.to_owned())], n)).collect();
+        self.endpoints =
+            endpoints.into_iter().map(|(state, n)| (vec![("state", state.to_owned())], n)).collect();
     }
 }
 
@@ -141,6 +170,11 @@ impl Collector for Scrape {
         encode_connections(to, &self.connections)?;
         let help = "Ports of a node's own address that pods are seen with.";
         gauge(to, "vswitch_nat_ports_in_use", help, self.external_ports.clone())?;
+        gauge(to, "vswitch_services", "Services by type.", self.services.clone())?;
+        let help = "Endpoints of Services' ports, in each family, by state.";
+        gauge(to, "vswitch_endpoints", help, self.endpoints.clone())?;
+        let help = "Connections that got a backend of a Service; those refused are drops, by reason.";
+        counter(to, "vswitch_service_connections", help, None, self.balanced.iter().cloned())?;
         gauge(to, "vswitch_pods", "Pods by phase.", by("phase", &self.phases))?;
         let help = "How often a container has been started again.";
         counter(to, "vswitch_container_restarts", help, None, self.restarts.iter().cloned())?;
@@ -229,6 +263,9 @@ mod tests {
             external_ports: vec![(vec![("address", "10.0.0.1".to_owned())], 19)],
             phases: BTreeMap::from([("Running".into(), 8)]),
             restarts: vec![(restarts, 9)],
+            services: vec![(vec![("type", "NodePort".to_owned())], 20)],
+            endpoints: vec![(vec![("state", "ready".to_owned())], 21)],
+            balanced: vec![(vec![("switch", "s".to_owned())], 22)],
             stalled: 10,
         };
         let mut registry = Registry::default();
@@ -256,6 +293,9 @@ mod tests {
                 r#"vswitch_connections_refused_total{switch="s",family="ipv4",reason="ports"} 17"#,
                 r#"vswitch_connections_refused_total{switch="s",family="ipv4",reason="clash"} 18"#,
                 r#"vswitch_nat_ports_in_use{address="10.0.0.1"} 19"#,
+                r#"vswitch_services{type="NodePort"} 20"#,
+                r#"vswitch_endpoints{state="ready"} 21"#,
+                r#"vswitch_service_connections_total{switch="s"} 22"#,
                 r#"vswitch_pods{phase="Running"} 8"#,
                 r#"vswitch_container_restarts_total{namespace="n",pod="p",container="c"} 9"#,
                 "vswitch_control_stalled_total 10",

@@ -12,4 +12,5 @@ mod openapi;
 pub mod plane;
 mod routes;
 pub mod server;
+pub mod services;
 pub mod table;

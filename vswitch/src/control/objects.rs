@@ -8,6 +8,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::desired::Desired;
 use super::plane::Plane;
+use super::services;
 use crate::cluster::{Cluster, Node, Pod};
 use crate::container::{ContainerState, ContainerStatus, PodStatus};
 
@@ -24,16 +25,31 @@ pub enum Listed {
     Deployments,
     /// The one Cluster.
     Clusters,
+    /// Services, with what they were given.
+    Services,
+    /// The endpoints of each Service in one object.
+    Endpoints,
+    /// EndpointSlices: those given, and those of the Services that select pods.
+    EndpointSlices,
+    /// Address pools of load balancers.
+    Pools,
+    /// Which nodes announce them.
+    Advertisements,
 }
 
 impl Listed {
     /// The names in `/v1/objects/NAME`.
-    pub const NAMES: [(&'static str, Self); 5] = [
+    pub const NAMES: [(&'static str, Self); 10] = [
         ("pods", Self::Pods),
         ("nodes", Self::Nodes),
         ("namespaces", Self::Namespaces),
         ("deployments", Self::Deployments),
         ("clusters", Self::Clusters),
+        ("services", Self::Services),
+        ("endpoints", Self::Endpoints),
+        ("endpointslices", Self::EndpointSlices),
+        ("ipaddresspools", Self::Pools),
+        ("l2advertisements", Self::Advertisements),
     ];
 
     /// By the name in `/v1/objects/NAME`.
@@ -56,6 +72,11 @@ pub fn list(plane: &Plane, kind: Listed) -> Vec<Json> {
         Listed::Namespaces => namespaces(&desired, &cluster),
         Listed::Deployments => deployments(&desired, &cluster, &statuses),
         Listed::Clusters => of_kind(&desired, "Cluster").collect(),
+        Listed::Services => services::services(plane),
+        Listed::Endpoints => services::endpoints(plane),
+        Listed::EndpointSlices => services::endpoint_slices(plane),
+        Listed::Pools => of_kind(&desired, "IPAddressPool").collect(),
+        Listed::Advertisements => of_kind(&desired, "L2Advertisement").collect(),
     }
 }
 
@@ -64,13 +85,13 @@ fn of_kind<'a>(desired: &'a Desired, kind: &'a str) -> impl Iterator<Item = Json
     objects.filter_map(|located| located.object.to_json().ok())
 }
 
-fn wanted(desired: &Desired, kind: &'static str, namespace: &str, name: &str) -> Option<Json> {
+pub(super) fn wanted(desired: &Desired, kind: &'static str, namespace: &str, name: &str) -> Option<Json> {
     let key = Key { kind, namespace: namespace.to_owned(), name: name.to_owned() };
     desired.store.get(&key)?.object.to_json().ok()
 }
 
 /// Puts fields into a mapping inside an object, which is made if it is not there.
-fn set(object: &mut Json, field: &str, values: Json) {
+pub(super) fn set(object: &mut Json, field: &str, values: Json) {
     let (Some(object), Json::Object(values)) = (object.as_object_mut(), values) else { return };
     let inner = object.entry(field).or_insert_with(|| Json::Object(Map::new()));
     if let Some(inner) = inner.as_object_mut() {

@@ -8,6 +8,7 @@
 //! A change takes as long as containers have to end. It holds the one lock that keeps changes apart, and the others only
 //! while it looks or writes: whoever asks what is there never waits for a change.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -176,12 +177,11 @@ impl Plane {
     /// path itself.
     fn announce(&self) -> Vec<String> {
         let now = self.runtime.cluster();
-        let mut wanted = Cluster::clone(&now);
-        self.balancing.announce(&mut wanted);
-        if wanted.nodes == now.nodes {
+        let mut wanted = Cow::Borrowed(&*now);
+        if !self.balancing.announce(&mut wanted) {
             return Vec::new();
         }
-        match self.runtime.apply(wanted, |_| {}) {
+        match self.runtime.apply(wanted.into_owned(), |_| {}) {
             Ok(applied) => applied.problems,
             Err(error) => vec![error.to_string()],
         }
@@ -309,6 +309,8 @@ impl Plane {
         warnings.extend(planning.warnings.iter().map(ToString::to_string));
         next.plan = planning.plan.clone();
         let problems = self.become_as(&next, &before, &keys, &planning, cluster)?;
+        // There may be thousands, and they are held against others only when they change.
+        next.store.settle(keys.iter().filter(|key| BESIDE_CLUSTER.contains(&key.kind)));
         *self.desired.lock() = next;
         let changes = changes.into_iter();
         let changes = changes.map(|(key, change)| ChangeView { object: key.to_string(), change }).collect();
@@ -329,10 +331,11 @@ impl Plane {
         }
         self.keeper.lock().add(before, next, keys)?;
         let mut problems = Vec::new();
-        if let Some(mut cluster) = cluster {
+        if let Some(cluster) = cluster {
             let name = cluster.name.clone();
+            let mut cluster = Cow::Owned(cluster);
             self.balancing.announce(&mut cluster);
-            let applied = self.runtime.apply(cluster, |leaving| self.farewell(&name, leaving));
+            let applied = self.runtime.apply(cluster.into_owned(), |leaving| self.farewell(&name, leaving));
             // Also when it was refused: pods that were about to go are back.
             self.balancing.cluster(&self.runtime.cluster());
             if applied.is_err() {

@@ -16,6 +16,7 @@ use super::api::{
 use super::objects::Listed;
 use super::plane::Plane;
 use super::server::{self, Shared, ask, problem};
+use super::services::BalancedView;
 use super::{metrics, openapi};
 use crate::runtime::Runtime;
 
@@ -150,6 +151,17 @@ pub(super) const ROUTES: &[Route] = &[
         }],
         ..view::<Vec<Value>>("/v1/objects/{kind}", "All objects of a kind, as Kubernetes shows them", || {
             get(server::objects)
+        })
+    },
+    Route {
+        parameters: &[Parameter {
+            name: "service",
+            description: "NAMESPACE/NAME",
+            schema: schema::<String>,
+            optional: false,
+        }],
+        ..view::<Vec<BalancedView>>("/v1/balancing", "What nodes make of a Service", || {
+            get(server::balancing)
         })
     },
     Route {

@@ -29,7 +29,7 @@ use super::api::{
 use super::connections::Connections;
 use super::objects::{Listed, list};
 use super::plane::{Plane, PlaneError};
-use super::routes;
+use super::{routes, services};
 use crate::cluster::Place;
 use crate::runtime::{Capture, ConnectionFilter, PacketSpec, Runtime, RuntimeError};
 
@@ -175,6 +175,23 @@ pub(super) async fn objects(State(shared): State<Shared>, UrlPath(kind): UrlPath
     };
     match tokio::task::spawn_blocking(move || list(&shared.plane, kind)).await {
         Ok(objects) => Json(objects).into_response(),
+        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct BalancingQuery {
+    service: String,
+}
+
+/// What nodes make of a Service.
+pub(super) async fn balancing(State(shared): State<Shared>, Query(query): Query<BalancingQuery>) -> Response {
+    let BalancingQuery { service } = query;
+    let missing = format!("the Service {service} does not exist; `vswitch get services` lists those that do");
+    match tokio::task::spawn_blocking(move || services::balanced(&shared.plane, &service)).await {
+        Ok(Ok(Some(views))) => Json(views).into_response(),
+        Ok(Ok(None)) => problem(StatusCode::NOT_FOUND, missing),
+        Ok(Err(error)) => problem(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
         Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
     }
 }

@@ -63,6 +63,15 @@ impl Store {
         self.objects.insert_mut(located.object.key(), Arc::new(located));
     }
 
+    /// Keeps no longer where the fields of these objects stand.
+    pub fn settle<'a>(&mut self, keys: impl IntoIterator<Item = &'a Key>) {
+        for key in keys {
+            if let Some(located) = self.objects.get_mut(key).and_then(Arc::get_mut) {
+                located.forget_fields();
+            }
+        }
+    }
+
     /// Takes out an object that was kept.
     pub fn take(&mut self, key: &Key) {
         self.objects.remove_mut(key);

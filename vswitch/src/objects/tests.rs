@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use manifest::{Source, Strictness, load};
 
 use super::*;
@@ -37,6 +39,7 @@ fn one_pod_alone_is_a_cluster() {
     assert_eq!(addresses(&cluster.nodes[0].addresses), ["192.168.10.2", "fd00:192:168:10::2"]);
     assert_eq!(cluster.nodes[0].gateways[1].to_string(), "fd00:10:244::1/64");
     assert_eq!(allocations.pods["default/web"].node, "node-1");
+    assert_eq!(cluster.services.cidrs.len(), 2);
     for plan in &crate::cluster::wire(&cluster, &mut crate::cluster::PortNumbers::default()).switches {
         netstack::config::Snapshot::compile(plan.config.clone(), None).unwrap();
     }
@@ -197,14 +200,6 @@ fn pools_run_dry_with_a_word() {
 }
 
 #[test]
-fn a_store_survives_its_file() {
-    let store = store(&[node("a", ""), pod("p", "")].concat());
-    let text = serde_json::to_string(&store.to_manifest().unwrap()).unwrap();
-    let again = Store::from_manifest(text).unwrap();
-    assert!(store.iter().map(|l| &l.object).eq(again.iter().map(|l| &l.object)));
-}
-
-#[test]
 fn the_builtin_cluster_is_sound() {
     let cluster = builtin("lab");
     assert_eq!((cluster.nodes.len(), cluster.pods.len(), cluster.hosts.len()), (2, 3, 1));
@@ -271,6 +266,10 @@ fn the_documented_manifests_are_sound() {
         text.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
     assert!(examples.len() >= 2);
     for example in examples {
-        assert_eq!(compiled(example).warnings.len(), 0, "{example}");
+        let Compiled { cluster, warnings, .. } = compiled(example);
+        assert_eq!(warnings.len(), 0, "{example}");
+        let planning = Plan::default().change(&store(example), None, &cluster, &BTreeMap::new());
+        let planning = planning.unwrap_or_else(|invalid| panic!("{invalid}"));
+        assert_eq!(planning.warnings.len(), 0, "{example}");
     }
 }

@@ -5,14 +5,19 @@
 //! again: the snapshot that it has is taken with another registry in it. The lock here is held while snapshots are made and
 //! installed, by changes of Services and by changes of the cluster alike: neither undoes what the other has just done.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use lb::Registry;
+use lb::{Affinity, Registry};
 use netstack::config::{ConfigErrors, ServicesConfig, Snapshot};
 use netstack::switch::Switch;
 
 use super::{Runtime, RuntimeError};
+
+/// Clients of one switch that are shown.
+const AFFINITIES: usize = 1000;
 
 /// Registries and snapshots by switch.
 #[derive(Debug, Default)]
@@ -83,4 +88,68 @@ impl Runtime {
         drop(replaced);
         Ok(())
     }
+}
+
+/// What one switch has done for some services.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Balanced {
+    /// The switch.
+    pub(crate) switch: String,
+    /// Connections by service and backend.
+    pub(crate) connections: BTreeMap<(Arc<str>, (IpAddr, u16)), u64>,
+    /// The clients that come back to a backend, and for how long they are remembered.
+    pub(crate) affinities: Vec<(Affinity, Duration)>,
+}
+
+impl Runtime {
+    /// What each switch has done for the services of these names.
+    ///
+    /// # Errors
+    /// When the data path has stopped.
+    pub(crate) fn balanced(&self, names: &[Arc<str>]) -> Result<Vec<Balanced>, RuntimeError> {
+        let now = self.now();
+        let mut all = Vec::new();
+        for switch in self.switches().into_keys() {
+            let names: BTreeSet<Arc<str>> = names.iter().cloned().collect();
+            let done = self.with_switch(&switch, move |switch: &mut Switch| done(switch, &names, now))?;
+            all.extend(done.flatten().map(|done| Balanced { switch, ..done }));
+        }
+        Ok(all)
+    }
+
+    /// Connections that each switch has given a backend since the beginning.
+    ///
+    /// # Errors
+    /// When the data path has stopped.
+    pub(crate) fn balanced_counts(&self) -> Result<Vec<(String, u64)>, RuntimeError> {
+        let mut all = Vec::new();
+        for switch in self.switches().into_keys() {
+            let count = |s: &mut Switch| s.balancer().map(|_| s.balanced());
+            all.extend(self.with_switch(&switch, count)?.flatten().map(|count| (switch, count)));
+        }
+        Ok(all)
+    }
+}
+
+fn done(switch: &Switch, names: &BTreeSet<Arc<str>>, now: Duration) -> Option<Balanced> {
+    let balancer = switch.balancer()?;
+    let mut done = Balanced::default();
+    for entry in switch.connection_entries(now) {
+        let service = entry.mark.and_then(|mark| balancer.registry().of(mark));
+        if let Some(service) = service.filter(|service| names.contains(&service.name)) {
+            // Who answers.
+            let backend = entry.reply[0];
+            let key = (Arc::clone(&service.name), (backend.ip(), backend.port()));
+            *done.connections.entry(key).or_default() += 1;
+        }
+    }
+    let affinities = balancer.affinities(now).filter(|affinity| names.contains(&affinity.service));
+    done.affinities = affinities
+        .take(AFFINITIES)
+        .map(|a| {
+            let left = a.until.saturating_sub(now);
+            (a, left)
+        })
+        .collect();
+    Some(done)
 }

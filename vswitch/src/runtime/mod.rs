@@ -16,6 +16,7 @@ mod trace;
 mod views;
 mod watch;
 
+pub(crate) use balance::Balanced;
 pub use capture::{Capture, CaptureError};
 pub(crate) use connections::ConnectionCounts;
 pub use connections::{ConnectionFilter, FilterError};

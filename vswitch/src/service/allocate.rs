@@ -12,100 +12,14 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use rpds::HashTrieMapSync as Map;
-use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
-use super::Complaints;
+use super::given::{Allocation, Frame, NodePort, Planned};
 use super::pool::Pools;
-use super::spec::{Family, Kind, Spec, Stack};
+use super::spec::Spec;
+use super::words::{Family, Kind, Stack};
+use super::{Complaints, search};
 use crate::cluster::Protocol;
-use crate::objects::{host_bits, nth};
-
-/// Offsets in the range of cluster IPs that are kept for a Service.
-const RESERVED: [(u128, &str); 2] = [(1, "default/kubernetes"), (10, "kube-system/kube-dns")];
-
-/// Ports from one to another.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Range {
-    /// The first.
-    pub first: u16,
-    /// The last.
-    pub last: u16,
-}
-
-impl Default for Range {
-    fn default() -> Self {
-        Self { first: 30_000, last: 32_767 }
-    }
-}
-
-impl std::fmt::Display for Range {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}-{}", self.first, self.last)
-    }
-}
-
-/// What Services of a cluster have in common.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Frame {
-    /// Prefixes of cluster IPs, the first one that of Services which do not care.
-    pub cidrs: Vec<IpNet>,
-    /// Ports of nodes.
-    pub node_ports: Range,
-    /// Whether pods, too, are seen with their node's address behind a cluster IP.
-    pub masquerade_all: bool,
-    /// How connections are made.
-    pub mode: manifest::ProxyMode,
-}
-
-/// A port of the nodes that leads to a Service's port.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct NodePort {
-    /// The number of the IP protocol.
-    pub protocol: u8,
-    /// The Service's port.
-    pub port: u16,
-    /// The nodes'.
-    pub node_port: u16,
-}
-
-/// What one Service has.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Allocation {
-    /// Its cluster IPs, that of its first family first.
-    #[serde(skip_serializing_if = "Vec::is_empty", rename = "clusterIPs")]
-    pub cluster_ips: Vec<IpAddr>,
-    /// Its ports of nodes.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub node_ports: Vec<NodePort>,
-    /// The port that its health is asked at.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub health_check_port: Option<u16>,
-    /// Its addresses of pools.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub load_balancer: Vec<IpAddr>,
-}
-
-impl Allocation {
-    /// The port of nodes that leads to a port.
-    pub fn node_port(&self, protocol: Protocol, port: u16) -> Option<u16> {
-        let same = |one: &&NodePort| (one.protocol, one.port) == (protocol.number(), port);
-        self.node_ports.iter().find(same).map(|one| one.node_port)
-    }
-}
-
-/// A Service and what it has.
-#[derive(Clone, PartialEq, Debug, Default)]
-pub struct Planned {
-    /// What it is meant to be.
-    pub spec: Spec,
-    /// Its families, the first one first.
-    pub families: Vec<Family>,
-    /// What it was given.
-    pub allocation: Allocation,
-}
+use crate::objects::nth;
 
 /// Who shares a load balancer's address, and on what terms.
 #[derive(Clone, PartialEq, Debug)]
@@ -317,10 +231,10 @@ impl Book {
             let all: Vec<String> = frame.cidrs.iter().map(ToString::to_string).collect();
             return Err(format!("{address} is not in {}, where Services are", all.join(" or ")));
         };
-        if offset(*cidr, address).is_none_or(|n| n == 0 || n > last(*cidr)) {
+        if !search::is_usable(*cidr, address) {
             return Err(format!("{address} is the first or last of {cidr}, which nobody can have"));
         }
-        let (first, holder) = RESERVED[0];
+        let (first, holder) = search::RESERVED[0];
         if nth(*cidr, first) == Some(address) && *draft.name != *holder {
             return Err(format!("{address} is kept for the Service {holder}"));
         }
@@ -423,32 +337,13 @@ impl Book {
     }
 
     fn free_address(&self, cidr: IpNet, name: &str) -> Option<IpAddr> {
-        let mine = RESERVED.iter().find(|(_, holder)| *holder == name).and_then(|(n, _)| nth(cidr, *n));
-        if let Some(address) = mine.filter(|address| !self.cluster_ips.contains_key(address)) {
-            return Some(address);
-        }
-        let last = last(cidr);
-        let kept = (last / 16).clamp(16, 256).min(last);
-        let hash = u128::from(spread(name, &cidr.to_string()));
-        let upper = (last - kept).min(1 << 64);
-        let most = upper.min(self.cluster_ips.size() as u128 + 1);
-        let upper = (0..most).map(|n| kept + 1 + (hash + n) % upper);
-        let free = |n: u128| nth(cidr, n).filter(|address| !self.cluster_ips.contains_key(address));
-        let lower = (1..=kept).filter(|n| RESERVED.iter().all(|(reserved, _)| reserved != n));
-        upper.chain(lower).find_map(free)
+        let free = |address: &IpAddr| !self.cluster_ips.contains_key(address);
+        search::addresses(cidr, name, self.cluster_ips.size()).find(free)
     }
 
     fn free_node_port(&mut self, draft: &mut Draft, what: &str, frame: &Frame) -> Option<u16> {
-        let Range { first, last } = frame.node_ports;
-        let size = u32::from(last - first) + 1;
-        let kept = (size / 32).clamp(16, 128).min(size);
-        let upper = size - kept;
-        let begin = spread(&draft.name, what);
-        let upper =
-            (0..upper).map(|n| kept + u32::try_from((begin + u64::from(n)) % u64::from(upper)).unwrap_or(0));
-        let number = |n: u32| u16::try_from(u32::from(first) + n).ok();
         let free = |port: &u16| !self.node_ports.contains_key(port);
-        let found = upper.chain(0..kept).filter_map(number).find(free);
+        let found = search::ports(frame.node_ports, &draft.name, what).find(free);
         match found {
             Some(port) => {
                 self.node_ports.insert_mut(port, Arc::clone(&draft.name));
@@ -579,25 +474,4 @@ fn may_share(spec: &Spec, sharer: &Sharer) -> Result<(), String> {
     } else {
         Ok(())
     }
-}
-
-/// The number of the last address of a prefix that somebody can have.
-fn last(cidr: IpNet) -> u128 {
-    let all = 1u128.checked_shl(host_bits(cidr)).unwrap_or(0).wrapping_sub(1);
-    // Of IPv4 not the broadcast address.
-    if cidr.addr().is_ipv4() { all.saturating_sub(1) } else { all }
-}
-
-fn offset(cidr: IpNet, address: IpAddr) -> Option<u128> {
-    let number = |address| match address {
-        IpAddr::V4(address) => u128::from(u32::from(address)),
-        IpAddr::V6(address) => u128::from(address),
-    };
-    number(address).checked_sub(number(cidr.network()))
-}
-
-/// Where the search for a name begins.
-fn spread(name: &str, what: &str) -> u64 {
-    let digest = Sha256::new().chain_update(what).chain_update([0]).chain_update(name).finalize();
-    digest.iter().take(7).fold(0, |number, octet| number << 8 | u64::from(*octet))
 }

@@ -11,83 +11,19 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipnet::IpNet;
-use lb::{Backend, Entrance, Frontend, Pool, Registry, Serving, Way};
+use lb::Registry;
 
-use super::allocate::Planned;
 use super::announce::{Advertisement, owner};
 use super::endpoint::{Condition, Endpoint, Hints, merge};
+use super::entrances::{Pooling, Served, entrances, serving};
+use super::facts::{Label, NodeFacts, PodFacts, PodPort, forget, label, labels, selected_by, selects};
+use super::given::Planned;
 use super::pool::Pools;
 use super::port::{Port, Target};
 use super::slice::Slice;
-use super::spec::{Family, Spec};
-use super::ways::{self, Door, ORIGINS, Policies, Scope};
-use crate::cluster::{Labels, Protocol};
-
-/// A node, as far as it matters here.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct NodeFacts {
-    /// Its name.
-    pub name: Arc<str>,
-    /// Its zone.
-    pub zone: Option<Arc<str>>,
-    /// Its labels.
-    pub labels: Labels,
-    /// Its addresses, at which its ports are.
-    pub addresses: Vec<IpAddr>,
-    /// The prefixes of the segment that it is on.
-    pub prefixes: Vec<IpNet>,
-}
-
-/// A port that a container names.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct PodPort {
-    /// The name.
-    pub name: String,
-    /// What is carried.
-    pub protocol: Protocol,
-    /// The port.
-    pub port: u16,
-}
-
-/// A pod, as far as it matters here.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct PodFacts {
-    /// Its namespace.
-    pub namespace: String,
-    /// Its labels.
-    pub labels: Labels,
-    /// Its addresses.
-    pub addresses: Vec<IpAddr>,
-    /// The node it is on.
-    pub node: Arc<str>,
-    /// Its named ports.
-    pub ports: Vec<PodPort>,
-    /// Its part of new connections, against others.
-    pub weight: u32,
-    /// Whether all of its containers are ready.
-    pub ready: bool,
-    /// Whether it is about to go.
-    pub terminating: bool,
-    /// Whether all of its containers have ended for good.
-    pub ended: bool,
-}
-
-/// A label in a namespace.
-type Label = (String, String, String);
-
-/// One port of a Service in one family.
-#[derive(Debug)]
-struct Served {
-    /// What the registries call it.
-    name: Arc<str>,
-    family: Family,
-    /// Its place in the Service's list.
-    port: usize,
-    endpoints: Vec<Endpoint>,
-    /// The pools in use, on any node.
-    pools: Vec<Arc<Pool>>,
-}
+use super::spec::Spec;
+use super::ways;
+use super::words::Family;
 
 #[derive(Debug)]
 struct Entry {
@@ -320,6 +256,17 @@ impl Controller {
         &self.conflicts
     }
 
+    /// What a node answers at the ports at which its health is asked: each with the Service and how many ready endpoints the
+    /// node has. With none the answer is 503, also while some that are about to go still get what comes.
+    pub fn health(&self, node: &str) -> Vec<(u16, Arc<str>, usize)> {
+        let of = |(name, entry): (&Arc<str>, &Entry)| {
+            let port = entry.planned.allocation.health_check_port?;
+            let ready = entry.served.iter().map(|served| ways::healthy(&served.endpoints, node)).max();
+            Some((port, Arc::clone(name), ready.unwrap_or(0)))
+        };
+        self.services.iter().filter_map(of).collect()
+    }
+
     /// A Service with the endpoints of each of its ports in each family, by the name that registries have for it.
     pub fn service(
         &self,
@@ -504,146 +451,10 @@ impl Controller {
     }
 }
 
-/// Making pools, each once.
-struct Pooling<'a> {
-    planned: &'a Planned,
-    key: [u8; 16],
-    before: &'a [Arc<Pool>],
-    made: Vec<Arc<Pool>>,
-}
-
-impl Pooling<'_> {
-    fn pool(&mut self, endpoints: &[&Endpoint]) -> Arc<Pool> {
-        let Spec { policy, table_size, .. } = self.planned.spec;
-        let of = |e: &&Endpoint| Backend { address: e.address, port: e.port, weight: e.weight };
-        let mut backends: Vec<Backend> = endpoints.iter().map(of).collect();
-        backends.sort_unstable();
-        let same = |pool: &&Arc<Pool>| {
-            pool.backends() == backends && pool.policy() == policy && is_sized(pool, table_size)
-        };
-        if let Some(pool) = self.made.iter().chain(self.before).find(same).cloned() {
-            if !self.made.iter().any(|made| Arc::ptr_eq(made, &pool)) {
-                self.made.push(Arc::clone(&pool));
-            }
-            return pool;
-        }
-        let make = |backends: Vec<Backend>, size| Pool::new(backends, policy, size, self.key);
-        // A table that is too small for so many backends is made larger; without any backend nothing can go wrong.
-        let pool = make(backends.clone(), table_size).or_else(|_| make(backends, None));
-        let pool = Arc::new(
-            pool.or_else(|_| make(Vec::new(), None)).unwrap_or_else(|_| unreachable!("an empty pool")),
-        );
-        self.made.push(Arc::clone(&pool));
-        pool
-    }
-}
-
-/// Whether a pool's table, if it has one, has this size, or the one that it has if nobody says.
-fn is_sized(pool: &Pool, wanted: Option<u32>) -> bool {
-    let weighted = || pool.backends().iter().filter(|backend| backend.weight > 0).count();
-    pool.table_size().is_none_or(|size| size == wanted.unwrap_or_else(|| lb::maglev::size_for(weighted())))
-}
-
-/// Every frontend of a Service's port in one family on one node.
-fn entrances(
-    owners: &BTreeMap<IpAddr, Option<Arc<str>>>,
-    planned: &Planned,
-    served: &Served,
-    node: &NodeFacts,
-    masquerade_all: bool,
-    pools: &mut Pooling<'_>,
-) -> Vec<Entrance> {
-    let Planned { spec, allocation, .. } = planned;
-    if !spec.is_proxied() {
-        return Vec::new();
-    }
-    let port = &spec.ports[served.port];
-    let policies =
-        Policies { internal_local: spec.internal_local, external_local: spec.external_local, masquerade_all };
-    let zone = node.zone.as_deref();
-    let mut pool = |scope| pools.pool(&ways::chosen(&served.endpoints, scope, &node.name, zone));
-    let all = pool(Scope::Cluster);
-    let local = (spec.internal_local || spec.external_local).then(|| pool(Scope::Local));
-    let way = |door, origin| {
-        let lead = ways::lead(door, origin, policies);
-        let pool = match (lead.scope, &local) {
-            (Scope::Local, Some(local)) => local,
-            (Scope::Local, None) | (Scope::Cluster, _) => &all,
-        };
-        let when_empty = ways::refusal(lead.scope, &served.endpoints);
-        Way { pool: Arc::clone(pool), masquerade: lead.masquerade, when_empty }
-    };
-    let ranges = spec.source_ranges.iter().filter(|net| Family::of(net.addr()) == served.family);
-    let ranges: Vec<IpNet> = ranges.copied().collect();
-    let mut entrances: Vec<Entrance> = Vec::new();
-    let mut enter = |door, address: IpAddr, number| {
-        let frontend = Frontend { address, protocol: port.protocol.number(), port: number };
-        if Family::of(address) != served.family || entrances.iter().any(|e| e.frontend == frontend) {
-            return;
-        }
-        let balanced = matches!(door, Door::LoadBalancer | Door::ProxiedLoadBalancer);
-        let sources = if balanced { ranges.clone() } else { Vec::new() };
-        entrances.push(Entrance { frontend, sources, ways: ORIGINS.map(|origin| way(door, origin)) });
-    };
-    allocation.cluster_ips.iter().for_each(|address| enter(Door::ClusterIp, *address, port.port));
-    let proxied = |address: IpAddr| spec.ingress.iter().any(|one| one.address == address && one.proxied);
-    let foreign = spec.ingress.iter().filter(|one| !one.proxied).map(|one| one.address);
-    let own = allocation.load_balancer.iter().copied();
-    for address in own.clone().filter(|address| !proxied(*address)).chain(foreign) {
-        enter(Door::LoadBalancer, address, port.port);
-    }
-    // Whoever has it is the load balancer; the others send packets to it there.
-    let here = |address: &IpAddr| matches!(owners.get(address), Some(Some(owner)) if *owner == node.name);
-    for address in own.filter(|address| proxied(*address) && here(address)) {
-        enter(Door::ProxiedLoadBalancer, address, port.port);
-    }
-    spec.external_ips.iter().for_each(|address| enter(Door::ExternalIp, *address, port.port));
-    if let Some(number) = allocation.node_port(port.protocol, port.port) {
-        node.addresses.iter().for_each(|address| enter(Door::NodePort, *address, number));
-    }
-    entrances
-}
-
-/// The endpoints that established connections keep: of UDP, which does not know that its peer is gone, those that still
-/// answer.
-fn serving(protocol: Protocol, endpoints: &[Endpoint]) -> Serving {
-    let answers = |e: &&Endpoint| e.condition.ready || e.condition.serving;
-    let kept = endpoints.iter().filter(|e| protocol != Protocol::Udp || answers(e));
-    kept.map(|e| (e.address, e.port)).collect()
-}
-
 /// What registries call a port of a Service in one family.
 fn name_of(spec: &Spec, port: usize, family: Family) -> String {
     let port = &spec.ports[port];
     let number = port.port.to_string();
     let name = if port.name.is_empty() { &number } else { &port.name };
     format!("{}:{name}/{}", spec.full_name(), family.name())
-}
-
-fn label(namespace: &str, key: &str, value: &str) -> Label {
-    (namespace.to_owned(), key.to_owned(), value.to_owned())
-}
-
-fn labels(pod: &PodFacts) -> Vec<Label> {
-    pod.labels.iter().map(|(key, value)| label(&pod.namespace, key, value)).collect()
-}
-
-/// The label under which a Service is found by pods.
-fn selected_by(spec: &Spec) -> Option<Label> {
-    spec.selector.first_key_value().map(|(key, value)| label(&spec.namespace, key, value))
-}
-
-fn selects(spec: &Spec, pod: &PodFacts) -> bool {
-    spec.namespace == pod.namespace
-        && !spec.selector.is_empty()
-        && spec.selector.iter().all(|(key, value)| pod.labels.get(key) == Some(value))
-}
-
-fn forget(index: &mut HashMap<Label, BTreeSet<Arc<str>>>, label: &Label, name: &Arc<str>) {
-    if let Some(all) = index.get_mut(label) {
-        all.remove(name);
-        if all.is_empty() {
-            index.remove(label);
-        }
-    }
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::spec::Distribution;
+use super::words::Distribution;
 
 /// Whether an endpoint may be asked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

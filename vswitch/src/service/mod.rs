@@ -16,23 +16,31 @@ mod allocate;
 mod announce;
 mod controller;
 mod endpoint;
+mod entrances;
+mod facts;
+mod given;
 mod pool;
 mod port;
+mod search;
 mod slice;
 mod spec;
 mod userspace;
 pub mod ways;
+mod words;
 
-pub use allocate::{Allocation, Book, Draft, Frame, NodePort, Planned, Range, Surroundings};
+pub use allocate::{Book, Draft, Surroundings};
 pub use announce::{Advertisement, owner};
-pub use controller::{Controller, NodeFacts, PodFacts, PodPort};
+pub use controller::Controller;
 pub use endpoint::{Condition, Endpoint, Hints};
+pub use facts::{NodeFacts, PodFacts, PodPort};
+pub use given::{Allocation, Frame, NodePort, Planned, Range};
 pub use pool::{AddressPool, Pools};
 pub use port::{Port, Target};
 pub use slice::Slice;
 pub(crate) use slice::{WEIGHT, weight};
-pub use spec::{Distribution, Family, Ingress, Kind, Spec, Stack};
+pub use spec::Spec;
 pub use userspace::Detour;
+pub use words::{Distribution, Family, Ingress, Kind, Stack};
 
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use manifest::IPAddressPool;
 
 use super::Complaints;
-use super::spec::{Family, Spec, Stack};
+use super::spec::Spec;
+use super::words::{Family, Stack};
 use crate::cluster::Labels;
 
 /// Addresses of one pool that are looked at for one that is free.

@@ -4,7 +4,8 @@ use k8s_openapi::api::core::v1::{ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::Complaints;
-use super::spec::{Kind, Spec, word};
+use super::spec::{Spec, word};
+use super::words::Kind;
 use crate::cluster::Protocol;
 
 /// A port of pods.

@@ -8,7 +8,8 @@ use k8s_openapi::api::discovery::v1::{Endpoint as Given, EndpointSlice};
 use super::Complaints;
 use super::endpoint::{Condition, Endpoint, Hints};
 use super::port::{self, Port, Target};
-use super::spec::{Family, word};
+use super::spec::word;
+use super::words::Family;
 use crate::cluster::Protocol;
 
 /// The label that names the Service.

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 
 use super::Complaints;
 use super::port::{self, Port};
+use super::words::{Distribution, Family, Ingress, Kind, Stack};
 use crate::cluster::Labels;
 
 /// Annotation with the way backends are selected.
@@ -22,95 +23,6 @@ const ANNOTATIONS: [&str; 3] = [POLICY, TABLE_SIZE, RESET_GONE];
 const NOT_OURS: [&str; 2] = ["service.kubernetes.io/service-proxy-name", "service.kubernetes.io/headless"];
 /// How long a client comes back to the same pod if nobody says, and the most that may be said.
 const AFFINITY_SECONDS: (i32, i32) = (10_800, 86_400);
-
-/// The type of a Service.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
-pub enum Kind {
-    /// An address inside the cluster.
-    #[default]
-    ClusterIp,
-    /// And a port of every node.
-    NodePort,
-    /// And an address outside.
-    LoadBalancer,
-    /// A name, nothing else.
-    ExternalName,
-}
-
-impl Kind {
-    const NAMES: [(&'static str, Self); 4] = [
-        ("ClusterIP", Self::ClusterIp),
-        ("NodePort", Self::NodePort),
-        ("LoadBalancer", Self::LoadBalancer),
-        ("ExternalName", Self::ExternalName),
-    ];
-
-    /// Its name in manifests.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::ClusterIp => "ClusterIP",
-            Self::NodePort => "NodePort",
-            Self::LoadBalancer => "LoadBalancer",
-            Self::ExternalName => "ExternalName",
-        }
-    }
-}
-
-/// An address family.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Family {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
-}
-
-impl Family {
-    /// That of an address.
-    pub const fn of(address: IpAddr) -> Self {
-        if address.is_ipv4() { Self::V4 } else { Self::V6 }
-    }
-
-    /// Its name in manifests.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::V4 => "IPv4",
-            Self::V6 => "IPv6",
-        }
-    }
-}
-
-/// In how many families.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Stack {
-    /// One.
-    Single,
-    /// Both, if the cluster has both.
-    PreferDual,
-    /// Both.
-    RequireDual,
-}
-
-/// Which endpoints are preferred.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Distribution {
-    /// All the same.
-    #[default]
-    Even,
-    /// Those of the node's zone.
-    SameZone,
-    /// Those of the node, else those of its zone.
-    SameNode,
-}
-
-/// An address that somebody else gave a Service.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Ingress {
-    /// The address.
-    pub address: IpAddr,
-    /// Whether nodes leave packets to it to whoever has it (`ipMode: Proxy`).
-    pub proxied: bool,
-}
 
 /// See the module.
 #[derive(Clone, PartialEq, Debug, Default)]

@@ -91,7 +91,7 @@ fn endpoints_are_pods_by_label_with_their_own_ports_in_both_families() {
     controller.set_pod(&"shop/p9".into(), Some(other));
     let ports =
         "[{name: n, port: 80, targetPort: web}, {name: m, port: 81, targetPort: 7000}, {name: l, port: 82}]";
-    let spec = format!("clusterIPs: [10.96.1.1, 'fd00:10:96::1:1'], selector: {{app: s}}, ports: {ports}");
+    let spec = format!("clusterIPs: [10.96.1.1, 'fd00:10:96::11'], selector: {{app: s}}, ports: {ports}");
     applied(&mut controller, World::new(&cluster("")), &service("s", &spec));
     let changed: Vec<String> = controller.publish().iter().map(|(node, _)| node.to_string()).collect();
     assert_eq!(changed, ["a", "b"]);
@@ -99,7 +99,7 @@ fn endpoints_are_pods_by_label_with_their_own_ports_in_both_families() {
     assert_eq!(inside(&controller, "10.96.1.1:81"), ["10.244.0.1:7000", "10.244.0.2:7000"]);
     assert_eq!(inside(&controller, "10.96.1.1:82"), ["10.244.0.1:82", "10.244.0.2:82"]);
     assert_eq!(
-        inside(&controller, "[fd00:10:96::1:1]:80"),
+        inside(&controller, "[fd00:10:96::11]:80"),
         ["[fd00:10:244::1]:8001", "[fd00:10:244::2]:8002"]
     );
     // A name that a pod does not have leaves it out.
@@ -196,7 +196,7 @@ fn doors_lead_where_policies_say_on_each_node() {
     let mut controller = controller();
     controller.set_pod(&"default/p".into(), Some(pod("a", 1, "s")));
     let text = [
-        super::pool("pool", "addresses: [192.168.10.100/32]"),
+        pool("pool", "addresses: [192.168.10.100/32]"),
         service(
             "s",
             "clusterIP: 10.96.1.1, type: LoadBalancer, externalTrafficPolicy: Local, selector: {app: s}, externalIPs: \
@@ -216,6 +216,8 @@ fn doors_lead_where_policies_say_on_each_node() {
     assert_eq!(reached(&controller, "a", Origin::Outside, "192.168.10.2:30080"), Some(vec![pod]));
     assert_eq!(reached(&controller, "a", Origin::Outside, "192.168.10.3:30080"), None, "the other node's");
     assert_eq!(reached(&controller, "b", Origin::Outside, "192.168.10.3:30080"), Some(vec![]));
+    let health = |node: &str| controller.health(node)[0].2;
+    assert_eq!((health("a"), health("b")), (1, 0));
     // Source ranges hold at the load balancer's address alone, and never for the node itself.
     let entrance = |door: &str| {
         let at: std::net::SocketAddr = door.parse().unwrap();
@@ -237,7 +239,7 @@ fn exactly_one_node_announces_an_address_and_with_policy_local_one_that_has_pods
     let owner = |controller: &Controller| {
         controller.owners().values().map(|owner| owner.as_deref().map(str::to_owned)).collect::<Vec<_>>()
     };
-    let pools = super::pool("pool", "addresses: [192.168.10.100/32]");
+    let pools = pool("pool", "addresses: [192.168.10.100/32]");
     let lb = |policy: &str| {
         service("s", &format!("type: LoadBalancer, externalTrafficPolicy: {policy}, selector: {{app: s}}"))
     };
@@ -268,7 +270,7 @@ fn a_load_balancers_own_address_is_left_to_whoever_has_it() {
         let status = format!("status: {{loadBalancer: {{ingress: [{{ip: {ip}, ipMode: {mode}}}]}}}}\n");
         service("s", "type: LoadBalancer, selector: {app: s}") + &status
     };
-    let pools = super::pool("pool", "addresses: [192.168.10.100/32]");
+    let pools = pool("pool", "addresses: [192.168.10.100/32]");
     let world =
         applied(&mut controller, World::new(&cluster("")), &[pools, ingress("203.0.113.7", "VIP")].concat());
     controller.publish();
@@ -384,7 +386,7 @@ proptest! {
     fn step_by_step_comes_to_the_same_as_all_at_once(
         steps in proptest::collection::vec((happens(), any::<bool>()), 1..24),
     ) {
-        let base = [cluster(""), super::pool("pool", "addresses: [192.168.10.100-192.168.10.120, 'fd00:192:168:10::100/124']")];
+        let base = [cluster(""), pool("pool", "addresses: [192.168.10.100-192.168.10.120, 'fd00:192:168:10::100/124']")];
         let mut world = World::new(&base.concat());
         let mut stepwise = controller();
         let planning = world.clone().change(None).unwrap().1;
@@ -443,4 +445,32 @@ proptest! {
         prop_assert_eq!(balanced(&stepwise), balanced(&at_once));
         prop_assert_eq!(stepwise.owners(), at_once.owners());
     }
+}
+
+/// The least time that it takes to apply one Service more, of several times.
+fn one_more(there: usize) -> std::time::Duration {
+    let mut controller = controller();
+    let many: String = (0..there).map(|n| service(&format!("s{n}"), "selector: {app: s}")).collect();
+    let mut world = applied(&mut controller, World::new(&cluster("")), &many);
+    controller.publish();
+    let mut times = Vec::new();
+    for n in 0..30 {
+        // What the cluster itself costs is another matter.
+        let keys = world.keys(&service(&format!("more{n}"), "selector: {app: s}"));
+        let begin = crate::clock::now();
+        let planning =
+            world.plan.change(&world.store, Some(&keys), &world.cluster, &BTreeMap::new()).unwrap();
+        tell(&mut controller, &planning);
+        let changed = controller.publish();
+        times.push(begin.elapsed());
+        assert_eq!(changed.len(), 2);
+        world.plan = planning.plan;
+    }
+    times.into_iter().min().unwrap()
+}
+
+#[test]
+fn one_more_costs_the_same_whatever_there_is() {
+    let (few, many) = (one_more(1), one_more(3000));
+    assert!(many < few * 3, "{few:?} with one, {many:?} with three thousand");
 }

@@ -1,0 +1,61 @@
+//! What can be listed.
+
+use clap::ValueEnum;
+
+/// A kind of objects, or a table of switches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Table {
+    /// Pods.
+    #[value(alias = "pod", alias = "po")]
+    Pods,
+    /// Nodes.
+    #[value(alias = "node", alias = "no")]
+    Nodes,
+    /// Namespaces.
+    #[value(alias = "namespace", alias = "ns")]
+    Namespaces,
+    /// Deployments.
+    #[value(alias = "deployment", alias = "deploy")]
+    Deployments,
+    /// The Cluster object, if there is one.
+    #[value(alias = "cluster")]
+    Clusters,
+    /// Services, with their addresses and ports.
+    #[value(alias = "service", alias = "svc")]
+    Services,
+    /// Whom each Service leads to.
+    #[value(alias = "endpoint", alias = "ep")]
+    Endpoints,
+    /// The same, by port and family, with those that were given.
+    #[value(name = "endpointslices", alias = "endpointslice")]
+    EndpointSlices,
+    /// Address pools of load balancers.
+    #[value(name = "ipaddresspools", alias = "ipaddresspool", alias = "pools")]
+    Pools,
+    /// Which nodes announce them.
+    #[value(name = "l2advertisements", alias = "l2advertisement")]
+    Advertisements,
+    /// Everyone with an address: pods, nodes, hosts.
+    #[value(alias = "place", alias = "hosts", alias = "host")]
+    Places,
+    /// Ports and their counters.
+    #[value(alias = "port")]
+    Ports,
+    /// MAC addresses.
+    Fdb,
+    /// Neighbours.
+    #[value(alias = "neighbor")]
+    Neighbors,
+    /// Routes.
+    #[value(alias = "route")]
+    Routes,
+    /// Drops by reason.
+    #[value(alias = "drop")]
+    Drops,
+    /// Connections that nodes track, and how they are translated.
+    #[value(alias = "connection", alias = "conntrack")]
+    Connections,
+    /// What happened.
+    #[value(alias = "event")]
+    Events,
+}
