@@ -8,6 +8,8 @@ mod metrics;
 pub mod objects;
 mod openapi;
 pub mod plane;
+mod rollout;
 mod routes;
 pub mod server;
 pub mod table;
+pub mod workloads;

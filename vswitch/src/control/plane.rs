@@ -12,7 +12,6 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use manifest::{Invalid, Key, Manifests, Source, Strictness, load};
 use netstack::driver::Stopped;
@@ -20,17 +19,14 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::api::{ApplyView, ChangeView, LogView, ScaleRequest};
+use super::workloads::Departures;
+use crate::agent::Agents;
 use crate::cluster::{Cluster, Place};
 use crate::container::{PodSpec, PodStatus, Runner, log_path};
 use crate::helper::{Helper, HelperOptions};
 use crate::objects::{Allocations, Changes, Compiled, Store, compile};
 use crate::runtime::{Applied, Options, Runtime, RuntimeError};
 use crate::state::{StatePaths, write_atomically};
-
-/// How long containers have to end when the whole cluster does.
-const LAST_GRACE: Duration = Duration::from_secs(3);
-/// How much longer their end is waited for than they are given.
-const GRACE_SLACK: Duration = Duration::from_secs(1);
 
 /// Why what was asked is not done.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +48,19 @@ pub enum PlaneError {
 
 fn warnings(manifests: &Manifests) -> Vec<String> {
     manifests.warnings.iter().map(ToString::to_string).collect()
+}
+
+/// Pods of which nothing is to be had without namespaces.
+fn idle_guests(runtime: &Runtime) -> Option<String> {
+    let cluster = runtime.cluster();
+    let mut guests = cluster.pods.iter().filter(|pod| pod.host_network);
+    let first = guests.next().filter(|_| !runtime.has_namespaces())?;
+    let (name, more) = (first.place(), guests.count());
+    let others = if more == 0 { String::new() } else { format!(" and {more} more") };
+    Some(format!(
+        "{name}{others}: hostNetwork is not supported on memory links, where nodes have no namespace: there is nothing of \
+         the pod but its name"
+    ))
 }
 
 /// What is wanted.
@@ -140,9 +149,14 @@ pub struct Plane {
     changing: Mutex<bool>,
     desired: Mutex<Desired>,
     /// Runs the containers; in-process pods have none.
-    runner: Option<Runner>,
+    pub(super) runner: Option<Runner>,
     /// What it was told to run, by network namespace.
-    told: Mutex<BTreeMap<String, Arc<PodSpec>>>,
+    pub(super) told: Mutex<BTreeMap<String, Arc<PodSpec>>>,
+    /// Tells nodes' agents what listens there.
+    pub(super) agents: Option<Agents>,
+    pub(super) departures: Mutex<Option<Arc<dyn Departures>>>,
+    /// Whether the end has been asked for.
+    pub(super) ending: AtomicBool,
     /// Whether nothing is to be remembered at the end.
     forgets: AtomicBool,
 }
@@ -167,11 +181,27 @@ impl Plane {
         let helper = HelperOptions::new(options.state.clone());
         let runner = runtime.has_namespaces().then(|| Runner::start(&helper)).transpose();
         let runner = runner.inspect_err(|_| drop(runtime.stop())).map_err(RuntimeError::from)?;
-        let warnings = warnings.iter().map(ToString::to_string).collect();
+        let mut warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+        warnings.extend(idle_guests(&runtime));
         let state = options.state.clone();
         let (desired, changing, told) = (Mutex::new(desired), Mutex::default(), Mutex::default());
-        let forgets = AtomicBool::new(false);
-        let plane = Self { runtime, state, frame, changing, desired, runner, told, forgets };
+        let agents = runner.is_some().then(|| Agents::start(&options.state)).transpose();
+        let agents = agents.inspect_err(|_| drop(runtime.stop()))?;
+        let (forgets, ending) = (AtomicBool::new(false), AtomicBool::new(false));
+        let departures = Mutex::default();
+        let plane = Self {
+            runtime,
+            state,
+            frame,
+            changing,
+            desired,
+            runner,
+            told,
+            agents,
+            departures,
+            ending,
+            forgets,
+        };
         plane.run_containers();
         Ok((plane, warnings))
     }
@@ -193,37 +223,6 @@ impl Plane {
             path: log_path(&self.state, &workload.log_prefix, &container.name),
         };
         Some(containers.map(view).collect())
-    }
-
-    /// Has every pod run what it is to run, where that is not what it runs already.
-    fn run_containers(&self) {
-        let Some(runner) = &self.runner else { return };
-        let cluster = self.runtime.cluster();
-        let mut told = self.told.lock();
-        for pod in &cluster.pods {
-            let workload = &pod.workload;
-            if told.get(&workload.namespace) != Some(workload) {
-                runner.add(PodSpec::clone(workload));
-                told.insert(workload.namespace.clone(), Arc::clone(workload));
-            }
-        }
-    }
-
-    /// Lets the containers of pods that are about to go end by themselves, as long as each is allowed to.
-    fn farewell(&self, cluster: &str, places: &[Place]) {
-        let Some(runner) = &self.runner else { return };
-        let names = places.iter().map(|place| place.netns(cluster));
-        let leaving: Vec<Arc<PodSpec>> = {
-            let mut told = self.told.lock();
-            names.filter_map(|name| told.remove(&name)).collect()
-        };
-        for pod in &leaving {
-            runner.remove(&pod.namespace, None);
-        }
-        for pod in &leaving {
-            // Whoever has not ended by then is ended with the namespace.
-            runner.wait_removed(&pod.namespace, pod.termination_grace + GRACE_SLACK);
-        }
     }
 
     /// The running cluster.
@@ -279,36 +278,31 @@ impl Plane {
         let compiled = self.frame.compile(&store, &before.allocations)?;
         warnings.extend(compiled.warnings.iter().map(ToString::to_string));
         let next = Desired { store, allocations: compiled.allocations };
-        let problems = self.become_as(&next, &before, compiled.cluster)?.problems;
+        let mut rollout = self.rollout(compiled.cluster);
+        let mut problems = self.become_as(&next, &before, rollout.cluster())?.problems;
         *self.desired.lock() = next;
+        problems.extend(self.roll_out(&mut rollout));
+        warnings.extend(idle_guests(&self.runtime));
         let changes = changes.into_iter();
         let changes = changes.map(|(key, change)| ChangeView { object: key.to_string(), change }).collect();
         Ok(ApplyView { changes, warnings, problems })
     }
 
-    fn become_as(&self, next: &Desired, before: &Desired, cluster: Cluster) -> Result<Applied, PlaneError> {
-        next.write(&self.state)?;
+    /// Makes what runs a cluster on the way to what is wanted.
+    pub(super) fn step_to(&self, cluster: Cluster) -> Result<Applied, RuntimeError> {
         let name = cluster.name.clone();
         let applied = self.runtime.apply(cluster, |leaving| self.farewell(&name, leaving));
+        self.run_containers();
+        applied
+    }
+
+    fn become_as(&self, next: &Desired, before: &Desired, cluster: Cluster) -> Result<Applied, PlaneError> {
+        next.write(&self.state)?;
+        let applied = self.step_to(cluster);
         if applied.is_err() {
             before.write(&self.state)?;
         }
-        self.run_containers();
         Ok(applied?)
-    }
-
-    /// Tells all containers to end, and waits a moment; who has not ended by then is ended with its namespace.
-    fn end_containers(&self) {
-        let Some(runner) = &self.runner else { return };
-        let told = std::mem::take(&mut *self.told.lock());
-        for namespace in told.keys() {
-            runner.remove(namespace, Some(LAST_GRACE));
-        }
-        let begin = crate::clock::now();
-        for namespace in told.keys() {
-            let left = (LAST_GRACE + GRACE_SLACK).saturating_sub(begin.elapsed());
-            runner.wait_removed(namespace, left);
-        }
     }
 
     /// Has [`Self::stop`] leave nothing behind.
@@ -319,6 +313,7 @@ impl Plane {
     /// Ends the cluster; returns what could not be removed, in sentences. What was given out is remembered, unless it is to
     /// be forgotten; objects are not: whoever starts a cluster again says which.
     pub fn stop(&self) -> Vec<String> {
+        self.ending.store(true, Ordering::Relaxed);
         self.end_containers();
         let mut problems = self.runtime.stop();
         // A change that waited for containers to end waits no longer: they have. It writes once more what was wanted

@@ -284,6 +284,21 @@ impl Helper {
         }
     }
 
+    /// Makes a pod in the network namespace of another, whose name is `host`: it has processes, mounts and a host name of
+    /// its own, and the other's interfaces. It ends when the other does. Of `spec` the name, the host name, the files and the
+    /// tag matter.
+    ///
+    /// # Errors
+    /// [`HelperError::Failed`] with kind `NotFound` if there is no such other, otherwise as [`Self::create`].
+    pub fn join(&mut self, spec: &NamespaceSpec, host: &str) -> Result<Namespace, HelperError> {
+        spec.validate().map_err(|why| Failure::new(FailureKind::Invalid, why))?;
+        let request = Request::Join { spec: Box::new(spec.clone()), host: host.to_owned() };
+        match self.connection.ask(request) {
+            Ok((Reply::Namespace(namespace), _)) => Ok(*namespace),
+            other => Err(unexpected(other)),
+        }
+    }
+
     /// Ends a namespace and every process in it, and returns what could not be undone, in sentences.
     ///
     /// # Errors

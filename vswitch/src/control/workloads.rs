@@ -1,0 +1,116 @@
+//! What runs in pods and nodes: that it is what is wanted, and how it ends.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::plane::Plane;
+use crate::agent::NodeDuties;
+use crate::cluster::{Cluster, Place};
+use crate::container::{PodSpec, Runner};
+
+/// How long containers have to end when the whole cluster does.
+const LAST_GRACE: Duration = Duration::from_secs(3);
+/// How much longer their end is waited for than they are given: what a hook that took all of the time leaves, and more.
+const GRACE_SLACK: Duration = Duration::from_secs(3);
+
+/// Whoever wants to know that pods end, above all to send nobody there any more.
+pub trait Departures: std::fmt::Debug + Send + Sync {
+    /// What runs in these pods will be told to end when this returns. Until it has ended it goes on to serve, as far as
+    /// [`PodStatus::serving`](crate::container::PodStatus::serving) says. A pod may come back: what runs in it is replaced then.
+    fn leaving(&self, pods: &[Place]);
+
+    /// It has ended, or has had all the time it may take.
+    fn gone(&self, pods: &[Place]);
+}
+
+impl Plane {
+    /// Has `departures` be told of pods that end, in place of whoever was told before.
+    pub fn watch_departures(&self, departures: Arc<dyn Departures>) {
+        *self.departures.lock() = Some(departures);
+    }
+
+    /// Says what is to listen in a node's own namespace from now on, by its agent, which is started with the first call for
+    /// the node. To be called for every node, if only with nothing: an agent that an earlier vswitch has left goes on with
+    /// what it knows until then. Without namespaces nothing listens, and this does nothing.
+    pub fn set_duties(&self, node: &str, duties: &NodeDuties) {
+        let Some(agents) = &self.agents else { return };
+        let begins = !agents.is_wanted(node);
+        agents.set(node, duties);
+        if begins {
+            self.run_agents(&self.runtime().cluster());
+        }
+    }
+
+    fn run_agents(&self, cluster: &Cluster) {
+        let (Some(agents), Some(runner)) = (&self.agents, &self.runner) else { return };
+        for node in cluster.nodes.iter().filter(|node| agents.is_wanted(&node.name)) {
+            self.run(runner, &Arc::new(agents.workload(&cluster.name, &node.name)));
+        }
+    }
+
+    /// Has every pod run what it is to run, where that is not what it runs already.
+    pub(super) fn run_containers(&self) {
+        let Some(runner) = &self.runner else { return };
+        let cluster = self.runtime().cluster();
+        let replaced: Vec<Place> = {
+            let told = self.told.lock();
+            let replaced = cluster.pods.iter().filter(|pod| {
+                told.get(&pod.workload.namespace).is_some_and(|old| old.is_replaced_by(&pod.workload))
+            });
+            replaced.map(crate::cluster::Pod::place).collect()
+        };
+        self.farewell(&cluster.name, &replaced);
+        for pod in &cluster.pods {
+            self.run(runner, &pod.workload);
+        }
+        self.run_agents(&cluster);
+    }
+
+    fn run(&self, runner: &Runner, workload: &Arc<PodSpec>) {
+        let mut told = self.told.lock();
+        if told.get(&workload.namespace) != Some(workload) {
+            runner.add(PodSpec::clone(workload));
+            told.insert(workload.namespace.clone(), Arc::clone(workload));
+        }
+    }
+
+    /// Lets the containers of pods that are about to go end by themselves, as long as each is allowed to.
+    pub(super) fn farewell(&self, cluster: &str, places: &[Place]) {
+        let Some(runner) = &self.runner else { return };
+        let pods: Vec<Place> =
+            places.iter().filter(|place| matches!(place, Place::Pod { .. })).cloned().collect();
+        let departures = self.departures.lock().clone().filter(|_| !pods.is_empty());
+        if let Some(departures) = &departures {
+            departures.leaving(&pods);
+        }
+        let names = places.iter().map(|place| place.netns(cluster));
+        let leaving: Vec<Arc<PodSpec>> = {
+            let mut told = self.told.lock();
+            names.filter_map(|name| told.remove(&name)).collect()
+        };
+        for pod in &leaving {
+            runner.remove(&pod.namespace, None);
+        }
+        for pod in &leaving {
+            // Whoever has not ended by then is ended with the namespace.
+            runner.wait_removed(&pod.namespace, pod.termination_grace + GRACE_SLACK);
+        }
+        if let Some(departures) = &departures {
+            departures.gone(&pods);
+        }
+    }
+
+    /// Tells all containers to end, and waits a moment; who has not ended by then is ended with its namespace.
+    pub(super) fn end_containers(&self) {
+        let Some(runner) = &self.runner else { return };
+        let told = std::mem::take(&mut *self.told.lock());
+        for namespace in told.keys() {
+            runner.remove(namespace, Some(LAST_GRACE));
+        }
+        let begin = crate::clock::now();
+        for namespace in told.keys() {
+            let left = (LAST_GRACE + GRACE_SLACK).saturating_sub(begin.elapsed());
+            runner.wait_removed(namespace, left);
+        }
+    }
+}
