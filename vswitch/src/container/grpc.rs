@@ -140,6 +140,83 @@ mod tests {
         assert_eq!(serving_status(&[0, 0, 0, 0, 7, 0x12, 1, b'x', 8, 1, 0x18, 9][..]), Some(SERVING));
     }
 
+    /// A server of HTTP/2 that answers every call in the same way; returns what it was asked.
+    fn answered(
+        status: &'static str,
+        message: &'static [u8],
+        trailers_only: bool,
+    ) -> (Result<(), String>, String) {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = listener.local_addr().unwrap().port().to_string();
+        let (asked, heard) = std::sync::mpsc::channel();
+        let server = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let (stream, _) = listener.accept().unwrap();
+                stream.set_nonblocking(true).unwrap();
+                let stream = tokio::net::TcpStream::from_std(stream).unwrap();
+                let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
+                    let asked = asked.clone();
+                    async move {
+                        let (head, body) = request.into_parts();
+                        let body = body.collect().await.unwrap().to_bytes();
+                        asked
+                            .send(format!("{} {} {:?} {body:?}", head.method, head.uri, head.headers))
+                            .unwrap();
+                        let status = hyper::header::HeaderValue::from_static(status);
+                        let mut response =
+                            hyper::Response::new(Full::new(Bytes::from_static(message)).with_trailers({
+                                let status = status.clone();
+                                async move {
+                                    Some(Ok(HeaderMap::from_iter([("grpc-status".parse().unwrap(), status)])))
+                                }
+                            }));
+                        if trailers_only {
+                            response.headers_mut().insert("grpc-status", status);
+                        }
+                        Ok::<_, std::convert::Infallible>(response)
+                    }
+                });
+                let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                // The client leaves without a word.
+                let _ = server.serve_connection(TokioIo::new(stream), service).await;
+            });
+        });
+        let stream = TcpStream::connect(("127.0.0.1", port.parse().unwrap())).unwrap();
+        let found = check(stream, "127.0.0.1", &port, "shop");
+        server.join().unwrap();
+        (found, heard.try_recv().unwrap_or_default())
+    }
+
+    #[test]
+    fn only_a_service_that_serves_is_well() {
+        let (found, asked) = answered("0", &[0, 0, 0, 0, 2, 8, 1], false);
+        assert_eq!(found, Ok(()));
+        assert!(
+            asked.starts_with("POST http://127.0.0.1:") && asked.contains("/grpc.health.v1.Health/Check"),
+            "{asked}"
+        );
+        assert!(asked.contains("\"application/grpc\"") && asked.contains("\"te\": \"trailers\""), "{asked}");
+        let (found, _) = answered("0", &[0, 0, 0, 0, 2, 8, 2], false);
+        assert!(found.unwrap_err().ends_with("is NOT_SERVING"));
+        let (found, _) = answered("12", &[], true);
+        assert!(found.unwrap_err().ends_with("gRPC status 12"));
+        let (found, _) = answered("0", &[1, 2, 3], false);
+        assert!(found.unwrap_err().contains("malformed"));
+    }
+
+    #[test]
+    fn a_server_of_http_1_does_not_answer_in_grpc() {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let (mut far, _) = listener.accept().unwrap();
+        std::io::Write::write_all(&mut far, b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
+        drop(far);
+        let found = check(stream, "127.0.0.1", &port.to_string(), "");
+        assert!(found.unwrap_err().contains("did not answer in gRPC"));
+    }
+
     #[test]
     fn hostile_answers_are_refused() {
         for bad in [

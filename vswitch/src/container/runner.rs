@@ -291,6 +291,8 @@ impl Work {
             }
             Action::Gone { pod } => {
                 self.targets.remove(&pod.namespace);
+                // If it cannot forget them, the namespace is gone.
+                let _ = told(self.helper.forget(&pod.namespace))?;
                 // What cannot be removed is in nobody's way.
                 let _ = remove_logs(&self.state, &pod);
                 self.shared.seen.lock().pods.remove(&pod.namespace);

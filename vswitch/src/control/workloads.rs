@@ -76,17 +76,23 @@ impl Plane {
 
     /// Lets the containers of pods that are about to go end by themselves, as long as each is allowed to.
     pub(super) fn farewell(&self, cluster: &str, places: &[Place]) {
-        let Some(runner) = &self.runner else { return };
         let pods: Vec<Place> =
             places.iter().filter(|place| matches!(place, Place::Pod { .. })).cloned().collect();
         let departures = self.departures.lock().clone().filter(|_| !pods.is_empty());
         if let Some(departures) = &departures {
             departures.leaving(&pods);
         }
-        let names = places.iter().map(|place| place.netns(cluster));
+        self.end_containers_of(places.iter().map(|place| place.netns(cluster)));
+        if let Some(departures) = &departures {
+            departures.gone(&pods);
+        }
+    }
+
+    fn end_containers_of(&self, namespaces: impl Iterator<Item = String>) {
+        let Some(runner) = &self.runner else { return };
         let leaving: Vec<Arc<PodSpec>> = {
             let mut told = self.told.lock();
-            names.filter_map(|name| told.remove(&name)).collect()
+            namespaces.filter_map(|name| told.remove(&name)).collect()
         };
         for pod in &leaving {
             runner.remove(&pod.namespace, None);
@@ -94,9 +100,6 @@ impl Plane {
         for pod in &leaving {
             // Whoever has not ended by then is ended with the namespace.
             runner.wait_removed(&pod.namespace, pod.termination_grace + GRACE_SLACK);
-        }
-        if let Some(departures) = &departures {
-            departures.gone(&pods);
         }
     }
 

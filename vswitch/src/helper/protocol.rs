@@ -54,6 +54,8 @@ pub(crate) enum Request {
     Run { namespace: String, container: Box<ContainerSpec> },
     /// Signals a container.
     Signal { namespace: String, container: String, signal: i32 },
+    /// Forgets the containers of a namespace that have ended.
+    Forget { namespace: String },
     /// A page of the containers, in order of namespace and name, after the given one.
     Containers { after: Option<(String, String)> },
     /// A pipe on which an octet arrives whenever a container or a pod has ended, and whose end is the helper's.
@@ -80,7 +82,7 @@ pub(crate) enum Reply {
     Namespace(Box<Namespace>),
     /// To `Run`: the process that stands for the container.
     Started { pid: u32 },
-    /// To `Signal`.
+    /// To `Signal` and `Forget`.
     Signalled,
     /// To `Containers`.
     Containers { page: Vec<ContainerInfo>, more: bool },

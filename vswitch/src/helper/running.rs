@@ -96,6 +96,11 @@ impl Running {
             .map_err(|errno| Failure::system(format!("cannot signal container {name}"), &errno.into()))
     }
 
+    /// Forgets those that have ended.
+    pub(super) fn forget(&mut self) {
+        self.0.retain(|_, container| container.process.is_some());
+    }
+
     /// Looks which containers have ended; true if that is news.
     pub(super) fn notice_ends(&mut self, now: Instant) -> bool {
         let mut news = false;

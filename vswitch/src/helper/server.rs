@@ -352,6 +352,13 @@ impl Server {
                 }
                 None => not_found(&namespace),
             },
+            Request::Forget { namespace } => match self.pods.get_mut(&namespace) {
+                Some(pod) => {
+                    pod.containers.forget();
+                    Reply::Signalled.into()
+                }
+                None => not_found(&namespace),
+            },
             Request::Containers { after } => self.containers(after).into(),
             Request::Watch => self.watch(index),
             Request::Shutdown => Reply::Ended { problems: self.end_all() }.into(),
