@@ -24,7 +24,7 @@ fn web(mark: &str, more: &str, path: &str) -> String {
         "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: web}}\nspec:\n  replicas: 3\n{more}  selector: \
          {{matchLabels: {{app: web}}}}\n  template:\n    metadata: {{labels: {{app: web}}}}\n    spec:\n      \
          initContainers: [{{name: i, image: x, command: [\"true\"]}}]\n      containers:\n      - {{name: c, image: vswitch/http, \
-         env: [{{name: MARK, value: {mark}}}], readinessProbe: {{periodSeconds: 1, httpGet: {{port: 80, path: {path}}}}}}}\n"
+         env: [{{name: MARK, value: {mark}}}], readinessProbe: {{periodSeconds: 1, initialDelaySeconds: 1, httpGet: {{port: 80, path: {path}}}}}}}\n"
     )
 }
 
@@ -45,7 +45,7 @@ fn count_ready(cluster: &Cluster) -> usize {
 
 /// What the program of a pod has in its environment.
 fn mark(cluster: &Cluster, pod: &str) -> String {
-    let look = "tr '\\0' '\\n' < /proc/$(pgrep -f '__image http' | tail -1)/environ | grep MARK=";
+    let look = "tr '\\0' '\\n' < /proc/$(pgrep -f '[_]_image http' | tail -1)/environ | grep MARK=";
     both(&cluster.exec(pod, &["sh", "-c", look])).trim().to_owned()
 }
 

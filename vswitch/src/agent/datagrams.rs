@@ -77,8 +77,8 @@ async fn serve(near: Arc<UdpSocket>, targets: &mut Targets, room: &Room) -> Opti
                 }
                 let Some(session) = sessions.get(&client) else { continue };
                 session.used.store(true, Ordering::Relaxed);
-                // What the socket does not take is lost, as datagrams are.
-                let _ = session.far.try_send(datagram.get(..length).unwrap_or_default());
+                // That an earlier one was refused shows here; whoever sent it is not told.
+                let _ = session.far.send(datagram.get(..length).unwrap_or_default()).await;
             }
         }
     }

@@ -167,6 +167,18 @@ fn udp_finds_its_way_back_and_a_new_target_at_once() {
             tell(duties(vec![relay(Protocol::Udp, port, &[target])]));
             until("it answers", || ask().is_some_and(|answer| answer == format!("x{}", target.port())));
         }
+        // Nothing is lost of what others send first.
+        for _ in 0..100 {
+            let client = UdpSocket::bind((LOCALHOST, 0)).unwrap();
+            client.connect((LOCALHOST, port)).unwrap();
+            client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            client.send(b"one").unwrap();
+            client.send(b"two").unwrap();
+            let mut answer = [0; 100];
+            for _ in 0..2 {
+                assert!(client.recv(&mut answer).unwrap() > 3);
+            }
+        }
         tell(duties(vec![relay(Protocol::Udp, port, &[])]));
         until("it is refused", || {
             let refused = |e: std::io::Error| e.kind() == std::io::ErrorKind::ConnectionRefused;

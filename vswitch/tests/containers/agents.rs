@@ -31,17 +31,18 @@ pub(crate) fn an_agent_listens_for_its_node(lab: &Lab) {
     let workload = agents.workload(&lab.mark, "a");
     assert_eq!(workload.namespace, namespace.name);
     let mut containers = containers(lab);
-    for (name, words) in [("web", "exec python3 -u -c 'SERVER'"), ("idle", "exec sleep 1000")] {
-        // A server that is none of ours, for both families and protocols.
-        let server = "import socket,threading\n\
+    // The runner ends what it finds in the node's namespace and does not know.
+    spec.name = lab.name("guest");
+    let guest = helper.join(&spec, &namespace.name).unwrap();
+    // A server that is none of ours, for both families and protocols.
+    let server = "import socket,threading\n\
             def tcp(f,a):\n s=socket.socket(f);s.setsockopt(1,2,1);s.bind((a,8080));s.listen()\n \
             while True:\n  c,p=s.accept();d=c.recv(99)\n  while len(d)<8: d+=c.recv(99)\n  c.sendall(d[::-1]);c.close()\n\
             def udp(f,a):\n s=socket.socket(f,2);s.bind((a,8080))\n \
             while True:\n  d,p=s.recvfrom(99);s.sendto(d[::-1],p)\n\
             for t in (tcp,udp):\n for f,a in ((2,\"127.0.0.1\"),(10,\"::1\")): threading.Thread(target=t,args=(f,a)).start()\n";
-        let text = words.replace("SERVER", server);
-        containers.run(&namespace.name, &script(lab, name, &text)).unwrap();
-    }
+    let text = format!("exec python3 -u -c '{server}'");
+    containers.run(&guest.name, &script(lab, "web", &text)).unwrap();
     let bash = |text: &str| {
         let ran = output(&enter(&namespace, "timeout 5 bash -c").arguments([text]));
         format!("{}{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr))
