@@ -119,6 +119,24 @@ fn a_replacement_that_does_not_get_ready_leaves_the_others_alone() {
     assert_eq!(["web-0", "web-1", "web-2"].map(|pod| mark(&cluster, pod)), ["MARK=four"; 3]);
 }
 
+#[test]
+fn a_replacement_that_was_interrupted_is_finished() {
+    if !ready(&["pgrep"]) {
+        return;
+    }
+    let cluster = Cluster::of("broken", &web("one", "", "/healthz"), &[]);
+    until("all are ready", || count_ready(&cluster) == 3);
+    let file = ManifestFile::new("apply", &web("two", "", "/healthz"));
+    let mut apply = cluster.command(&["apply", "-f", file.path()]).spawn().unwrap();
+    until("the first is replaced", || mark(&cluster, "web-0") == "MARK=two");
+    assert_eq!(mark(&cluster, "web-2"), "MARK=one");
+    let killed = cluster.kill();
+    apply.wait().unwrap();
+    let cluster = Cluster::up_as(&killed.name, &[]);
+    until("all are ready", || count_ready(&cluster) == 3);
+    assert_eq!(["web-0", "web-1", "web-2"].map(|pod| mark(&cluster, pod)), ["MARK=two"; 3]);
+}
+
 /// Writes down what it is told.
 #[derive(Debug, Default)]
 struct Departed(Mutex<Vec<String>>);

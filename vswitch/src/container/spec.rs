@@ -118,6 +118,11 @@ impl Container {
         env
     }
 
+    /// What tells a run of it from one of something else, if it can be run.
+    pub(crate) fn made_of(&self, log: PathBuf) -> Option<String> {
+        self.helper_spec(log).ok().map(|spec| spec.made_of())
+    }
+
     /// What the helper is to be told, or why nothing can be run.
     pub(super) fn helper_spec(&self, log: PathBuf) -> Result<ContainerSpec, &str> {
         let env = self.environment();

@@ -57,6 +57,7 @@ impl World {
         let info = |(name, (state, starts, since)): (&String, &(RunState, u32, Duration))| ContainerInfo {
             namespace: NS.to_owned(),
             name: name.clone(),
+            made_of: String::new(),
             pid: 1,
             state: *state,
             starts: *starts,

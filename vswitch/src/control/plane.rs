@@ -143,7 +143,7 @@ impl Frame {
 #[derive(Debug)]
 pub struct Plane {
     runtime: Arc<Runtime>,
-    state: StatePaths,
+    pub(super) state: StatePaths,
     frame: Frame,
     /// Held during a change, so that there is one at a time; whether the end has begun, after which there is none.
     changing: Mutex<bool>,
@@ -202,6 +202,7 @@ impl Plane {
             ending,
             forgets,
         };
+        plane.end_stale();
         plane.run_containers();
         Ok((plane, warnings))
     }

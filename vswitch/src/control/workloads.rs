@@ -1,12 +1,14 @@
 //! What runs in pods and nodes: that it is what is wanted, and how it ends.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::plane::Plane;
 use crate::agent::NodeDuties;
-use crate::cluster::{Cluster, Place};
-use crate::container::{PodSpec, Runner};
+use crate::cluster::{Cluster, Place, Pod};
+use crate::container::{PodSpec, Runner, log_path};
+use crate::helper::{Containers, RunState};
 
 /// How long containers have to end when the whole cluster does.
 const LAST_GRACE: Duration = Duration::from_secs(3);
@@ -48,6 +50,30 @@ impl Plane {
         }
     }
 
+    /// Ends what an earlier vswitch has left running that is not what is wanted: it was killed in the middle of a change.
+    pub(super) fn end_stale(&self) {
+        let Some(runner) = &self.runner else { return };
+        let Ok(Some(mut helper)) = Containers::connect(&self.state) else { return };
+        let running = helper.list().unwrap_or_default().into_iter();
+        let running = running.filter(|container| container.state == RunState::Running);
+        let running: BTreeMap<(String, String), String> =
+            running.map(|container| ((container.namespace, container.name), container.made_of)).collect();
+        let is_stale = |workload: &PodSpec| {
+            workload.init_containers.iter().chain(&workload.containers).any(|container| {
+                let log = log_path(&self.state, &workload.log_prefix, &container.name);
+                let known = running.get(&(workload.namespace.clone(), container.name.clone()));
+                known.is_some_and(|known| container.made_of(log).as_ref() != Some(known))
+            })
+        };
+        let cluster = self.runtime().cluster();
+        let stale: Vec<&Pod> = cluster.pods.iter().filter(|pod| is_stale(&pod.workload)).collect();
+        for pod in &stale {
+            self.run(runner, &pod.workload);
+        }
+        let places: Vec<Place> = stale.iter().map(|pod| pod.place()).collect();
+        self.farewell(&cluster.name, &places);
+    }
+
     /// Has every pod run what it is to run, where that is not what it runs already.
     pub(super) fn run_containers(&self) {
         let Some(runner) = &self.runner else { return };
@@ -57,7 +83,7 @@ impl Plane {
             let replaced = cluster.pods.iter().filter(|pod| {
                 told.get(&pod.workload.namespace).is_some_and(|old| old.is_replaced_by(&pod.workload))
             });
-            replaced.map(crate::cluster::Pod::place).collect()
+            replaced.map(Pod::place).collect()
         };
         self.farewell(&cluster.name, &replaced);
         for pod in &cluster.pods {

@@ -63,6 +63,7 @@ pub use log::MAX_LOG;
 pub(crate) use netns::DOCTOR_KNOWS;
 pub(crate) use network::tun_remedy;
 pub use protocol::{Failure, FailureKind, HelperInfo};
+pub(crate) use spec::made_of;
 pub use spec::{
     DEFAULT_TX_QUEUE_LENGTH, Existing, MAX_MTU, MIN_IPV6_MTU, MIN_MTU, Namespace, NamespaceSpec, Offload,
     PodFile, validate_name,

@@ -337,6 +337,7 @@ mod tests {
         let container = ContainerInfo {
             namespace: "x".repeat(200),
             name: "x".repeat(200),
+            made_of: "x".repeat(32),
             pid: u32::MAX,
             state: super::super::container::RunState::Exited { code: 255 },
             starts: u32::MAX,

@@ -4,14 +4,13 @@ use netstack::device::Device as _;
 use netstack::device::memory::{self, MemoryDevice, MemoryOptions};
 use netstack::device::tap::{self, Tap};
 use netstack::frame::OffloadFeatures;
-use sha2::{Digest as _, Sha256};
 
 use super::difference::Difference;
 use super::fabric::Applied;
 use super::station::Station;
 use super::{LINK_BATCHES, Runtime, RuntimeError};
 use crate::cluster::{Cluster, Endpoint, Place};
-use crate::helper::{Created, Helper, HelperError, Namespace, NamespaceSpec, Offload};
+use crate::helper::{Created, Helper, HelperError, Namespace, NamespaceSpec, Offload, made_of};
 
 /// Ends the name of a namespace as long as the one that it replaces still stands. No name of a place has that many parts.
 const SUCCESSOR: &str = ".new";
@@ -195,8 +194,6 @@ fn spec(cluster: &Cluster, endpoint: &Endpoint, offload: bool) -> NamespaceSpec 
     spec.mtu = endpoint.mtu;
     spec.offload = if offload { Offload::Auto } else { Offload::Off };
     spec.existing.clone_from(&endpoint.existing);
-    // By what it was made of a namespace is known again.
-    let made_of = serde_json::to_vec(&spec).unwrap_or_default();
-    spec.tag = Sha256::digest(made_of).iter().take(16).map(|octet| format!("{octet:02x}")).collect();
+    spec.tag = made_of(&spec);
     spec
 }
