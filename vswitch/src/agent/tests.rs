@@ -125,10 +125,8 @@ fn tcp_is_relayed_both_ways_to_its_ends_and_refused_without_anybody() {
         until("nobody accepts", || {
             let mut near = TcpStream::connect((LOCALHOST, port)).unwrap();
             near.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
-            match near.read(&mut [0]) {
-                Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
-                Ok(_) => false,
-            }
+            let reset = std::io::ErrorKind::ConnectionReset;
+            near.read_exact(&mut [0]).is_err_and(|error| error.kind() == reset)
         });
         tell(duties(vec![relay(Protocol::Tcp, port, &[])]));
         until("the port is closed", || TcpStream::connect((LOCALHOST, port)).is_err());
