@@ -4,6 +4,7 @@
 //! its own, [`helper::exec`] runs programs inside them, [`container`] keeps such programs running, [`state`] keeps two
 //! instances apart, [`doctor`] says what the machine allows. Only `sys` contains unsafe code.
 
+pub mod agent;
 pub mod cli;
 mod clock;
 pub mod cluster;
@@ -25,7 +26,7 @@ pub use manifest; // What `objects` and the API speak of.
 use std::process::ExitCode;
 
 /// Runs one of the roles in which this executable starts itself again (`__helper`, `__pause`, `__enter`, `__image`,
-/// `__check`), if the first argument names one. Must be called first thing in `main`, before any thread exists: the roles enter user
+/// `__check`, `__agent`), if the first argument names one. Must be called first thing in `main`, before any thread exists: the roles enter user
 /// and mount namespaces, which the kernel allows to single-threaded processes only.
 pub fn inner_role() -> Option<ExitCode> {
     let mut arguments = std::env::args_os().skip(1);
@@ -35,6 +36,7 @@ pub fn inner_role() -> Option<ExitCode> {
         helper::PAUSE_ROLE => Some(helper::pause::main()),
         helper::ENTER_ROLE => Some(helper::exec::main(arguments)),
         container::image::ROLE => Some(container::image::main(arguments)),
+        agent::AGENT_ROLE => Some(agent::agent_main(arguments)),
         container::CHECK_ROLE => Some(container::check_main(arguments)),
         _ => None,
     }

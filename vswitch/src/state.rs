@@ -50,6 +50,11 @@ impl StatePaths {
         self.root.join("helper.sock")
     }
 
+    /// The socket on which the agents of nodes are told what to do.
+    pub fn agents_socket(&self) -> PathBuf {
+        self.root.join("agents.sock")
+    }
+
     /// What the helper writes to its standard error.
     pub fn helper_log(&self) -> PathBuf {
         self.root.join("helper.log")

@@ -5,8 +5,11 @@ use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::mpsc;
+use std::time::Duration;
 
 use manifest::{MAX_TEXT, Source, Strictness};
+use serde_json::Value as Json;
 
 use super::{Check, Failure, Manifests, Scale, tell_warnings, wrong};
 use crate::cluster::simulate;
@@ -14,6 +17,8 @@ use crate::control::api::{ApplyRequest, ApplyView, ScaleRequest, SourceText};
 use crate::control::client::Client;
 use crate::objects::{Allocations, Plan, Store, compile};
 
+/// How often it is looked how far a change is.
+const LOOK: Duration = Duration::from_millis(500);
 /// Names of files in a directory that are manifests.
 const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
 
@@ -67,7 +72,40 @@ fn read_one(name: &str, from: impl io::Read) -> Result<Source, Failure> {
 pub(super) fn apply(client: &Client, what: &Manifests, path: &str) -> Result<ExitCode, Failure> {
     let texts = read(&what.files)?.into_iter();
     let sources = texts.map(|s| SourceText { name: s.name.to_string(), text: s.text }).collect();
-    tell(&client.post(path, &ApplyRequest { sources, lenient: what.lenient })?)
+    let request = ApplyRequest { sources, lenient: what.lenient };
+    let (done, watched) = mpsc::channel();
+    let watcher = Client::new(client.socket());
+    let answer = std::thread::scope(|scope| {
+        scope.spawn(move || watch_replacement(&watcher, &watched));
+        let answer = client.post(path, &request);
+        drop(done);
+        answer
+    });
+    tell(&answer?)
+}
+
+/// Says how far Deployments are whose pods are being replaced, until the other end of `done` is dropped.
+fn watch_replacement(client: &Client, done: &mpsc::Receiver<()>) {
+    let mut said = BTreeMap::new();
+    while done.recv_timeout(LOOK) == Err(mpsc::RecvTimeoutError::Timeout) {
+        // Whether it can be told does not matter to what is being done.
+        let deployments: Vec<Json> = client.get("/v1/objects/deployments").unwrap_or_default();
+        for deployment in deployments {
+            let (metadata, status) = (&deployment["metadata"], &deployment["status"]);
+            let number = |field: &str| status[field].as_u64().unwrap_or(0);
+            let (updated, all) = (number("updatedReplicas"), number("replicas"));
+            let name = |field: &str| metadata[field].as_str().unwrap_or_default().to_owned();
+            let key = format!("{}/{}", name("namespace"), name("name"));
+            let words =
+                format!("{updated} of {all} pods are replaced, {} of {all} ready", number("readyReplicas"));
+            let before = said.insert(key.clone(), words.clone());
+            let first = before.is_none();
+            let news = before.is_some_and(|before| before != words);
+            if news || first && updated < all {
+                let _ = writeln!(io::stderr(), "Deployment {key}: {words}");
+            }
+        }
+    }
 }
 
 /// `scale deployment NAME` and `scale deployment/NAME`, as kubectl has it.

@@ -78,9 +78,14 @@ enum Verb {
     #[command(after_help = "Example: vswitch up -f examples/lab")]
     Up(Up),
     /// Add and change objects of the running cluster
+    ///
+    /// When what the pods of a Deployment run has changed, they are replaced in turn, each when those before it are ready; it
+    /// says how far it is, and waits.
     #[command(after_help = "Example: vswitch apply -f web.yaml")]
     Apply(Manifests),
     /// Remove objects from the running cluster, by their names in manifests
+    ///
+    /// Waits until what runs in them has ended, which may take their grace period.
     Delete(Manifests),
     /// Give a Deployment another number of pods
     #[command(after_help = "Example: vswitch scale deployment web --replicas 3")]

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use netstack::parse::protocol;
+use serde::{Deserialize, Serialize};
 
 /// What of a node leads to which port of the pod: `hostPort`, `hostIP` and `containerPort` of a manifest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,7 +20,7 @@ pub struct HostPort {
 }
 
 /// A protocol with ports.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub enum Protocol {
     /// TCP.
     Tcp,

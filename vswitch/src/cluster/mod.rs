@@ -18,6 +18,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1 as k8s;
 use netstack::addr::{IpNet, MacAddr};
@@ -125,6 +126,8 @@ pub struct Pod {
     pub name: String,
     /// The node it is on.
     pub node: String,
+    /// Whether it lives in its node's own namespace, with the node's addresses.
+    pub host_network: bool,
     /// Its addresses, of the prefixes of its node, or of another node that it has moved away from.
     pub addresses: Vec<IpAddr>,
     /// The ports of its node that lead to it.
@@ -139,6 +142,19 @@ pub struct Pod {
     pub netns: Option<Existing>,
     /// What runs in it.
     pub workload: Arc<PodSpec>,
+    /// How it is replaced by one that runs something else, if it is a Deployment's.
+    pub replacement: Option<Arc<Replacement>>,
+}
+
+/// How the pods of a Deployment are replaced when its template changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replacement {
+    /// `NAMESPACE/NAME` of the Deployment.
+    pub deployment: String,
+    /// How many of its pods may be missing at a time; all if none.
+    pub max_unavailable: Option<usize>,
+    /// How long those that replace others may take to be ready.
+    pub deadline: Duration,
 }
 
 /// What selectors select by.

@@ -79,7 +79,8 @@ impl Trial {
             }
         }
         let mut endpoints = Vec::new();
-        for endpoint in &wiring.endpoints {
+        // Whoever shares a link is reached when its owner is.
+        for endpoint in wiring.endpoints.iter().filter(|endpoint| endpoint.shares.is_none()) {
             let mut config = HostConfig::new(endpoint.mac, endpoint.addresses.clone());
             config.gateway_v4 = endpoint.gateway_v4;
             config.gateway_v6 = endpoint.gateway_v6;

@@ -66,6 +66,8 @@ pub struct Endpoint {
     pub hostname: String,
     /// The network namespace that it is, if that exists already.
     pub existing: Option<Existing>,
+    /// Whose network namespace, link and addresses it shares, if it has none of its own.
+    pub shares: Option<Place>,
     /// Where it is plugged in.
     pub attachment: Attachment,
     /// Its MAC address.
@@ -105,7 +107,8 @@ pub fn wire(cluster: &Cluster, numbers: &mut PortNumbers) -> Wiring {
         let mut plan = node_switch(cluster, node, &homes, (uplink, link));
         let id = segment_id(cluster, &node.segment);
         underlay.config.ports.push(foreign_port(link, &node.name, id, OffloadFeatures::ALL));
-        wiring.endpoints.push(node_local(cluster, node, numbers, &mut plan));
+        let local = node_local(cluster, node, numbers, &mut plan);
+        wiring.endpoints.push(local.clone());
         if let Some((proxy, port)) = service_proxy::plan(cluster, node, numbers) {
             plan.config.ports.push(port);
             wiring.proxies.push(proxy);
@@ -114,7 +117,11 @@ pub fn wire(cluster: &Cluster, numbers: &mut PortNumbers) -> Wiring {
         plan.config.nat = Some(translation::of_node(cluster, node, pods, &inside));
         plan.config.services = Some(translation::services(cluster, node, pods));
         for pod in pods {
-            wiring.endpoints.push(pod_endpoint(cluster, pod, &homes, numbers, &mut plan));
+            wiring.endpoints.push(if pod.host_network {
+                guest(pod, &local)
+            } else {
+                pod_endpoint(cluster, pod, &homes, numbers, &mut plan)
+            });
         }
         wiring.switches.push(plan);
     }
@@ -158,7 +165,7 @@ impl<'a> Homes<'a> {
         let prefixes = nodes().flat_map(|n| n.gateways.iter().map(move |g| (g.network(), (*g, n)))).collect();
         let mut homes = Self { prefixes, moved: Vec::new() };
         let by_name: BTreeMap<&str, &Node> = nodes().map(|n| (n.name.as_str(), n)).collect();
-        for pod in &cluster.pods {
+        for pod in cluster.pods.iter().filter(|pod| !pod.host_network) {
             let Some(&node) = by_name.get(pod.node.as_str()) else { continue };
             let away = |&address: &IpAddr| {
                 let (_, home) = homes.home(address)?;
@@ -348,6 +355,7 @@ fn node_local(cluster: &Cluster, node: &Node, numbers: &mut PortNumbers, plan: &
     Endpoint {
         hostname: node.name.clone(),
         existing: None,
+        shares: None,
         place,
         attachment,
         mac,
@@ -356,6 +364,11 @@ fn node_local(cluster: &Cluster, node: &Node, numbers: &mut PortNumbers, plan: &
         gateway_v6: node.addresses.iter().any(IpAddr::is_ipv6).then(|| local.link_local()),
         mtu: cluster.mtu,
     }
+}
+
+/// A pod with all that its node's own namespace has, the host name included.
+fn guest(pod: &Pod, local: &Endpoint) -> Endpoint {
+    Endpoint { place: pod.place(), shares: Some(local.place.clone()), ..local.clone() }
 }
 
 /// A pod. It sees the prefixes its addresses are of, and their routers, wherever it is.
@@ -393,6 +406,7 @@ fn endpoint(
         mac: cluster.mac(&place.to_string()),
         hostname: place.name().to_owned(),
         existing: None,
+        shares: None,
         place,
         attachment,
         addresses: addresses

@@ -1,6 +1,6 @@
-//! The role `__check`: asks a port of the pod that it runs in.
+//! The role `__check`: asks a port of a pod.
 //!
-//! `__check tcp HOST PORT` or `__check http HOST PORT PATH [NAME VALUE]...`; status 0 if all is well, else 1 and a line
+//! `__check tcp HOST PORT`, `__check http HOST PORT PATH [NAME VALUE]...` or `__check grpc HOST PORT SERVICE`; status 0 if all is well, else 1 and a line
 //! on standard error. Whoever starts it limits its time.
 
 use std::ffi::OsString;
@@ -22,6 +22,9 @@ pub(super) fn arguments(check: &Check, address: Option<IpAddr>) -> Option<Vec<St
     match check {
         Check::Exec(_) => None,
         Check::TcpSocket { host: named, port } => Some(vec!["tcp".to_owned(), host(named), port.to_string()]),
+        Check::Grpc { port, service } => {
+            Some(vec!["grpc".to_owned(), host(&None), port.to_string(), service.clone()])
+        }
         Check::HttpGet { host: named, port, path, headers } => {
             let mut words = vec!["http".to_owned(), host(named), port.to_string(), path.clone()];
             words.extend(headers.iter().flat_map(|(name, value)| [name.clone(), value.clone()]));
@@ -36,6 +39,9 @@ pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let found = match words.as_deref() {
         Some([kind, host, port]) if kind == "tcp" => connect(host, port).map(drop),
         Some([kind, host, port, path, headers @ ..]) if kind == "http" => get(host, port, path, headers),
+        Some([kind, host, port, service]) if kind == "grpc" => {
+            connect(host, port).and_then(|stream| super::grpc::check(stream, host, port, service))
+        }
         _ => Err("vswitch: the arguments of the check are incomplete".to_owned()),
     };
     match found {

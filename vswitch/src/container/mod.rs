@@ -14,6 +14,7 @@
 //! back-off, init containers, probes, graceful ends.
 
 mod check;
+mod grpc;
 pub mod image;
 mod pod;
 mod prober;
@@ -30,7 +31,7 @@ mod tests;
 pub(crate) use check::main as check_main;
 pub use runner::Runner;
 pub use spec::{
-    Check, Container, Images, PodSpec, Probe, Probes, Program, RestartPolicy, log_path, remove_logs,
+    Check, Container, Images, PodSpec, PreStop, Probe, Probes, Program, RestartPolicy, log_path, remove_logs,
 };
 pub use status::{ContainerState, ContainerStatus, Ended, Phase, PodStatus};
 pub use supervisor::{Action, Finding, Kind, ProbeId, Supervisor};

@@ -54,6 +54,16 @@ impl Pod {
         pod
     }
 
+    /// Whether it is what `spec` says but for where it is probed from, which it then takes over.
+    pub(super) fn goes_on_as(&mut self, spec: &PodSpec) -> bool {
+        let before = std::mem::replace(&mut self.spec.probed_from, spec.probed_from.clone());
+        let goes_on = self.ending.is_none() && self.spec == *spec;
+        if !goes_on {
+            self.spec.probed_from = before;
+        }
+        goes_on
+    }
+
     pub(super) fn spec(&self) -> &PodSpec {
         &self.spec
     }
@@ -167,6 +177,7 @@ impl Pod {
                 && self.ending.is_none()
                 && self.main.iter().all(Unit::is_ready),
             terminating: self.ending.is_some(),
+            serving: phase == Phase::Running && initialised && self.main.iter().all(Unit::is_serving),
             init_containers: self.init.iter().map(|unit| unit.status(false)).collect(),
             containers: self.main.iter().map(|unit| unit.status(!initialised)).collect(),
         }
@@ -197,10 +208,11 @@ fn action(spec: &PodSpec, unit: &Unit, step: Step) -> Action {
             container: Box::new(container.clone()),
         },
         Step::Signal(signal) => Action::Signal { namespace, container: container.name.clone(), signal },
-        Step::Probe(kind) => Action::Probe {
+        Step::Ask(kind, probe) => Action::Probe {
             id: ProbeId { namespace, container: container.name.clone(), kind, run: unit.starts() },
             address: spec.address,
-            probe: unit.probe(kind).cloned().map(Box::new),
+            from: spec.probed_from.clone(),
+            probe,
             of: Box::new(container.clone()),
         },
     }

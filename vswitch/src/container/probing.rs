@@ -43,7 +43,7 @@ pub(super) fn command(
             }
             enter
         }
-        Check::HttpGet { .. } | Check::TcpSocket { .. } => {
+        Check::HttpGet { .. } | Check::TcpSocket { .. } | Check::Grpc { .. } => {
             let words = check::arguments(check, address).unwrap_or_default();
             Enter::new(target, SELF).arguments([CHECK_ROLE]).arguments(words).directory("/")
         }

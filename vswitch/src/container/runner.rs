@@ -5,8 +5,9 @@
 //! it waits for nobody else's questions. It sleeps until the helper's pipe says that something has ended, a probe has
 //! an answer, somebody asks for something, or the supervisor's next deadline comes: nothing is polled.
 //!
-//! A probe is a process in the pod's namespaces, so that it reaches what the pod reaches: the command itself, or this
-//! executable in the role `__check`. Dropping the runner ends the probes and leaves the containers to whoever comes next.
+//! A probe is a process: the command itself in the pod's namespaces, or this executable in the role `__check` in those of
+//! the node, because that is where the kubelet's questions come from: the pod sees its node as peer, and a pod that the network
+//! does not reach is not ready. Where there is no node, they come from inside the pod. Dropping the runner ends the probes and leaves the containers to whoever comes next.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -22,9 +23,9 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::probing;
-use super::spec::{Container, PodSpec, Probe, log_path, remove_logs};
+use super::spec::{Check, Container, PodSpec, Probe, log_path, remove_logs};
 use super::status::PodStatus;
-use super::supervisor::{Action, Finding, ProbeId, Supervisor};
+use super::supervisor::{Action, Finding, Kind, ProbeId, Supervisor};
 use crate::clock;
 use crate::helper::exec::NamespaceRef;
 use crate::helper::{Containers, HelperError, HelperOptions};
@@ -226,6 +227,10 @@ impl Work {
                 Some(answer) = self.probes.join_next() => {
                     if let Ok((id, found)) = answer {
                         let now = self.now();
+                        if found.is_err() {
+                            // Where it was to come from may be another namespace of the same name by now.
+                            self.targets.clear();
+                        }
                         self.supervisor.probed(&id, found, now);
                     }
                 }
@@ -273,16 +278,21 @@ impl Work {
                 // If it cannot be sent the container has ended just now.
                 let _ = told(self.helper.signal(&namespace, &container, signal))?;
             }
-            Action::Probe { id, address, probe: Some(probe), of } => match self.target(&id.namespace)? {
-                Ok(target) => self.ask(id, target, address, &probe, &of),
-                Err(why) => {
-                    let now = self.now();
-                    self.supervisor.probed(&id, Err(why), now);
+            Action::Probe { id, address, from, probe, of } => {
+                let inside = matches!(probe.check, Check::Exec(_));
+                let place = from.filter(|_| !inside).unwrap_or_else(|| id.namespace.clone());
+                match self.target(&place)? {
+                    Ok(target) => self.ask(id, target, address, &probe, &of),
+                    Err(why) => {
+                        let now = self.now();
+                        self.supervisor.probed(&id, Err(why), now);
+                    }
                 }
-            },
-            Action::Probe { probe: None, .. } => {}
+            }
             Action::Gone { pod } => {
                 self.targets.remove(&pod.namespace);
+                // If it cannot forget them, the namespace is gone.
+                let _ = told(self.helper.forget(&pod.namespace))?;
                 // What cannot be removed is in nobody's way.
                 let _ = remove_logs(&self.state, &pod);
                 self.shared.seen.lock().pods.remove(&pod.namespace);
@@ -315,7 +325,8 @@ impl Work {
         let room = Arc::clone(&self.room);
         let Some(closing) = self.closing.as_ref().map(watch::Sender::subscribe) else { return };
         self.probes.spawn(async move {
-            let permit = room.acquire_owned().await;
+            // A hook may take long, and must not keep others waiting.
+            let permit = if id.kind == Kind::PreStop { None } else { room.acquire_owned().await.ok() };
             let found = probing::ask(command, timeout, closing).await;
             drop(permit);
             (id, found)

@@ -24,6 +24,8 @@ pub struct PodSpec {
     pub log_prefix: String,
     /// The pod's address, to which probes go that name no host; localhost if absent.
     pub address: Option<IpAddr>,
+    /// The namespace from which probes of the network come, as the kubelet's come from the node; the pod's own if absent.
+    pub probed_from: Option<String>,
     /// Whether containers that ended are run again.
     pub restart_policy: RestartPolicy,
     /// Run one after the other, each to its end with status 0, before the others start.
@@ -42,11 +44,17 @@ impl PodSpec {
             log_prefix: namespace.clone(),
             namespace,
             address: None,
+            probed_from: None,
             restart_policy: RestartPolicy::default(),
             init_containers: Vec::new(),
             containers: Vec::new(),
             termination_grace: Duration::from_secs(30),
         }
+    }
+
+    /// Whether what runs has to end for `next` to run.
+    pub fn is_replaced_by(&self, next: &Self) -> bool {
+        self.init_containers != next.init_containers || self.containers != next.containers
     }
 }
 
@@ -81,6 +89,8 @@ pub struct Container {
     pub no_new_privs: bool,
     /// How to know that it is well.
     pub probes: Probes,
+    /// What comes before SIGTERM when it is told to end.
+    pub pre_stop: Option<PreStop>,
 }
 
 impl Container {
@@ -95,6 +105,7 @@ impl Container {
             user: None,
             no_new_privs: false,
             probes: Probes::default(),
+            pre_stop: None,
         }
     }
 
@@ -105,6 +116,11 @@ impl Container {
             env.push(("PATH".to_owned(), PATH.to_owned()));
         }
         env
+    }
+
+    /// What tells a run of it from one of something else, if it can be run.
+    pub(crate) fn made_of(&self, log: PathBuf) -> Option<String> {
+        self.helper_spec(log).ok().map(|spec| spec.made_of())
     }
 
     /// What the helper is to be told, or why nothing can be run.
@@ -183,7 +199,16 @@ impl Probe {
     }
 }
 
-/// What a probe asks, from inside the pod.
+/// What comes before SIGTERM, within the time that a container has to end.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum PreStop {
+    /// Something is asked; whatever the answer is, SIGTERM follows it.
+    Ask(Check),
+    /// Time passes.
+    Sleep(Duration),
+}
+
+/// What a probe asks: a command in the pod, or its network from [`PodSpec::probed_from`].
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Check {
     /// A command with the container's environment, directory and user; well if its status is 0. It runs in the pod but
@@ -206,6 +231,13 @@ pub enum Check {
         host: Option<String>,
         /// Where.
         port: u16,
+    },
+    /// `grpc.health.v1.Health/Check` without TLS, at the pod's address; well if the answer is `SERVING`.
+    Grpc {
+        /// Where.
+        port: u16,
+        /// Which service to ask for; the empty name is the server as a whole.
+        service: String,
     },
 }
 

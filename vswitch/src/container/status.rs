@@ -99,6 +99,8 @@ pub struct PodStatus {
     pub ready: bool,
     /// Whether it is being removed.
     pub terminating: bool,
+    /// Whether every container answers, be it about to end or not: what `ready` would be if nothing were being ended.
+    pub serving: bool,
     /// Its init containers, in order.
     pub init_containers: Vec<ContainerStatus>,
     /// Its containers, in order.

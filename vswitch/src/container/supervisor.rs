@@ -21,6 +21,8 @@ pub enum Kind {
     Readiness,
     /// Whether it has got stuck.
     Liveness,
+    /// Not whether, but that it is about to be told to end.
+    PreStop,
 }
 
 impl Kind {
@@ -33,6 +35,7 @@ impl std::fmt::Display for Kind {
             Self::Startup => "startup",
             Self::Readiness => "readiness",
             Self::Liveness => "liveness",
+            Self::PreStop => "preStop",
         })
     }
 }
@@ -71,14 +74,16 @@ pub enum Action {
         /// SIGTERM or SIGKILL.
         signal: i32,
     },
-    /// Ask a probe and tell what it found by [`Supervisor::probed`].
+    /// Ask a probe, or a hook, and tell what it found by [`Supervisor::probed`].
     Probe {
         /// What the answer is about.
         id: ProbeId,
         /// The pod's address.
         address: Option<IpAddr>,
+        /// [`PodSpec::probed_from`].
+        from: Option<String>,
         /// The probe.
-        probe: Option<Box<Probe>>,
+        probe: Box<Probe>,
         /// The container, for its environment, directory and user.
         of: Box<Container>,
     },
@@ -104,10 +109,14 @@ impl Supervisor {
     }
 
     /// Takes a pod on. What the helper knows of its containers is taken over as it is: what runs is left alone, what
-    /// has ended is started again if and when it would have been. A pod of the same namespace is replaced.
+    /// has ended is started again if and when it would have been. A pod of the same namespace is replaced; one that differs
+    /// only in where it is probed from goes on.
     pub fn add(&mut self, spec: PodSpec, known: &[ContainerInfo], now: Duration) {
         let name = spec.namespace.clone();
         let mut actions = Vec::new();
+        if self.pods.get_mut(&name).is_some_and(|pod| pod.goes_on_as(&spec)) {
+            return self.step(&name, actions, now);
+        }
         let known = known.iter().filter(|info| info.namespace == name);
         let known: Known<'_> = known.map(|info| (info.name.as_str(), info)).collect();
         self.pods.insert(name.clone(), Pod::new(spec, &known, now, &mut actions));

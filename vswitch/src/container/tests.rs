@@ -57,6 +57,7 @@ impl World {
         let info = |(name, (state, starts, since)): (&String, &(RunState, u32, Duration))| ContainerInfo {
             namespace: NS.to_owned(),
             name: name.clone(),
+            made_of: String::new(),
             pid: 1,
             state: *state,
             starts: *starts,
@@ -85,7 +86,7 @@ impl World {
                     }
                 }
                 Action::Probe { id, probe, .. } => {
-                    assert!(probe.is_some());
+                    assert!(!probe.timeout.is_zero());
                     self.log.push(format!("{at} probe {} {} {}", id.container, id.kind, id.run));
                     self.asked.push(id);
                 }
@@ -529,4 +530,105 @@ fn the_helper_is_told_everything_with_variables_replaced() {
     assert_eq!(told.argv, ["/proc/self/exe", "__image", "http", "--port", "8080"]);
     one.program = Program::None("why".to_owned());
     assert_eq!(one.helper_spec("/l/a.log".into()), Err("why"));
+}
+
+fn told_to_end(spec: PodSpec, grace: u64) -> World {
+    let mut world = World::new(spec);
+    world.pass(1);
+    world.log();
+    world.supervisor.remove(NS, Some(s(grace)), world.now);
+    world.settle();
+    world
+}
+
+#[test]
+fn a_hook_that_sleeps_comes_before_the_signal() {
+    let mut spec = pod(&["a", "b"]);
+    spec.containers[0].pre_stop = Some(PreStop::Sleep(s(5)));
+    let mut world = told_to_end(spec, 30);
+    assert_eq!(world.log(), ["1 signal b 15"]);
+    world.pass(4);
+    assert_eq!(world.log(), [""; 0]);
+    world.pass(1);
+    assert_eq!(world.log(), ["6 signal a 15"]);
+    world.pass(30);
+    let log = world.log();
+    assert!(log.contains(&"31 signal a 9".to_owned()), "the time of the hook counts: {log:?}");
+}
+
+#[test]
+fn a_hook_that_asks_is_followed_by_the_signal_whatever_it_says() {
+    for found in [Ok(()), Err("refused".to_owned())] {
+        let mut spec = pod(&["a"]);
+        spec.containers[0].pre_stop = Some(PreStop::Ask(Check::Exec(vec!["true".to_owned()])));
+        let mut world = told_to_end(spec, 30);
+        assert_eq!(world.log(), ["1 probe a preStop 1"]);
+        world.pass_with(s(7), |_| None);
+        let id = ProbeId { namespace: NS.into(), container: "a".into(), kind: Kind::PreStop, run: 1 };
+        world.supervisor.probed(&id, found, world.now);
+        world.settle();
+        assert_eq!(world.log(), ["8 signal a 15"]);
+        world.end("a", 0);
+        assert!(world.gone);
+    }
+}
+
+#[test]
+fn a_hook_without_end_leaves_two_seconds_for_the_signal() {
+    let mut spec = pod(&["a"]);
+    spec.containers[0].pre_stop = Some(PreStop::Sleep(s(100)));
+    let mut world = told_to_end(spec.clone(), 10);
+    world.pass(20);
+    assert_eq!(world.log(), ["11 signal a 15", "13 signal a 9", "13 gone"]);
+    // No time at all is none for a hook either.
+    let mut world = told_to_end(spec, 0);
+    world.pass(1);
+    assert_eq!(world.log(), ["1 signal a 9", "1 gone"]);
+}
+
+#[test]
+fn hooks_come_before_every_end_that_is_ours() {
+    let mut spec = pod(&["a"]);
+    spec.containers[0].pre_stop = Some(PreStop::Sleep(s(2)));
+    let mut liveness = probe();
+    liveness.failure_threshold = 1;
+    spec.containers[0].probes.liveness = Some(liveness);
+    let mut world = World::new(spec);
+    world.pass_with(s(5), |_| bad());
+    assert_eq!(world.log(), ["0 start a", "0 probe a liveness 1", "2 signal a 15"]);
+}
+
+#[test]
+fn a_pod_that_is_about_to_end_serves_as_long_as_its_probe_says_so() {
+    let mut spec = pod(&["a"]);
+    spec.containers[0].probes.readiness = Some(probe());
+    spec.containers[0].probes.liveness = Some(probe());
+    let mut world = told_to_end(spec, 60);
+    let status = world.status();
+    assert_eq!((status.ready, status.terminating, status.serving), (false, true, true));
+    world.pass_with(s(35), |_| bad());
+    let log = world.log();
+    let count = |kind: &str| log.iter().filter(|line| line.contains(kind)).count();
+    assert_eq!((count("readiness"), count("liveness")), (3, 0), "{log:?}");
+    assert!(!world.status().serving);
+}
+
+#[test]
+fn a_pod_that_is_probed_from_elsewhere_goes_on() {
+    let mut spec = pod(&["a"]);
+    spec.containers[0].probes.readiness = Some(probe());
+    spec.probed_from = Some("one".to_owned());
+    let mut world = World::new(spec.clone());
+    world.pass(1);
+    assert!(world.status().ready);
+    spec.probed_from = Some("other".to_owned());
+    world.add(spec.clone());
+    assert!(world.status().ready, "what was found holds");
+    assert_eq!(world.log().len(), 2);
+    assert!(!spec.is_replaced_by(&spec.clone()));
+    let mut changed = spec.clone();
+    changed.termination_grace = s(1);
+    assert!(!spec.is_replaced_by(&changed));
+    changed.containers[0].env.push(("A".to_owned(), "b".to_owned()));
+    assert!(spec.is_replaced_by(&changed));
 }

@@ -14,7 +14,7 @@
 use std::time::Duration;
 
 use super::prober::Prober;
-use super::spec::{Container, Probe, Program, RestartPolicy};
+use super::spec::{Container, PreStop, Probe, Program, RestartPolicy};
 use super::status::{ContainerState, ContainerStatus, Ended};
 use super::supervisor::{Finding, Kind};
 use crate::helper::{ContainerInfo, RunState};
@@ -24,6 +24,9 @@ const LONGEST_BACK_OFF: Duration = Duration::from_secs(300);
 /// A container that ran this long is not one that crashes in a loop.
 const STEADY: Duration = Duration::from_secs(600);
 
+/// What a container has after a hook that took all of its time, as in Kubernetes.
+const LAST: Duration = Duration::from_secs(2);
+
 const SIGKILL: i32 = 9;
 const SIGTERM: i32 = 15;
 
@@ -32,15 +35,58 @@ const SIGTERM: i32 = 15;
 pub(super) enum Step {
     Start,
     Signal(i32),
-    Probe(Kind),
+    Ask(Kind, Box<Probe>),
 }
 
-/// That a container has been told to end.
+/// That a container is to end.
 #[derive(Debug)]
 struct Stop {
+    /// What SIGTERM waits for.
+    before: Option<Before>,
     /// When it is killed; absent once it has been.
     kill_at: Option<Duration>,
     why: String,
+}
+
+/// What comes before SIGTERM.
+#[derive(Debug)]
+enum Before {
+    /// The end of a hook.
+    Answer,
+    /// A time.
+    Until(Duration),
+}
+
+impl Stop {
+    /// The signal that is due.
+    fn step(&mut self, now: Duration) -> Option<i32> {
+        let over = self.kill_at.is_some_and(|kill_at| kill_at <= now);
+        match self.before {
+            Some(Before::Until(time)) if time <= now => self.hooked(),
+            Some(_) if over => {
+                self.kill_at = Some(now.saturating_add(LAST));
+                self.hooked()
+            }
+            None if over => {
+                self.kill_at = None;
+                Some(SIGKILL)
+            }
+            Some(_) | None => None,
+        }
+    }
+
+    /// What SIGTERM has waited for has happened.
+    fn hooked(&mut self) -> Option<i32> {
+        self.before.take().map(|_| SIGTERM)
+    }
+
+    fn wake(&self) -> Option<Duration> {
+        let until = match self.before {
+            Some(Before::Until(time)) => Some(time),
+            Some(Before::Answer) | None => None,
+        };
+        [self.kill_at, until].into_iter().flatten().min()
+    }
 }
 
 #[derive(Debug)]
@@ -161,6 +207,7 @@ impl Unit {
             Kind::Startup => startup.as_ref(),
             Kind::Readiness => readiness.as_ref(),
             Kind::Liveness => liveness.as_ref(),
+            Kind::PreStop => None,
         }
     }
 
@@ -170,11 +217,8 @@ impl Unit {
             Kind::Startup => startup.as_mut(),
             Kind::Readiness => readiness.as_mut(),
             Kind::Liveness => liveness.as_mut(),
+            Kind::PreStop => None,
         }
-    }
-
-    pub(super) fn probe(&self, kind: Kind) -> Option<&Probe> {
-        self.prober(kind).map(Prober::probe)
     }
 
     /// What is to be done now.
@@ -183,20 +227,11 @@ impl Unit {
             State::Waiting if may_start => {}
             State::BackOff { until, .. } if may_start && *until <= now => {}
             State::Running { stop: Some(stop), .. } => {
-                if stop.kill_at.is_some_and(|kill_at| kill_at <= now) {
-                    stop.kill_at = None;
-                    steps.push(Step::Signal(SIGKILL));
-                }
-                return;
+                steps.extend(stop.step(now).map(Step::Signal));
+                // Whether it still serves matters to whoever has nobody else to ask.
+                return self.ask(&[Kind::Readiness], now, steps);
             }
-            State::Running { stop: None, .. } => {
-                for kind in Kind::ALL {
-                    if self.prober_mut(kind).is_some_and(|prober| prober.ask(now)) {
-                        steps.push(Step::Probe(kind));
-                    }
-                }
-                return;
-            }
+            State::Running { stop: None, .. } => return self.ask(&Kind::ALL, now, steps),
             State::Waiting
             | State::Unrunnable(_)
             | State::Starting
@@ -208,11 +243,24 @@ impl Unit {
         steps.push(Step::Start);
     }
 
+    fn ask(&mut self, kinds: &[Kind], now: Duration, steps: &mut Vec<Step>) {
+        for &kind in kinds {
+            if let Some(prober) = self.prober_mut(kind)
+                && prober.ask(now)
+            {
+                steps.push(Step::Ask(kind, Box::new(prober.probe().clone())));
+            }
+        }
+    }
+
     /// When [`Self::step`] has something to do next.
     pub(super) fn wake(&self, may_start: bool) -> Option<Duration> {
         match &self.state {
             State::BackOff { until, .. } => may_start.then_some(*until),
-            State::Running { stop: Some(stop), .. } => stop.kill_at,
+            State::Running { stop: Some(stop), .. } => {
+                let readiness = self.prober(Kind::Readiness).and_then(Prober::due);
+                [stop.wake(), readiness].into_iter().flatten().min()
+            }
             State::Running { stop: None, .. } => self.probers.iter().flatten().filter_map(Prober::due).min(),
             State::Waiting | State::Unrunnable(_) | State::Starting | State::Ended(_) => None,
         }
@@ -274,10 +322,22 @@ impl Unit {
         match stop {
             // Of two deadlines the earlier counts.
             Some(stop) => stop.kill_at = stop.kill_at.map(|before| before.min(kill_at)),
-            None => *stop = Some(Stop { kill_at: Some(kill_at), why }),
+            None => *stop = Some(Stop { before: None, kill_at: Some(kill_at), why }),
         }
-        if !told && !grace.is_zero() {
-            steps.push(Step::Signal(SIGTERM));
+        if told || grace.is_zero() {
+            return;
+        }
+        let before = match &self.container.pre_stop {
+            None => return steps.push(Step::Signal(SIGTERM)),
+            Some(PreStop::Sleep(time)) => Before::Until(now.saturating_add(*time)),
+            Some(PreStop::Ask(check)) => {
+                let probe = Probe { timeout: grace, ..Probe::new(check.clone()) };
+                steps.push(Step::Ask(Kind::PreStop, Box::new(probe)));
+                Before::Answer
+            }
+        };
+        if let Some(stop) = stop {
+            stop.before = Some(before);
         }
     }
 
@@ -290,7 +350,13 @@ impl Unit {
         now: Duration,
         steps: &mut Vec<Step>,
     ) {
-        let State::Running { since, stop: None } = self.state else { return };
+        let State::Running { since, stop } = &mut self.state else { return };
+        match (kind, stop) {
+            (Kind::PreStop, Some(stop)) => return steps.extend(stop.hooked().map(Step::Signal)),
+            (Kind::Readiness, _) | (_, None) => {}
+            (_, Some(_)) => return,
+        }
+        let since = *since;
         let Some(prober) = self.prober_mut(kind) else { return };
         let news = prober.answer(found, now);
         match (kind, news) {
@@ -306,7 +372,7 @@ impl Unit {
                 let grace = prober.probe().termination_grace.unwrap_or(pod_grace);
                 self.stop(why, grace, now, steps);
             }
-            (Kind::Readiness, _) | (_, None) | (Kind::Liveness, Some(true)) => {}
+            (Kind::Readiness | Kind::PreStop, _) | (_, None) | (Kind::Liveness, Some(true)) => {}
         }
     }
 
@@ -355,9 +421,12 @@ impl Unit {
         if self.init {
             return self.end().is_some_and(|ended| ended.code == 0);
         }
-        matches!(self.state, State::Running { stop: None, .. })
-            && self.has_started()
-            && self.prober(Kind::Readiness).is_none_or(|prober| prober.verdict() == Some(true))
+        matches!(self.state, State::Running { stop: None, .. }) && self.is_serving()
+    }
+
+    /// Whether it runs and is well, be it about to end or not.
+    pub(super) fn is_serving(&self) -> bool {
+        self.has_started() && self.prober(Kind::Readiness).is_none_or(|prober| prober.verdict() == Some(true))
     }
 
     pub(super) fn status(&self, initialising: bool) -> ContainerStatus {

@@ -15,6 +15,7 @@ use std::time::Duration;
 use lb::Registry;
 use parking_lot::Mutex;
 
+use super::workloads::Departures;
 use crate::cluster::{Cluster, Place, Pod, Protocol};
 use crate::container::{Phase, PodStatus, Runner};
 use crate::objects::{Plan, Planning};
@@ -33,6 +34,8 @@ type Said = HashMap<String, (bool, bool)>;
 #[derive(Debug)]
 pub(super) struct Balancing {
     runtime: Arc<Runtime>,
+    /// Knows how containers are; in-process pods have none.
+    runner: Option<Arc<Runner>>,
     inner: Mutex<Inner>,
     ended: AtomicBool,
 }
@@ -50,11 +53,11 @@ struct Inner {
 
 impl Balancing {
     /// Of a cluster whose pods run containers, or have none.
-    pub(super) fn new(runtime: Arc<Runtime>, has_containers: bool) -> Self {
+    pub(super) fn new(runtime: Arc<Runtime>, runner: Option<Arc<Runner>>) -> Self {
         let controller = Controller::new(runtime.balancing_key());
-        let said = has_containers.then(Said::new);
+        let said = runner.is_some().then(Said::new);
         let inner = Inner { controller, said, detours: BTreeMap::new(), turned: BTreeSet::new() };
-        Self { runtime, inner: Mutex::new(inner), ended: AtomicBool::new(false) }
+        Self { runtime, runner, inner: Mutex::new(inner), ended: AtomicBool::new(false) }
     }
 
     /// Asks the controller.
@@ -80,6 +83,7 @@ impl Balancing {
     pub(super) fn cluster(&self, cluster: &Cluster) {
         let mut inner = self.inner.lock();
         let inner = &mut *inner;
+        self.listen(inner);
         inner.controller.set_nodes(nodes(cluster));
         inner.turn(cluster);
         let mut left: BTreeMap<Arc<str>, ()> =
@@ -95,13 +99,21 @@ impl Balancing {
         }
     }
 
-    /// Takes in how containers are; whether that changes anything.
-    pub(super) fn observe(&self, statuses: &[PodStatus]) {
+    /// Has containers say how they are. That is asked for here, with the lock held: what was known before would come after
+    /// what is known now.
+    fn listen(&self, inner: &mut Inner) {
+        let (Some(said), Some(runner)) = (&mut inner.said, &self.runner) else { return };
+        let statuses = runner.statuses().into_iter();
+        *said = statuses.map(|s| (s.namespace.clone(), (serves(&s), has_ended(&s)))).collect();
+    }
+
+    /// Takes in how containers are.
+    fn observe(&self) {
         let cluster = self.runtime.cluster();
         let mut inner = self.inner.lock();
         let inner = &mut *inner;
-        let Some(said) = &mut inner.said else { return };
-        *said = statuses.iter().map(|s| (s.namespace.clone(), (serves(s), has_ended(s)))).collect();
+        self.listen(inner);
+        let Some(said) = &inner.said else { return };
         for pod in &cluster.pods {
             let place = pod.place();
             let name: Arc<str> = place.to_string().into();
@@ -114,19 +126,9 @@ impl Balancing {
         }
     }
 
-    /// These are about to go: they get no new connections unless there is nobody else.
-    pub(super) fn terminate(&self, places: &[Place]) {
-        self.each_pod(places, |facts| Some(PodFacts { terminating: true, ..facts }));
-    }
-
-    /// These are gone.
-    pub(super) fn withdraw(&self, places: &[Place]) {
-        self.each_pod(places, |_| None);
-    }
-
     fn each_pod(&self, places: &[Place], change: impl Fn(PodFacts) -> Option<PodFacts>) {
         let mut inner = self.inner.lock();
-        for place in places.iter().filter(|place| matches!(place, Place::Pod { .. })) {
+        for place in places {
             let name: Arc<str> = place.to_string().into();
             if let Some(facts) = inner.controller.pod(&name).cloned() {
                 inner.controller.set_pod(&name, change(facts));
@@ -134,18 +136,20 @@ impl Balancing {
         }
     }
 
-    /// Hands what has changed to the switches.
+    /// Hands what has changed to the switches; whether anything has.
     ///
     /// # Errors
     /// What a switch refuses.
-    pub(super) fn publish(&self) -> Result<(), RuntimeError> {
+    pub(super) fn publish(&self) -> Result<bool, RuntimeError> {
         // Held until they have it, or an older registry could come after a newer one.
         let mut inner = self.inner.lock();
         let changed = inner.publish();
         for (node, registry) in changed.proxies {
             self.runtime.set_proxied(&node, registry)?;
         }
-        self.runtime.balance(changed.switches)
+        let any = !changed.switches.is_empty();
+        self.runtime.balance(changed.switches)?;
+        Ok(any)
     }
 
     /// Has each node of a cluster announce what [`Self::publish`] has found to be its own; whether that is a change.
@@ -164,24 +168,23 @@ impl Balancing {
         true
     }
 
-    /// Follows the readiness of pods on a thread of its own. `moved` is called when another node is to announce an address.
+    /// Follows the readiness of pods on a thread of its own. `changed` is called after something has.
     pub(super) fn follow(
         self: &Arc<Self>,
         runner: &Arc<Runner>,
-        moved: impl Fn() + Send + 'static,
+        changed: impl Fn() + Send + 'static,
     ) -> std::io::Result<JoinHandle<()>> {
         let (balancing, runner) = (Arc::clone(self), Arc::clone(runner));
         let follow = move || {
             let mut version = 0;
             while !balancing.ended.load(Ordering::Relaxed) && runner.ended().is_none() {
                 version = runner.wait_change(version, PATIENCE);
-                balancing.observe(&runner.statuses());
-                // The data path has stopped: so will this thread.
-                if balancing.publish().is_err() {
-                    break;
-                }
-                if balancing.announce(&mut Cow::Borrowed(&*balancing.runtime.cluster())) {
-                    moved();
+                balancing.observe();
+                match balancing.publish() {
+                    Ok(true) => changed(),
+                    Ok(false) => {}
+                    // The data path has stopped: so will this thread.
+                    Err(_) => break,
                 }
             }
         };
@@ -191,6 +194,20 @@ impl Balancing {
     /// Has the thread of [`Self::follow`] end.
     pub(super) fn end(&self) {
         self.ended.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Departures for Balancing {
+    /// They get no new connections from now on, unless there is nobody else.
+    fn leaving(&self, pods: &[Place]) {
+        self.each_pod(pods, |facts| Some(PodFacts { terminating: true, ..facts }));
+        // A data path that has stopped is told of by what comes next.
+        let _ = self.publish();
+    }
+
+    fn gone(&self, pods: &[Place]) {
+        self.each_pod(pods, |_| None);
+        let _ = self.publish();
     }
 }
 

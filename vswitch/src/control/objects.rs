@@ -1,6 +1,7 @@
 //! Objects as Kubernetes shows them: what is wanted, with what became of it as `status`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use manifest::{Key, Object};
@@ -9,7 +10,7 @@ use serde_json::{Map, Value as Json, json};
 use super::desired::Desired;
 use super::plane::Plane;
 use super::services;
-use crate::cluster::{Cluster, Node, Pod};
+use crate::cluster::{Cluster, Node, Pod, Replacement};
 use crate::container::{ContainerState, ContainerStatus, PodStatus};
 
 /// A kind of which objects can be listed.
@@ -224,11 +225,22 @@ fn deployments(desired: &Desired, cluster: &Cluster, statuses: &BTreeMap<String,
             statuses.get(&place.netns(&cluster.name)).is_some_and(|s| s.ready)
         };
         let ready = places.filter(ready).count();
+        let template = deployment.spec.template.spec.as_ref();
+        let of_this = |pod: &&Pod| {
+            let name = |r: &Arc<Replacement>| r.deployment == format!("{}/{}", key.namespace, key.name);
+            pod.replacement.as_ref().is_some_and(name)
+        };
+        let updated = cluster.pods.iter().filter(of_this).filter(|pod| template == Some(&*pod.spec)).count();
         set(&mut json, "metadata", json!({"namespace": key.namespace}));
         set(
             &mut json,
             "status",
-            json!({"replicas": replicas, "readyReplicas": ready, "availableReplicas": ready}),
+            json!({
+                "replicas": replicas,
+                "updatedReplicas": updated,
+                "readyReplicas": ready,
+                "availableReplicas": ready,
+            }),
         );
         all.push(json);
     }

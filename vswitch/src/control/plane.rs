@@ -14,7 +14,6 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use manifest::{Invalid, Key, Manifests, Source, Strictness, load};
 use netstack::driver::Stopped;
@@ -23,20 +22,19 @@ use parking_lot::Mutex;
 use super::api::{ApplyView, ChangeView, LogView, ScaleRequest};
 use super::balancing::Balancing;
 use super::desired::{Desired, Keeper};
+use super::rollout::Rollout;
+use super::workloads::Departures;
+use crate::agent::{Agents, NodeDuties};
 use crate::cluster::{Cluster, Place};
 use crate::container::{PodSpec, PodStatus, Runner, log_path};
 use crate::helper::{Helper, HelperOptions};
 use crate::objects::{Allocations, Change, Changes, Compiled, Planning, Store, compile};
-use crate::runtime::{Options, Runtime, RuntimeError};
-use crate::service::Controller;
+use crate::runtime::{Applied, Options, Runtime, RuntimeError};
+use crate::service::{Controller, duties};
 use crate::state::StatePaths;
 
-/// How long containers have to end when the whole cluster does.
-const LAST_GRACE: Duration = Duration::from_secs(3);
 /// Kinds of objects that say nothing of nodes, pods and what is between them.
 const BESIDE_CLUSTER: [&str; 4] = ["EndpointSlice", "L2Advertisement", "Namespace", "Service"];
-/// How much longer their end is waited for than they are given.
-const GRACE_SLACK: Duration = Duration::from_secs(1);
 
 /// Why what was asked is not done.
 #[derive(Debug, thiserror::Error)]
@@ -83,23 +81,43 @@ impl Frame {
     }
 }
 
+/// Pods of which nothing is to be had without namespaces.
+fn idle_guests(runtime: &Runtime) -> Option<String> {
+    let cluster = runtime.cluster();
+    let mut guests = cluster.pods.iter().filter(|pod| pod.host_network);
+    let first = guests.next().filter(|_| !runtime.has_namespaces())?;
+    let (name, more) = (first.place(), guests.count());
+    let others = if more == 0 { String::new() } else { format!(" and {more} more") };
+    Some(format!(
+        "{name}{others}: hostNetwork is not supported on memory links, where nodes have no namespace: there is nothing of \
+         the pod but its name"
+    ))
+}
+
 /// The control plane of a running cluster.
 #[derive(Debug)]
 pub struct Plane {
     runtime: Arc<Runtime>,
-    state: StatePaths,
+    pub(super) state: StatePaths,
     frame: Frame,
     /// Held during a change, so that there is one at a time; whether the end has begun, after which there is none.
     changing: Mutex<bool>,
     desired: Mutex<Desired>,
     keeper: Mutex<Keeper>,
-    balancing: Arc<Balancing>,
+    pub(super) balancing: Arc<Balancing>,
     /// Runs the containers; in-process pods have none.
-    runner: Option<Arc<Runner>>,
+    pub(super) runner: Option<Arc<Runner>>,
     /// Follows the readiness of pods.
     follower: Mutex<Option<JoinHandle<()>>>,
     /// What it was told to run, by network namespace.
-    told: Mutex<BTreeMap<String, Arc<PodSpec>>>,
+    pub(super) told: Mutex<BTreeMap<String, Arc<PodSpec>>>,
+    /// Tells nodes' agents what listens there.
+    pub(super) agents: Option<Agents>,
+    pub(super) departures: Mutex<Vec<Arc<dyn Departures>>>,
+    /// Held while agents are told what to do.
+    attending: Mutex<()>,
+    /// Whether the end has been asked for.
+    pub(super) ending: AtomicBool,
     /// Whether nothing is to be remembered at the end.
     forgets: AtomicBool,
 }
@@ -127,8 +145,13 @@ impl Plane {
         let helper = HelperOptions::new(options.state.clone());
         let runner = runtime.has_namespaces().then(|| Runner::start(&helper)).transpose();
         let runner = runner.inspect_err(|_| drop(runtime.stop())).map_err(RuntimeError::from)?;
-        let warnings = warnings.iter().map(ToString::to_string).collect();
-        let balancing = Arc::new(Balancing::new(Arc::clone(&runtime), runner.is_some()));
+        let runner = runner.map(Arc::new);
+        let mut warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+        warnings.extend(idle_guests(&runtime));
+        let agents = runner.is_some().then(|| Agents::start(&options.state)).transpose();
+        let agents = agents.inspect_err(|_| drop(runtime.stop()))?;
+        let balancing = Arc::new(Balancing::new(Arc::clone(&runtime), runner.clone()));
+        let departures: Arc<dyn Departures> = Arc::<Balancing>::clone(&balancing);
         let plane = Arc::new(Self {
             runtime,
             state: options.state.clone(),
@@ -137,9 +160,13 @@ impl Plane {
             desired: Mutex::new(desired),
             keeper,
             balancing,
-            runner: runner.map(Arc::new),
+            runner,
             follower: Mutex::default(),
             told: Mutex::default(),
+            agents,
+            departures: Mutex::new(vec![departures]),
+            attending: Mutex::default(),
+            ending: AtomicBool::new(false),
             forgets: AtomicBool::new(false),
         });
         let began = plane.begin(&planning).inspect_err(|_| drop(plane.runtime.stop()));
@@ -149,21 +176,23 @@ impl Plane {
     /// Has the cluster that stands run what it is to run.
     fn begin(self: &Arc<Self>, planning: &Planning) -> Result<(), PlaneError> {
         self.balancing.plan(planning);
-        self.balancing.cluster(&self.runtime.cluster());
-        self.balancing.publish()?;
+        self.end_stale();
         self.run_containers();
+        self.balancing.cluster(&self.runtime.cluster());
+        self.publish()?;
         self.announce();
         if let Some(runner) = &self.runner {
             let plane: Weak<Self> = Arc::downgrade(self);
-            let moved = move || {
-                // A change that is on its way says by itself who announces what.
+            let changed = move || {
                 let Some(plane) = plane.upgrade() else { return };
+                plane.attend();
+                // A change that is on its way says by itself who announces what.
                 if let Some(ended) = plane.changing.try_lock().filter(|ended| !**ended) {
                     plane.announce();
                     drop(ended);
                 }
             };
-            *self.follower.lock() = Some(self.balancing.follow(runner, moved)?);
+            *self.follower.lock() = Some(self.balancing.follow(runner, changed)?);
         }
         Ok(())
     }
@@ -204,42 +233,6 @@ impl Plane {
             path: log_path(&self.state, &workload.log_prefix, &container.name),
         };
         Some(containers.map(view).collect())
-    }
-
-    /// Has every pod run what it is to run, where that is not what it runs already.
-    fn run_containers(&self) {
-        let Some(runner) = &self.runner else { return };
-        let cluster = self.runtime.cluster();
-        let mut told = self.told.lock();
-        for pod in &cluster.pods {
-            let workload = &pod.workload;
-            if told.get(&workload.namespace) != Some(workload) {
-                runner.add(PodSpec::clone(workload));
-                told.insert(workload.namespace.clone(), Arc::clone(workload));
-            }
-        }
-    }
-
-    /// Lets the containers of pods that are about to go end by themselves, as long as each is allowed to.
-    fn farewell(&self, cluster: &str, places: &[Place]) {
-        let Some(runner) = &self.runner else { return };
-        let names = places.iter().map(|place| place.netns(cluster));
-        let leaving: Vec<Arc<PodSpec>> = {
-            let mut told = self.told.lock();
-            names.filter_map(|name| told.remove(&name)).collect()
-        };
-        self.balancing.terminate(places);
-        // A data path that has stopped is told of by what comes next.
-        let _ = self.balancing.publish();
-        for pod in &leaving {
-            runner.remove(&pod.namespace, None);
-        }
-        for pod in &leaving {
-            // Whoever has not ended by then is ended with the namespace.
-            runner.wait_removed(&pod.namespace, pod.termination_grace + GRACE_SLACK);
-        }
-        self.balancing.withdraw(places);
-        let _ = self.balancing.publish();
     }
 
     /// The running cluster.
@@ -308,10 +301,16 @@ impl Plane {
         let planning = before.plan.change(&next.store, Some(&keys), around, remembered)?;
         warnings.extend(planning.warnings.iter().map(ToString::to_string));
         next.plan = planning.plan.clone();
-        let problems = self.become_as(&next, &before, &keys, &planning, cluster)?;
+        let mut rollout = cluster.map(|cluster| self.rollout(cluster));
+        let wanted = rollout.as_ref().map(Rollout::cluster);
+        let mut problems = self.become_as(&next, &before, &keys, &planning, wanted)?;
         // There may be thousands, and they are held against others only when they change.
         next.store.settle(keys.iter().filter(|key| BESIDE_CLUSTER.contains(&key.kind)));
         *self.desired.lock() = next;
+        if let Some(rollout) = &mut rollout {
+            problems.extend(self.roll_out(rollout));
+            warnings.extend(idle_guests(&self.runtime));
+        }
         let changes = changes.into_iter();
         let changes = changes.map(|(key, change)| ChangeView { object: key.to_string(), change }).collect();
         Ok(ApplyView { changes, warnings, problems })
@@ -332,20 +331,14 @@ impl Plane {
         self.keeper.lock().add(before, next, keys)?;
         let mut problems = Vec::new();
         if let Some(cluster) = cluster {
-            let name = cluster.name.clone();
-            let mut cluster = Cow::Owned(cluster);
-            self.balancing.announce(&mut cluster);
-            let applied = self.runtime.apply(cluster.into_owned(), |leaving| self.farewell(&name, leaving));
-            // Also when it was refused: pods that were about to go are back.
-            self.balancing.cluster(&self.runtime.cluster());
+            let applied = self.step_to(cluster);
             if applied.is_err() {
                 self.keeper.lock().add(next, before, keys)?;
             }
-            self.run_containers();
             problems.extend(applied?.problems);
         }
         self.balancing.plan(planning);
-        self.balancing.publish()?;
+        self.publish()?;
         problems.extend(self.announce());
         let changed: HashSet<&str> = planning.services.iter().map(|(name, _)| &**name).collect();
         problems.extend(self.balancing.with(|controller| {
@@ -357,17 +350,36 @@ impl Plane {
         Ok(problems)
     }
 
-    /// Tells all containers to end, and waits a moment; who has not ended by then is ended with its namespace.
-    fn end_containers(&self) {
-        let Some(runner) = &self.runner else { return };
-        let told = std::mem::take(&mut *self.told.lock());
-        for namespace in told.keys() {
-            runner.remove(namespace, Some(LAST_GRACE));
+    /// Makes what runs a cluster on the way to what is wanted.
+    pub(super) fn step_to(&self, cluster: Cluster) -> Result<Applied, RuntimeError> {
+        let name = cluster.name.clone();
+        let mut cluster = Cow::Owned(cluster);
+        self.balancing.announce(&mut cluster);
+        let applied = self.runtime.apply(cluster.into_owned(), |leaving| self.farewell(&name, leaving));
+        self.run_containers();
+        // Also when it was refused: pods that were about to go are back.
+        self.balancing.cluster(&self.runtime.cluster());
+        self.publish()?;
+        applied
+    }
+
+    /// Hands what has changed of Services to switches, proxies and agents.
+    fn publish(&self) -> Result<(), RuntimeError> {
+        if self.balancing.publish()? {
+            self.attend();
         }
-        let begin = crate::clock::now();
-        for namespace in told.keys() {
-            let left = (LAST_GRACE + GRACE_SLACK).saturating_sub(begin.elapsed());
-            runner.wait_removed(namespace, left);
+        Ok(())
+    }
+
+    /// Has agents listen as Services need it now.
+    fn attend(&self) {
+        // What was found out earlier must not come later.
+        let _one_at_a_time = self.attending.lock();
+        let Some(agents) = &self.agents else { return };
+        for (node, duties) in self.services(duties) {
+            if duties != NodeDuties::default() || agents.is_wanted(&node) {
+                self.set_duties(&node, &duties);
+            }
         }
     }
 
@@ -379,6 +391,7 @@ impl Plane {
     /// Ends the cluster; returns what could not be removed, in sentences. What was given out is remembered, unless it is to
     /// be forgotten; objects are not: whoever starts a cluster again says which.
     pub fn stop(&self) -> Vec<String> {
+        self.ending.store(true, Ordering::Relaxed);
         self.balancing.end();
         self.end_containers();
         let mut problems = self.runtime.stop();

@@ -159,7 +159,8 @@ fn status_of(error: &RuntimeError) -> StatusCode {
         RuntimeError::Helper(_)
         | RuntimeError::Tap { .. }
         | RuntimeError::Config { .. }
-        | RuntimeError::Proxy { .. } | RuntimeError::Station { .. }
+        | RuntimeError::Proxy { .. }
+        | RuntimeError::Station { .. }
         | RuntimeError::Io(_)
         | RuntimeError::Stopped(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::exec::Enter;
 use super::exec::NamespaceRef;
-use super::spec::validate_name;
+use super::spec::{made_of, validate_name};
 
 /// What to run in a namespace, under a name. A container is one program with all its descendants: when the program
 /// ends, what it left behind is killed.
@@ -56,6 +56,11 @@ impl ContainerSpec {
         Ok(())
     }
 
+    /// What tells it from another of its name.
+    pub fn made_of(&self) -> String {
+        made_of(self)
+    }
+
     /// The process that is to stand for it on the host.
     pub(super) fn enter(&self, target: NamespaceRef) -> Option<Enter> {
         let (program, arguments) = self.argv.split_first()?;
@@ -92,6 +97,8 @@ pub struct ContainerInfo {
     pub namespace: String,
     /// Its name there.
     pub name: String,
+    /// [`ContainerSpec::made_of`] of what was started last.
+    pub made_of: String,
     /// The process that stands for it on the host: it ends when the container has, with its status. The container's
     /// own processes are below it.
     pub pid: u32,

@@ -53,6 +53,17 @@ impl Containers {
         }
     }
 
+    /// Forgets the containers of a pod that have ended: whatever is started there next has not been started before.
+    ///
+    /// # Errors
+    /// [`HelperError::Failed`] with kind `NotFound` if there is no such pod.
+    pub fn forget(&mut self, namespace: &str) -> Result<(), HelperError> {
+        match self.connection.ask(Request::Forget { namespace: namespace.to_owned() }) {
+            Ok((Reply::Signalled, _)) => Ok(()),
+            other => Err(unexpected(other)),
+        }
+    }
+
     /// Every container of every pod, running or ended, in order of namespace and name.
     ///
     /// # Errors

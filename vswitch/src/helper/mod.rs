@@ -63,6 +63,7 @@ pub use log::MAX_LOG;
 pub(crate) use netns::DOCTOR_KNOWS;
 pub(crate) use network::tun_remedy;
 pub use protocol::{Failure, FailureKind, HelperInfo};
+pub(crate) use spec::made_of;
 pub use spec::{
     DEFAULT_TX_QUEUE_LENGTH, Existing, MAX_MTU, MIN_IPV6_MTU, MIN_MTU, Namespace, NamespaceSpec, Offload,
     PodFile, validate_name,
@@ -280,6 +281,21 @@ impl Helper {
         spec.validate().map_err(|why| Failure::new(FailureKind::Invalid, why))?;
         match self.connection.ask(Request::Create(Box::new(spec.clone()))) {
             Ok((Reply::Created(namespace), Some(tap))) => Ok(Created { namespace: *namespace, tap }),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Makes a pod in the network namespace of another, whose name is `host`: it has processes, mounts and a host name of
+    /// its own, and the other's interfaces. It ends when the other does. Of `spec` the name, the host name, the files and the
+    /// tag matter.
+    ///
+    /// # Errors
+    /// [`HelperError::Failed`] with kind `NotFound` if there is no such other, otherwise as [`Self::create`].
+    pub fn join(&mut self, spec: &NamespaceSpec, host: &str) -> Result<Namespace, HelperError> {
+        spec.validate().map_err(|why| Failure::new(FailureKind::Invalid, why))?;
+        let request = Request::Join { spec: Box::new(spec.clone()), host: host.to_owned() };
+        match self.connection.ask(request) {
+            Ok((Reply::Namespace(namespace), _)) => Ok(*namespace),
             other => Err(unexpected(other)),
         }
     }

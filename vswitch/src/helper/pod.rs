@@ -48,6 +48,8 @@ pub(super) struct Pod {
     holder: Option<Holder>,
     /// The holder ends when this closes.
     channel: Option<Channel>,
+    /// Whether it lives in the network namespace of another pod.
+    guest: bool,
     /// Somebody else's network namespace, and the index of our interface there.
     foreign: Option<(OwnedFd, Option<u32>)>,
     named: bool,
@@ -64,6 +66,22 @@ impl Pod {
 
     /// Makes a pod, or undoes what was made of it.
     pub(super) fn create(context: &Context, spec: &NamespaceSpec) -> Result<Self, Failure> {
+        Self::make(context, spec, None)
+    }
+
+    /// Makes a pod in the network namespace of another, or undoes what was made of it.
+    pub(super) fn join(context: &Context, spec: &NamespaceSpec, host: &Self) -> Result<Self, Failure> {
+        let path = format!("/proc/{}/ns/net", host.namespace.pause_pid);
+        let netns = File::open(&path).map_err(|error| Failure::system(path, &error))?;
+        Self::make(context, spec, Some(netns.into()))
+    }
+
+    /// Whether it lives in the network namespace of another pod.
+    pub(super) fn is_guest(&self) -> bool {
+        self.guest
+    }
+
+    fn make(context: &Context, spec: &NamespaceSpec, host: Option<OwnedFd>) -> Result<Self, Failure> {
         spec.validate().map_err(|why| Failure::new(FailureKind::Invalid, why))?;
         let mut pod = Self {
             namespace: Namespace {
@@ -81,7 +99,8 @@ impl Pod {
             containers: Running::default(),
             holder: None,
             channel: None,
-            foreign: None,
+            guest: host.is_some(),
+            foreign: host.map(|netns| (netns, None)),
             named: false,
             recorded: false,
         };
@@ -96,7 +115,9 @@ impl Pod {
 
     fn build(&mut self, context: &Context, spec: &NamespaceSpec) -> Result<(), Failure> {
         let recording = |error| Failure::system("cannot write to the state directory", &error);
-        if let Some(existing) = &spec.existing {
+        if self.guest {
+            // It has a namespace already, and needs no name for it.
+        } else if let Some(existing) = &spec.existing {
             self.foreign = Some((netns::open_existing(existing)?, None));
         } else if netns::name_path(&spec.name).exists() {
             // Before the record, which must never name what is not ours.
@@ -126,6 +147,9 @@ impl Pod {
         record.netns_inode = Some(inode);
         record::write(&context.records, &record).map_err(recording)?;
 
+        if self.guest {
+            return Ok(());
+        }
         let (tap, vnet_hdr) = network::make_tap(spec)?;
         self.tap = Some(tap);
         self.namespace.vnet_hdr = vnet_hdr;

@@ -20,7 +20,7 @@ use super::spec::{Namespace, NamespaceSpec};
 use crate::sys;
 
 /// Two programs that do not agree on this do not talk.
-pub(crate) const VERSION: u32 = 3;
+pub(crate) const VERSION: u32 = 4;
 /// Octets in one message; far below what a socket buffer holds, so that one reply never blocks.
 pub(crate) const MAX_MESSAGE: usize = 64 * 1024;
 /// Namespaces or containers in one reply; with the longest names they fit in a message.
@@ -36,6 +36,8 @@ pub(crate) enum Request {
     Adopt { version: u32, grace_ms: u64 },
     /// Makes a namespace; the reply carries the TAP.
     Create(Box<NamespaceSpec>),
+    /// Makes a pod in the network namespace of another, by that one's name.
+    Join { spec: Box<NamespaceSpec>, host: String },
     /// Ends a namespace and everything in it.
     Delete { name: String },
     /// Gives a namespace another name, which nobody has.
@@ -52,6 +54,8 @@ pub(crate) enum Request {
     Run { namespace: String, container: Box<ContainerSpec> },
     /// Signals a container.
     Signal { namespace: String, container: String, signal: i32 },
+    /// Forgets the containers of a namespace that have ended.
+    Forget { namespace: String },
     /// A page of the containers, in order of namespace and name, after the given one.
     Containers { after: Option<(String, String)> },
     /// A pipe on which an octet arrives whenever a container or a pod has ended, and whose end is the helper's.
@@ -74,11 +78,11 @@ pub(crate) enum Reply {
     Ended { problems: Vec<String> },
     /// To `List`.
     Namespaces { page: Vec<Namespace>, more: bool },
-    /// To `Look`.
+    /// To `Join` and `Look`.
     Namespace(Box<Namespace>),
     /// To `Run`: the process that stands for the container.
     Started { pid: u32 },
-    /// To `Signal`.
+    /// To `Signal` and `Forget`.
     Signalled,
     /// To `Containers`.
     Containers { page: Vec<ContainerInfo>, more: bool },
@@ -333,6 +337,7 @@ mod tests {
         let container = ContainerInfo {
             namespace: "x".repeat(200),
             name: "x".repeat(200),
+            made_of: "x".repeat(32),
             pid: u32::MAX,
             state: super::super::container::RunState::Exited { code: 255 },
             starts: u32::MAX,

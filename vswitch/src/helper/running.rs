@@ -33,6 +33,7 @@ struct Container {
     state: RunState,
     starts: u32,
     since: Instant,
+    made_of: String,
 }
 
 /// The containers of one pod, by name.
@@ -68,8 +69,14 @@ impl Running {
             .spawn()
             .map_err(|error| Failure::system(format!("cannot start container {}", spec.name), &error))?;
         let pid = process.id();
-        let container =
-            Container { process: Some(process), pid, state: RunState::Running, starts, since: now };
+        let container = Container {
+            process: Some(process),
+            pid,
+            state: RunState::Running,
+            starts,
+            since: now,
+            made_of: spec.made_of(),
+        };
         self.0.insert(spec.name.clone(), container);
         Ok(pid)
     }
@@ -94,6 +101,11 @@ impl Running {
         // It is our child and has not been waited for, so that the number is still its own.
         kill(Pid::from_raw(container.pid.cast_signed()), to_send)
             .map_err(|errno| Failure::system(format!("cannot signal container {name}"), &errno.into()))
+    }
+
+    /// Forgets those that have ended.
+    pub(super) fn forget(&mut self) {
+        self.0.retain(|_, container| container.process.is_some());
     }
 
     /// Looks which containers have ended; true if that is news.
@@ -144,6 +156,7 @@ impl Running {
         self.0.range::<str, _>((start, Bound::Unbounded)).map(move |(name, container)| ContainerInfo {
             namespace: namespace.to_owned(),
             name: name.clone(),
+            made_of: container.made_of.clone(),
             pid: container.pid,
             state: container.state,
             starts: container.starts,

@@ -194,10 +194,19 @@ impl Server {
             }
         }
         let mut news = false;
+        let mut gone = Vec::new();
         for pod in self.pods.values_mut() {
-            // Both are looked at.
-            news |= pod.notice_end();
+            if pod.notice_end() {
+                news = true;
+                gone.extend((!pod.is_guest()).then_some(pod.namespace.netns_inode));
+            }
             news |= pod.containers.notice_ends(now());
+        }
+        // Whoever shares a network namespace goes with its owner.
+        for guest in self.pods.values_mut().filter(|pod| pod.is_guest()) {
+            if gone.contains(&guest.namespace.netns_inode) {
+                guest.kill();
+            }
         }
         if news {
             self.tell();
@@ -301,7 +310,8 @@ impl Server {
                 self.grace = Duration::from_millis(grace_ms);
                 Reply::Ready(self.info()).into()
             }
-            Request::Create(spec) => self.create(&spec),
+            Request::Create(spec) => self.create(&spec, None),
+            Request::Join { spec, host } => self.create(&spec, Some(&host)),
             Request::Delete { name } => match self.pods.get_mut(&name) {
                 Some(pod) => {
                     let problems = pod.end(&self.context);
@@ -342,13 +352,20 @@ impl Server {
                 }
                 None => not_found(&namespace),
             },
+            Request::Forget { namespace } => match self.pods.get_mut(&namespace) {
+                Some(pod) => {
+                    pod.containers.forget();
+                    Reply::Signalled.into()
+                }
+                None => not_found(&namespace),
+            },
             Request::Containers { after } => self.containers(after).into(),
             Request::Watch => self.watch(index),
             Request::Shutdown => Reply::Ended { problems: self.end_all() }.into(),
         }
     }
 
-    fn create(&mut self, spec: &super::NamespaceSpec) -> Answer {
+    fn create(&mut self, spec: &super::NamespaceSpec, host: Option<&str>) -> Answer {
         if self.pods.contains_key(&spec.name) {
             let why = format!("a pod named {:?} exists already", spec.name);
             return Failure::new(FailureKind::Exists, why).into();
@@ -357,13 +374,22 @@ impl Server {
             let why = format!("one helper owns at most {MAX_NAMESPACES} namespaces");
             return Failure::new(FailureKind::System, why).into();
         }
-        match Pod::create(&self.context, spec) {
+        let made = match host.map(|name| (name, self.pods.get(name).filter(|pod| pod.namespace.alive))) {
+            None => Pod::create(&self.context, spec),
+            Some((_, Some(host))) => Pod::join(&self.context, spec, host),
+            Some((name, None)) => return not_found(name),
+        };
+        match made {
             Ok(mut pod) => {
                 let mut namespace = pod.namespace.clone();
                 // They are told once; a message about all pods has no room for them.
                 pod.namespace.warnings = Vec::new();
                 namespace.warnings.truncate(32);
-                let answer = with_tap(Reply::Created(Box::new(namespace)), &pod);
+                let answer = if pod.is_guest() {
+                    Reply::Namespace(Box::new(namespace)).into()
+                } else {
+                    with_tap(Reply::Created(Box::new(namespace)), &pod)
+                };
                 self.pods.insert(spec.name.clone(), pod);
                 answer
             }

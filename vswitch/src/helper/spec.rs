@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use ipnet::IpNet;
 use netstack::addr::MacAddr;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use super::exec::NamespaceRef;
 
@@ -227,6 +228,12 @@ impl NamespaceSpec {
         let link_local = matches!(gateway, IpAddr::V6(address) if address.is_unicast_link_local());
         link_local || self.addresses.iter().any(|network| network.contains(&gateway))
     }
+}
+
+/// By what it was made of something is known again: 32 hexadecimal digits, equal for what is equal.
+pub(crate) fn made_of(what: &impl Serialize) -> String {
+    let text = serde_json::to_vec(what).unwrap_or_default();
+    Sha256::digest(text).iter().take(16).map(|octet| format!("{octet:02x}")).collect()
 }
 
 /// Checks a name for `/run/netns`, which also becomes a file name in the state directory.

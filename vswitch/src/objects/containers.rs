@@ -7,7 +7,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1 as k8s;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use crate::container::{Check, Container, Images, PodSpec, Probe, Probes, RestartPolicy, image};
+use crate::container::{Check, Container, Images, PodSpec, PreStop, Probe, Probes, RestartPolicy, image};
 
 /// Faults in a pod's specification: field and sentence.
 pub(super) type Faults = Vec<(String, String)>;
@@ -69,6 +69,7 @@ impl Of<'_> {
             .security_context
             .as_ref()
             .is_some_and(|context| context.allow_privilege_escalation == Some(false));
+        made.pre_stop = self.pre_stop(container, path);
         let mut probe = |field: &str, probe: &Option<k8s::Probe>| {
             probe.as_ref().and_then(|probe| self.probe(container, probe, &format!("{path}.{field}")))
         };
@@ -105,21 +106,15 @@ impl Of<'_> {
         let check = if let Some(exec) = &probe.exec {
             Check::Exec(exec.command.clone().unwrap_or_default())
         } else if let Some(http) = &probe.http_get {
-            if http.scheme.as_deref() == Some("HTTPS") {
-                self.faults.push((format!("{path}.httpGet.scheme"), "HTTPS probes are not supported".into()));
-            }
-            let headers = http.http_headers.iter().flatten();
-            Check::HttpGet {
-                host: http.host.clone(),
-                port: self.port(container, &http.port, &format!("{path}.httpGet.port"))?,
-                path: http.path.clone().unwrap_or_else(|| "/".to_owned()),
-                headers: headers.map(|h| (h.name.clone(), h.value.clone())).collect(),
-            }
+            self.http(container, http, path)?
+        } else if let Some(grpc) = &probe.grpc {
+            let port = self.port(container, &IntOrString::Int(grpc.port), &format!("{path}.grpc.port"))?;
+            Check::Grpc { port, service: grpc.service.clone().unwrap_or_default() }
         } else if let Some(tcp) = &probe.tcp_socket {
             let port = self.port(container, &tcp.port, &format!("{path}.tcpSocket.port"))?;
             Check::TcpSocket { host: tcp.host.clone(), port }
         } else {
-            self.faults.push((path.to_owned(), "one of exec, httpGet and tcpSocket is needed".into()));
+            self.faults.push((path.to_owned(), "one of exec, grpc, httpGet and tcpSocket is needed".into()));
             return None;
         };
         let mut made = Probe::new(check);
@@ -137,6 +132,35 @@ impl Of<'_> {
             .termination_grace_period_seconds
             .map(|value| Duration::from_secs(u64::try_from(value).unwrap_or(0)));
         Some(made)
+    }
+
+    fn http(&mut self, container: &k8s::Container, http: &k8s::HTTPGetAction, path: &str) -> Option<Check> {
+        if http.scheme.as_deref() == Some("HTTPS") {
+            self.faults.push((format!("{path}.httpGet.scheme"), "HTTPS is not supported here".into()));
+        }
+        let headers = http.http_headers.iter().flatten();
+        Some(Check::HttpGet {
+            host: http.host.clone(),
+            port: self.port(container, &http.port, &format!("{path}.httpGet.port"))?,
+            path: http.path.clone().unwrap_or_else(|| "/".to_owned()),
+            headers: headers.map(|h| (h.name.clone(), h.value.clone())).collect(),
+        })
+    }
+
+    fn pre_stop(&mut self, container: &k8s::Container, path: &str) -> Option<PreStop> {
+        let hook = container.lifecycle.as_ref()?.pre_stop.as_ref()?;
+        let path = format!("{path}.lifecycle.preStop");
+        if let Some(sleep) = &hook.sleep {
+            return Some(PreStop::Sleep(Duration::from_secs(u64::try_from(sleep.seconds).unwrap_or(0))));
+        }
+        if let Some(exec) = &hook.exec {
+            return Some(PreStop::Ask(Check::Exec(exec.command.clone().unwrap_or_default())));
+        }
+        let Some(http) = &hook.http_get else {
+            self.faults.push((path, "one of exec, httpGet and sleep is needed".into()));
+            return None;
+        };
+        self.http(container, http, &path).map(PreStop::Ask)
     }
 
     /// A port by number, or by the name that the container gives it.

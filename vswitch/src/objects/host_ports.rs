@@ -1,9 +1,9 @@
-//! Ports of nodes that pods ask for.
+//! Ports of containers, and those of nodes that pods ask for.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::{ContainerPort, PodSpec};
+use k8s_openapi::api::core::v1::{Container, ContainerPort, PodSpec};
 use manifest::Located;
 
 use super::compile::Compiler;
@@ -38,6 +38,11 @@ fn keys(node: &Node, port: &HostPort) -> impl Iterator<Item = (String, IpAddr, P
     at.map(|address| (node.name.clone(), address, port.protocol, port.port))
 }
 
+/// Whether the pod shares its node's namespace: then every port that it names is one of the node's.
+pub(super) fn on_host(spec: &PodSpec) -> bool {
+    spec.host_network == Some(true)
+}
+
 /// The ports of its node that a pod asks for, each with its place in the pod.
 pub(super) fn wanted(spec: &PodSpec) -> Vec<(String, HostPort)> {
     let containers = spec.containers.iter().enumerate();
@@ -45,11 +50,11 @@ pub(super) fn wanted(spec: &PodSpec) -> Vec<(String, HostPort)> {
         let ports = container.ports.iter().flatten().enumerate();
         ports.map(move |(index, port)| (format!("spec.containers[{at}].ports[{index}]"), port))
     });
-    ports.filter_map(|(path, port)| Some((path, host_port(port)?))).collect()
+    ports.filter_map(|(path, port)| Some((path, host_port(port, on_host(spec))?))).collect()
 }
 
 /// None if it asks for none, or for one that there is not.
-fn host_port(port: &ContainerPort) -> Option<HostPort> {
+fn host_port(port: &ContainerPort, on_host: bool) -> Option<HostPort> {
     let number = |port: i32| u16::try_from(port).ok().filter(|port| *port > 0);
     let address = match host_ip(port) {
         Some(text) => Some(text.parse().ok()?),
@@ -57,7 +62,7 @@ fn host_port(port: &ContainerPort) -> Option<HostPort> {
     };
     Some(HostPort {
         protocol: Protocol::by_name(port.protocol.as_deref().unwrap_or("TCP"))?,
-        port: number(port.host_port?)?,
+        port: number(port.host_port.unwrap_or(if on_host { port.container_port } else { 0 }))?,
         address,
         container_port: number(port.container_port)?,
     })
@@ -68,6 +73,43 @@ fn host_ip(port: &ContainerPort) -> Option<&str> {
 }
 
 impl Compiler<'_> {
+    /// What is wrong with a container's ports; `ports` are those of the pod, and whose they are.
+    pub(super) fn check_ports<'c>(
+        &mut self,
+        at: &Located,
+        path: &str,
+        container: &'c Container,
+        ports: &mut BTreeMap<(String, i32), &'c str>,
+    ) {
+        for (index, port) in container.ports.iter().flatten().enumerate() {
+            let path = format!("{path}.ports[{index}]");
+            let number = port.container_port;
+            if !(1..=65535).contains(&number) {
+                self.fault(
+                    at,
+                    &format!("{path}.containerPort"),
+                    format!("{number} is not between 1 and 65535"),
+                );
+            }
+            let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
+            if !["TCP", "UDP", "SCTP"].contains(&protocol.as_str()) {
+                self.fault(
+                    at,
+                    &format!("{path}.protocol"),
+                    format!("{protocol:?} is none of TCP, UDP, SCTP"),
+                );
+            }
+            let other = ports.insert((protocol.clone(), number), &container.name);
+            if let Some(other) = other.filter(|other| *other != container.name) {
+                let message = format!(
+                    "the container {other} has {protocol} port {number} too, and both are on one address: the second to \
+                     listen will fail"
+                );
+                self.warn(at, &path, message);
+            }
+        }
+    }
+
     /// What can be said of them whichever node the pod is on.
     pub(super) fn check_host_ports(&mut self, at: &Located, base: &str, spec: &PodSpec) {
         for (container, containers) in spec.containers.iter().enumerate() {
@@ -80,6 +122,13 @@ impl Compiler<'_> {
                         &format!("{path}.hostPort"),
                         format!("{number} is not between 1 and 65535"),
                     );
+                }
+                if on_host(spec) && ![0, port.container_port].contains(&number) {
+                    let message = format!(
+                        "{number} must be the containerPort, {}, with hostNetwork: the container listens on the node itself",
+                        port.container_port
+                    );
+                    self.fault(at, &format!("{path}.hostPort"), message);
                 }
                 if let Some(text) = host_ip(port).filter(|text| text.parse::<IpAddr>().is_err()) {
                     self.fault(at, &format!("{path}.hostIP"), format!("{text:?} is no address"));
@@ -106,10 +155,9 @@ impl Compiler<'_> {
         &mut self,
         at: &Located,
         base: &str,
-        node: &str,
+        node: &Node,
         wanted: &[(String, HostPort)],
     ) {
-        let Some(node) = self.cluster.nodes.iter().find(|n| n.name == node) else { return };
         let unreached = wanted.iter().filter(|(_, port)| !node.addresses.iter().any(|&a| port.is_at(a)));
         let warnings: Vec<(String, String)> = unreached
             .map(|(path, port)| {

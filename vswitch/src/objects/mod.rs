@@ -13,6 +13,7 @@ mod containers;
 mod host_ports;
 mod node;
 mod pod;
+mod replacement;
 mod services;
 mod store;
 mod underlay;

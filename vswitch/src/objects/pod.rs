@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Container, Pod as PodObject, PodSpec};
+use k8s_openapi::api::core::v1::{Pod as PodObject, PodSpec};
 use manifest::{Located, Object};
 use netstack::addr::IpNet;
 
@@ -13,7 +13,7 @@ use super::allocations::{Allocation, same_family};
 use super::compile::{Compiler, LABEL, both_forms, is_label};
 use super::containers::workload;
 use super::host_ports;
-use crate::cluster::{HostPort, Labels, Node, Place, Pod};
+use crate::cluster::{HostPort, Labels, Node, Place, Pod, Replacement};
 use crate::helper::Existing;
 use crate::service::{WEIGHT, weight};
 
@@ -42,11 +42,16 @@ struct Draft<'a> {
     host_ports: Arc<Vec<(String, HostPort)>>,
     node: Option<String>,
     addresses: Vec<IpAddr>,
+    replacement: Option<Arc<Replacement>>,
 }
 
 impl Draft<'_> {
     fn full_name(&self) -> String {
         format!("{}/{}", self.namespace, self.name)
+    }
+
+    fn on_host(&self) -> bool {
+        host_ports::on_host(&self.spec)
     }
 }
 
@@ -106,12 +111,16 @@ impl<'a> Compiler<'a> {
             spec: Arc::new(spec),
             node: None,
             addresses: Vec::new(),
+            replacement: None,
         };
         let status = pod.status.clone().unwrap_or_default();
         let listed: Vec<String> = status.pod_ips.unwrap_or_default().into_iter().map(|ip| ip.ip).collect();
         let all = both_forms(listed, |n| format!("status.podIPs[{n}].ip"), status.pod_ip, "status.podIP");
         for (path, text) in all {
-            self.asked_address(&path, &text, &mut draft);
+            // Those of a pod on its node's own network are the node's, whatever a manifest remembers.
+            if !draft.on_host() {
+                self.asked_address(&path, &text, &mut draft);
+            }
         }
         draft
     }
@@ -152,6 +161,7 @@ impl<'a> Compiler<'a> {
         let pod = Arc::new(spec.template.spec.clone().unwrap_or_default());
         self.check_spec(at, "spec.template.", &pod);
         let host_ports = Arc::new(host_ports::wanted(&pod));
+        let replacement = self.replacement(at, deployment);
         drafts.extend((0..replicas).map(|index| Draft {
             at,
             base: "spec.template.",
@@ -163,6 +173,7 @@ impl<'a> Compiler<'a> {
             host_ports: Arc::clone(&host_ports),
             node: None,
             addresses: Vec::new(),
+            replacement: Some(Arc::clone(&replacement)),
         }));
     }
 
@@ -183,9 +194,9 @@ impl<'a> Compiler<'a> {
     }
 
     fn check_spec(&mut self, at: &Located, base: &str, spec: &PodSpec) {
-        if spec.host_network == Some(true) {
-            let message = "is not supported: to share a node's addresses, use `vswitch exec node/NAME`";
-            self.fault(at, &format!("{base}spec.hostNetwork"), message);
+        if host_ports::on_host(spec) && spec.hostname.is_some() {
+            let message = "has no effect with hostNetwork: the pod has the node's host name";
+            self.warn(at, &format!("{base}spec.hostname"), message);
         }
         if let Some(policy) = &spec.restart_policy
             && !["Always", "OnFailure", "Never"].contains(&policy.as_str())
@@ -222,42 +233,6 @@ impl<'a> Compiler<'a> {
             }
         }
         self.check_host_ports(at, base, spec);
-    }
-
-    fn check_ports<'c>(
-        &mut self,
-        at: &Located,
-        path: &str,
-        container: &'c Container,
-        ports: &mut BTreeMap<(String, i32), &'c str>,
-    ) {
-        for (index, port) in container.ports.iter().flatten().enumerate() {
-            let path = format!("{path}.ports[{index}]");
-            let number = port.container_port;
-            if !(1..=65535).contains(&number) {
-                self.fault(
-                    at,
-                    &format!("{path}.containerPort"),
-                    format!("{number} is not between 1 and 65535"),
-                );
-            }
-            let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
-            if !["TCP", "UDP", "SCTP"].contains(&protocol.as_str()) {
-                self.fault(
-                    at,
-                    &format!("{path}.protocol"),
-                    format!("{protocol:?} is none of TCP, UDP, SCTP"),
-                );
-            }
-            let other = ports.insert((protocol.clone(), number), &container.name);
-            if let Some(other) = other.filter(|other| *other != container.name) {
-                let message = format!(
-                    "the container {other} has {protocol} port {number} too, and both are on one address: the second to \
-                     listen will fail"
-                );
-                self.warn(at, &path, message);
-            }
-        }
     }
 
     fn no_two_of_a_name(&mut self, drafts: &[Draft<'a>]) {
@@ -340,7 +315,8 @@ impl<'a> Compiler<'a> {
             self.port_holders.take(node, &draft.host_ports, &draft.full_name());
             draft.node = Some(node.name.clone());
         }
-        for &address in &before.addresses {
+        let addresses = if draft.on_host() { &[][..] } else { &before.addresses };
+        for &address in addresses {
             let asked = draft.addresses.iter().any(|a| same_family(*a, address));
             if !asked && self.home(address).is_some() && self.used.take(address) {
                 draft.addresses.push(address);
@@ -370,31 +346,12 @@ impl<'a> Compiler<'a> {
                 }
             },
         };
-        self.warn_of_unreached(draft.at, draft.base, &node, &draft.host_ports);
-        let gateways: Vec<IpNet> =
-            self.cluster.nodes.iter().filter(|n| n.name == node).flat_map(|n| n.gateways.clone()).collect();
-        for gateway in gateways {
-            let prefix = gateway.trunc();
-            if draft.addresses.iter().any(|a| same_family(*a, prefix.addr())) {
-                continue;
-            }
-            match self.used.lowest(prefix) {
-                Some(address) => draft.addresses.push(address),
-                None => {
-                    let message =
-                        format!("no address of {prefix} is left for the pod {} on {node}", draft.full_name());
-                    self.fault(draft.at, "", message);
-                }
-            }
-        }
-        // IPv4 first, whatever order it was asked in.
-        draft.addresses.sort_by_key(IpAddr::is_ipv6);
-        let allocation =
-            Allocation { node: node.clone(), pod_cidrs: Vec::new(), addresses: draft.addresses.clone() };
+        let own = self.own_addresses(&mut draft, &node);
+        let allocation = Allocation { node: node.clone(), pod_cidrs: Vec::new(), addresses: own };
         self.allocations.pods.insert(draft.full_name(), allocation);
         let place = Place::Pod { namespace: draft.namespace.clone(), name: draft.name.clone() };
         let mut faults = Vec::new();
-        let workload = workload(
+        let mut workload = workload(
             place.netns(&self.cluster.name),
             format!("{}_{}", draft.namespace, draft.name),
             &draft.addresses,
@@ -402,6 +359,7 @@ impl<'a> Compiler<'a> {
             &self.cluster.images,
             &mut faults,
         );
+        workload.probed_from = Some(Place::Node(node.clone()).netns(&self.cluster.name));
         for (path, message) in faults {
             self.fault(draft.at, &format!("{}{path}", draft.base), message);
         }
@@ -413,18 +371,58 @@ impl<'a> Compiler<'a> {
             self.fault(draft.at, &format!("{}{path}", draft.base), message);
             1
         });
+        if draft.on_host() && netns.is_some() {
+            let message = format!(
+                "{NETNS_ANNOTATION}: with hostNetwork the namespace is the node's; leave one of them out"
+            );
+            self.fault(draft.at, &format!("{}metadata.annotations", draft.base), message);
+        }
+        let on_host = draft.on_host();
+        // Its ports are the node's already: nothing leads to them.
+        let led_to = draft.host_ports.iter().filter(|_| !on_host);
         self.cluster.pods.push(Pod {
             weight,
+            host_network: on_host,
+            host_ports: led_to.map(|(_, port)| *port).collect(),
             netns: netns.and_then(Result::ok),
             workload: Arc::new(workload),
+            replacement: draft.replacement,
             namespace: draft.namespace,
             name: draft.name,
             node,
             addresses: draft.addresses,
-            host_ports: draft.host_ports.iter().map(|(_, port)| *port).collect(),
             labels: draft.labels,
             spec: draft.spec,
         });
+    }
+
+    /// Completes the pod's addresses, and returns those that are its own to keep.
+    fn own_addresses(&mut self, draft: &mut Draft<'a>, node: &str) -> Vec<IpAddr> {
+        let Some(node) = self.cluster.nodes.iter().find(|n| n.name == node).cloned() else {
+            return Vec::new();
+        };
+        if draft.on_host() {
+            draft.addresses = node.addresses;
+            draft.addresses.sort_by_key(IpAddr::is_ipv6);
+            return Vec::new();
+        }
+        self.warn_of_unreached(draft.at, draft.base, &node, &draft.host_ports);
+        for prefix in node.gateways.iter().map(IpNet::trunc) {
+            if draft.addresses.iter().any(|a| same_family(*a, prefix.addr())) {
+                continue;
+            }
+            match self.used.lowest(prefix) {
+                Some(address) => draft.addresses.push(address),
+                None => {
+                    let (name, node) = (draft.full_name(), &node.name);
+                    let message = format!("no address of {prefix} is left for the pod {name} on {node}");
+                    self.fault(draft.at, "", message);
+                }
+            }
+        }
+        // IPv4 first, whatever order it was asked in.
+        draft.addresses.sort_by_key(IpAddr::is_ipv6);
+        draft.addresses.clone()
     }
 
     /// The node with the fewest pods of those that the pod may be on, the first of several, or why there is none.

@@ -148,10 +148,6 @@ fn what_contradicts_itself_is_told_with_its_place() {
             "5:33: Pod default/p: spec.nodeName: there is no node \"x\"; there are node-1; add a Node object for others",
         ),
         (
-            pod("p", ", hostNetwork: true"),
-            "5:33: Pod default/p: spec.hostNetwork: is not supported: to share a node's addresses, use `vswitch exec node/NAME`",
-        ),
-        (
             pod("P_1", ""),
             "4:12: Pod default/P_1: metadata.name: \"P_1\" must be 1 to 63 lower case letters, digits and `-`, and begin and end with none",
         ),
@@ -257,6 +253,35 @@ fn a_port_of_a_node_has_one_pod() {
             .concat();
     let moved = compile(&store(&later), &first.allocations, "lab").unwrap();
     assert_eq!(on(&moved), ["b", "a"]);
+}
+
+#[test]
+fn a_pod_on_its_nodes_network_has_the_nodes_addresses_and_ports() {
+    let nodes = [node("a", ""), node("b", "")].concat();
+    let port =
+        |name: &str, more: &str| with_port(name, "protocol: TCP", &format!(", hostNetwork: true{more}"));
+    // Each goes where its port is free, whoever has it there, and a manifest may remember another address.
+    let remembered = port("p3", ", nodeName: b") + "status: {podIP: 172.18.0.2}\n";
+    let others = with_port("p2", "hostPort: 81, hostIP: 0.0.0.0", ", nodeName: a");
+    let first = compiled(&[nodes.clone(), port("p1", ""), others, remembered].concat());
+    let pods = &first.cluster.pods;
+    let seen: Vec<(&str, bool, usize)> =
+        pods.iter().map(|p| (p.node.as_str(), p.host_network, p.host_ports.len())).collect();
+    assert_eq!(seen, [("a", true, 0), ("a", false, 1), ("b", true, 0)]);
+    assert_eq!(pods[0].addresses, first.cluster.nodes[0].addresses);
+    assert!(first.allocations.pods["default/p1"].addresses.is_empty(), "they are not its own to keep");
+    assert_eq!(pods[0].workload.probed_from.as_deref(), Some("lab.node.a"));
+    // It becomes a pod like others, and the other way round.
+    let plain = compile(&store(&[nodes.clone(), pod("p1", "")].concat()), &first.allocations, "lab").unwrap();
+    assert_eq!(plain.cluster.pods[0].addresses[0].to_string(), "10.244.0.2");
+    let again =
+        compile(&store(&[nodes.clone(), port("p1", "")].concat()), &plain.allocations, "lab").unwrap();
+    assert_eq!(again.cluster.pods[0].addresses, pods[0].addresses);
+    let told = faults(&[nodes, port("p1", ", nodeName: a"), port("p2", ", nodeName: a")].concat());
+    assert!(
+        told.len() == 1 && told[0].contains("port 80/TCP of a belongs to the pod default/p1"),
+        "{told:?}"
+    );
 }
 
 #[test]

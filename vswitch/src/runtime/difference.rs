@@ -23,7 +23,10 @@ impl Difference {
         let mut stay = BTreeSet::new();
         for endpoint in &wiring.endpoints {
             let standing = now.places.get(&endpoint.place);
-            let kept = standing.filter(|p| p.keeps(endpoint) && !ended.contains(&endpoint.place));
+            // Whoever shares a namespace goes with it; its owner comes first.
+            let uprooted = endpoint.shares.as_ref().is_some_and(|host| difference.is_new(host));
+            let stays = |p: &&Arc<Placed>| p.keeps(endpoint) && !ended.contains(&endpoint.place) && !uprooted;
+            let kept = standing.filter(stays);
             match kept {
                 None => difference.new.push(endpoint.clone()),
                 Some(placed) => {
@@ -36,9 +39,12 @@ impl Difference {
         }
         let leaving = now.places.iter().filter(|(place, _)| !stay.contains(place));
         let leaving = leaving.map(|(_, placed)| Arc::clone(placed));
-        (difference.replaced, difference.gone) =
-            leaving.partition(|p| difference.new.iter().any(|e| e.place == p.endpoint.place));
+        (difference.replaced, difference.gone) = leaving.partition(|p| difference.is_new(&p.endpoint.place));
         difference
+    }
+
+    fn is_new(&self, place: &Place) -> bool {
+        self.new.iter().any(|endpoint| endpoint.place == *place)
     }
 
     /// What stands in the place of a new end station.

@@ -213,6 +213,7 @@ impl Runtime {
         }
         let attached: Vec<(EngineId, PortId, Option<EngineId>)> = gone
             .iter()
+            .filter(|p| p.endpoint.shares.is_none())
             .filter_map(|p| {
                 let engine = now.switches.get(&p.endpoint.attachment.switch)?;
                 Some((*engine, p.endpoint.attachment.port, p.station))
@@ -320,6 +321,7 @@ fn set_offloads(wiring: &mut Wiring, now: &Fabric, made: &[Made]) {
     let by_port: BTreeMap<(&str, PortId), OffloadFeatures> = wiring
         .endpoints
         .iter()
+        .filter(|e| e.shares.is_none())
         .filter_map(|e| Some(((e.attachment.switch.as_str(), e.attachment.port), *features.get(&e.place)?)))
         .collect();
     for plan in &mut wiring.switches {
@@ -369,15 +371,18 @@ fn plug_in(
 ) {
     let Made { endpoint, namespace, plug } = made;
     let offload = plug.offload();
-    let (device, station): (Box<dyn Device>, Option<EngineId>) = match plug {
-        Plug::Tap(tap) => (Box::new(tap), None),
+    let (device, station): (Option<Box<dyn Device>>, Option<EngineId>) = match plug {
+        Plug::Shared => (None, None),
+        Plug::Tap(tap) => (Some(Box::new(tap)), None),
         Plug::Station(station, near, far) => {
             let id = driver.add_engine(station);
             attach(driver, id, PortId(0), Box::new(far), problems);
-            (Box::new(near), Some(id))
+            (Some(Box::new(near)), Some(id))
         }
     };
-    attach(driver, switches[&endpoint.attachment.switch], endpoint.attachment.port, device, problems);
+    if let Some(device) = device {
+        attach(driver, switches[&endpoint.attachment.switch], endpoint.attachment.port, device, problems);
+    }
     let place = endpoint.place.clone();
     places.insert(place, Arc::new(Placed { endpoint, namespace, station, offload }));
 }

@@ -4,14 +4,13 @@ use netstack::device::Device as _;
 use netstack::device::memory::{self, MemoryDevice, MemoryOptions};
 use netstack::device::tap::{self, Tap};
 use netstack::frame::OffloadFeatures;
-use sha2::{Digest as _, Sha256};
 
 use super::difference::Difference;
 use super::fabric::Applied;
 use super::station::Station;
 use super::{LINK_BATCHES, Runtime, RuntimeError};
 use crate::cluster::{Cluster, Endpoint, Place};
-use crate::helper::{Created, Helper, HelperError, Namespace, NamespaceSpec, Offload};
+use crate::helper::{Created, Helper, HelperError, Namespace, NamespaceSpec, Offload, made_of};
 
 /// Ends the name of a namespace as long as the one that it replaces still stands. No name of a place has that many parts.
 const SUCCESSOR: &str = ".new";
@@ -24,6 +23,8 @@ pub(super) struct Made {
 }
 
 pub(super) enum Plug {
+    /// Nothing: its link is another's.
+    Shared,
     Tap(Tap),
     Station(Box<Station>, MemoryDevice, MemoryDevice),
 }
@@ -32,7 +33,7 @@ impl Plug {
     pub(super) fn offload(&self) -> OffloadFeatures {
         match self {
             Self::Tap(tap) => tap.offload(),
-            Self::Station(..) => OffloadFeatures::NONE,
+            Self::Station(..) | Self::Shared => OffloadFeatures::NONE,
         }
     }
 }
@@ -47,16 +48,39 @@ impl Runtime {
             if difference.replaced(endpoint).is_some() {
                 spec.name.push_str(SUCCESSOR);
             }
-            made.push(self.make_one(endpoint, &spec).inspect_err(|_| self.unmake(&made))?);
+            let host = self.host_of(endpoint, &made);
+            let one = host.and_then(|host| self.make_one(endpoint, &spec, host.as_ref()));
+            made.push(one.inspect_err(|_| self.unmake(&made))?);
         }
         Ok(made)
     }
 
-    fn make_one(&self, endpoint: &Endpoint, spec: &NamespaceSpec) -> Result<Made, RuntimeError> {
+    /// The namespace that an end station is to share, if it is to have none of its own.
+    fn host_of(&self, endpoint: &Endpoint, made: &[Made]) -> Result<Option<Namespace>, RuntimeError> {
+        match &endpoint.shares {
+            Some(host) if self.in_namespaces => {
+                let new = made.iter().find(|one| one.endpoint.place == *host);
+                new.and_then(|one| one.namespace.clone()).map_or_else(|| self.namespace(host), Ok).map(Some)
+            }
+            Some(_) | None => Ok(None),
+        }
+    }
+
+    fn make_one(
+        &self,
+        endpoint: &Endpoint,
+        spec: &NamespaceSpec,
+        host: Option<&Namespace>,
+    ) -> Result<Made, RuntimeError> {
         let mut helper = self.helper.lock();
-        match helper.as_mut() {
-            Some(helper) if self.in_namespaces => self.make_namespace(helper, endpoint, spec),
-            None if self.in_namespaces => Err(RuntimeError::Helper(HelperError::Gone)),
+        match (helper.as_mut(), host) {
+            (Some(helper), Some(host)) if self.in_namespaces => self.join(helper, endpoint, spec, host),
+            (Some(helper), None) if self.in_namespaces => self.make_namespace(helper, endpoint, spec),
+            (None, _) if self.in_namespaces => Err(RuntimeError::Helper(HelperError::Gone)),
+            // There is nothing in-process to share.
+            _ if endpoint.shares.is_some() => {
+                Ok(Made { endpoint: endpoint.clone(), namespace: None, plug: Plug::Shared })
+            }
             _ => self.make_station(endpoint),
         }
     }
@@ -95,7 +119,7 @@ impl Runtime {
             }
         }
         for endpoint in difference.new.iter().filter(|e| difference.excludes(e)) {
-            match self.make_one(endpoint, &self.spec(cluster, endpoint)) {
+            match self.make_one(endpoint, &self.spec(cluster, endpoint), None) {
                 Ok(one) => made.push(one),
                 Err(error) => {
                     trouble(&endpoint.place, &error);
@@ -126,6 +150,27 @@ impl Runtime {
         Ok(Made { endpoint: endpoint.clone(), namespace: Some(created.namespace), plug: Plug::Tap(tap) })
     }
 
+    /// Makes an end station in the network namespace of another, or takes over one that is in that very namespace.
+    fn join(
+        &self,
+        helper: &mut Helper,
+        endpoint: &Endpoint,
+        spec: &NamespaceSpec,
+        host: &Namespace,
+    ) -> Result<Made, RuntimeError> {
+        let same =
+            |found: &Namespace| found.alive && found.tag == spec.tag && found.netns_inode == host.netns_inode;
+        let namespace = match self.found.lock().remove(&spec.name) {
+            Some(namespace) if same(&namespace) => namespace,
+            Some(_) => {
+                helper.delete(&spec.name)?;
+                helper.join(spec, &host.name)?
+            }
+            None => helper.join(spec, &host.name)?,
+        };
+        Ok(Made { endpoint: endpoint.clone(), namespace: Some(namespace), plug: Plug::Shared })
+    }
+
     fn spec(&self, cluster: &Cluster, endpoint: &Endpoint) -> NamespaceSpec {
         spec(cluster, endpoint, self.offload && !self.plain.contains(&endpoint.place))
     }
@@ -149,8 +194,6 @@ fn spec(cluster: &Cluster, endpoint: &Endpoint, offload: bool) -> NamespaceSpec 
     spec.mtu = endpoint.mtu;
     spec.offload = if offload { Offload::Auto } else { Offload::Off };
     spec.existing.clone_from(&endpoint.existing);
-    // By what it was made of a namespace is known again.
-    let made_of = serde_json::to_vec(&spec).unwrap_or_default();
-    spec.tag = Sha256::digest(made_of).iter().take(16).map(|octet| format!("{octet:02x}")).collect();
+    spec.tag = made_of(&spec);
     spec
 }

@@ -154,6 +154,14 @@ struct Placed {
     offload: OffloadFeatures,
 }
 
+impl Placed {
+    /// Whether the link at this port is its own.
+    fn owns(&self, switch: &str, port: PortId) -> bool {
+        let attachment = &self.endpoint.attachment;
+        self.endpoint.shares.is_none() && attachment.switch == switch && attachment.port == port
+    }
+}
+
 /// A running cluster. Dropping it stops the data path; [`Runtime::stop`] also removes the namespaces and says what could
 /// not be removed.
 #[derive(Debug)]
@@ -406,10 +414,7 @@ impl Runtime {
             DriverEvent::DeviceGone { engine, port, error } => {
                 let switch = name_of(engine)?;
                 gone.insert((switch.clone(), port));
-                let place = fabric
-                    .places
-                    .values()
-                    .find(|p| p.endpoint.attachment.switch == switch && p.endpoint.attachment.port == port);
+                let place = fabric.places.values().find(|p| p.owns(&switch, port));
                 let who = place.map_or_else(|| port.to_string(), |p| p.endpoint.place.to_string());
                 (switch, format!("the device of {who} is gone: {error}; its port carries nothing any more"))
             }

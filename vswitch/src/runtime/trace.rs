@@ -71,9 +71,7 @@ impl Runtime {
     }
 
     fn behind(&self, switch: &str, port: PortId) -> Option<Place> {
-        let at = |p: &&Arc<super::Placed>| {
-            p.endpoint.attachment.switch == switch && p.endpoint.attachment.port == port
-        };
+        let at = |p: &&Arc<super::Placed>| p.owns(switch, port);
         self.all_placed().iter().find(at).map(|p| p.endpoint.place.clone())
     }
 

@@ -47,8 +47,10 @@ impl Runtime {
     fn bury(&self, helper: &mut Helper, placed: &Placed) -> Option<End> {
         let place = &placed.endpoint.place;
         let known = self.mark_ended(placed);
-        let mut text =
-            format!("{place} has ended: its first process is gone; its port carries nothing any more");
+        let mut text = format!("{place} has ended: its first process is gone");
+        if placed.endpoint.shares.is_none() {
+            text.push_str("; its port carries nothing any more");
+        }
         match placed.namespace.as_ref().map(|namespace| helper.delete(&namespace.name)) {
             None => {}
             Some(Ok(problems)) => {
@@ -89,6 +91,9 @@ impl Runtime {
     /// Takes the device off the port of a place that has ended; whether its end was known already.
     fn mark_ended(&self, placed: &Placed) -> bool {
         let (place, attachment) = (placed.endpoint.place.clone(), &placed.endpoint.attachment);
+        if placed.endpoint.shares.is_some() {
+            return !self.log.lock().ended.insert(place);
+        }
         let key: (String, PortId) = (attachment.switch.clone(), attachment.port);
         if let Some(&engine) = self.switches().get(&attachment.switch) {
             let port = attachment.port;

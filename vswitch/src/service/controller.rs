@@ -17,7 +17,7 @@ use super::announce::{Advertisement, owner};
 use super::endpoint::{Condition, Endpoint, Hints, merge};
 use super::entrances::{Pooling, Served, entrances, serving};
 use super::facts::{Label, NodeFacts, PodFacts, PodPort, forget, label, labels, selected_by, selects};
-use super::given::Planned;
+use super::given::{Allocation, Planned};
 use super::pool::Pools;
 use super::port::{Port, Target};
 use super::slice::Slice;
@@ -56,6 +56,8 @@ pub struct Controller {
     dirty: BTreeSet<Arc<str>>,
     /// Load balancer addresses, and the Services that share each.
     sharers: BTreeMap<IpAddr, BTreeSet<Arc<str>>>,
+    /// Services that are asked for at nodes themselves.
+    exposed: BTreeSet<Arc<str>>,
     /// The node that announces each.
     owners: BTreeMap<IpAddr, Option<Arc<str>>>,
     /// Ports of Services that another stands in the way of.
@@ -79,6 +81,7 @@ impl Controller {
             by_label: HashMap::new(),
             dirty: BTreeSet::new(),
             sharers: BTreeMap::new(),
+            exposed: BTreeSet::new(),
             owners: BTreeMap::new(),
             conflicts: BTreeMap::new(),
         }
@@ -118,6 +121,15 @@ impl Controller {
 
     /// A Service, `NAMESPACE/NAME`; `None` if it is gone.
     pub fn set_service(&mut self, name: &Arc<str>, planned: Option<Arc<Planned>>) {
+        let exposes = |planned: &Planned| {
+            let Allocation { node_ports, health_check_port, .. } = &planned.allocation;
+            !node_ports.is_empty() || health_check_port.is_some()
+        };
+        if planned.as_deref().is_some_and(exposes) {
+            self.exposed.insert(Arc::clone(name));
+        } else {
+            self.exposed.remove(name);
+        }
         if let Some(entry) = self.services.get(name) {
             if let Some(label) = selected_by(&entry.planned.spec) {
                 forget(&mut self.by_selector, &label, name);
@@ -244,6 +256,16 @@ impl Controller {
     /// What each node balances.
     pub fn registries(&self) -> impl Iterator<Item = (&Arc<str>, &Registry)> {
         self.nodes.iter().map(|node| (&node.facts.name, &node.registry))
+    }
+
+    /// All nodes there are.
+    pub fn nodes(&self) -> impl Iterator<Item = &NodeFacts> {
+        self.nodes.iter().map(|node| &node.facts)
+    }
+
+    /// Services that are asked for at nodes themselves.
+    pub fn exposed(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.exposed.iter()
     }
 
     /// The node that announces each load balancer address, if any can.

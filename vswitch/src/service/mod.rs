@@ -15,6 +15,7 @@
 mod allocate;
 mod announce;
 mod controller;
+mod duties;
 mod endpoint;
 mod entrances;
 mod facts;
@@ -31,6 +32,7 @@ mod words;
 pub use allocate::{Book, Draft, Surroundings};
 pub use announce::{Advertisement, owner};
 pub use controller::Controller;
+pub use duties::duties;
 pub use endpoint::{Condition, Endpoint, Hints};
 pub use facts::{NodeFacts, PodFacts, PodPort};
 pub use given::{Allocation, Frame, NodePort, Planned, Range};

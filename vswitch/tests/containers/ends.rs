@@ -110,6 +110,100 @@ pub(crate) fn containers_end_with_their_pod_and_are_forgotten(lab: &Lab) {
     assert!(matches!(containers.list(), Err(HelperError::Gone)), "the pipe ends with the helper");
 }
 
+pub(crate) fn guests_share_a_network_and_nothing_else(lab: &Lab) {
+    let mut helper = lab.start();
+    let host = helper.create(&lab.spec("host", 20)).unwrap().namespace;
+    let mut spec = lab.spec("guest", 20);
+    let error = failure(helper.join(&spec, &lab.name("none")).unwrap_err());
+    assert_eq!(error.kind, FailureKind::NotFound);
+    let names = lab.names();
+    spec.hostname = Some("visitor".to_owned());
+    let guest = helper.join(&spec, &host.name).unwrap();
+    spec.name = lab.name("other");
+    let other = helper.join(&spec, &host.name).unwrap();
+    assert_eq!(lab.names(), names, "they get no further names");
+    assert_eq!((guest.netns_inode, other.netns_inode), (host.netns_inode, host.netns_inode));
+    assert_eq!(kind(helper.tap(&guest.name).unwrap_err()), FailureKind::NotFound);
+    let look = "hostname; cat /sys/class/net/eth0/address; echo /proc/[0-9]*";
+    let see = |target: &Namespace| success(&output(&enter(target, "sh -c").arguments([look])));
+    let (seen, hosts) = (see(&guest), see(&host));
+    let lines: Vec<&str> = seen.lines().collect();
+    assert_eq!((lines[0], lines[1]), ("visitor", hosts.lines().nth(1).unwrap()));
+    // Each is a kill domain of its own.
+    let mut containers = containers(lab);
+    let sleeps = |name: &str| script(lab, name, "exec sleep 1000");
+    for (target, name) in [(&host, "h"), (&guest, "g"), (&other, "o")] {
+        containers.run(&target.name, &sleeps(name)).unwrap();
+    }
+    assert_eq!(helper.delete(&guest.name).unwrap(), Vec::<String>::new());
+    for (target, name) in [(&host, "h"), (&other, "o")] {
+        assert_eq!(info(&mut containers, &target.name, name).state, RunState::Running);
+    }
+    // What has ended is forgotten when that is asked for, and nothing else.
+    let (code, _) = run(&mut containers, &other, &script(lab, "done", "true"));
+    containers.forget(&other.name).unwrap();
+    let left: Vec<String> = containers.list().unwrap().into_iter().map(|c| c.name).collect();
+    assert_eq!((code, left), (0, words(&["h", "o"])));
+    // They do not outlive their host.
+    nix::sys::signal::kill(pid_of(host.pause_pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+    until("the guest has ended", || !containers.namespace(&other.name).unwrap().alive);
+    assert_eq!(ended(&mut containers, &other.name, "o"), 137);
+    clean(lab, helper);
+}
+
+/// A server in a pod of its own, the connection to it, and how to end it.
+pub(crate) fn servers_end_when_nobody_is_connected(lab: &Lab) {
+    let mut helper = lab.start();
+    let namespace = helper.create(&lab.spec("drain", 21)).unwrap().namespace;
+    let runner = Runner::start(&lab.options).unwrap();
+    let mut pod = PodSpec::new(&namespace.name);
+    let mut web = builtin("web", &["http", "--port", "8080"]);
+    web.probes.readiness = Some(probe(Check::TcpSocket { host: None, port: 8080 }));
+    let flag = lab.options.state.root().join("hooked");
+    let touch = words(&["sh", "-c", &format!("echo $NAME > {}; sleep 0.5", flag.display())]);
+    web.env = vec![("NAME".to_owned(), "web".to_owned())];
+    web.pre_stop = Some(PreStop::Ask(Check::Exec(touch)));
+    pod.containers = vec![web, builtin("echo", &["echo"])];
+    pod.containers[1].probes.readiness = Some(probe(Check::TcpSocket { host: None, port: 7777 }));
+    runner.add(pod.clone());
+    until_ready(&runner, &pod);
+    // One connection asks before and after the server is told, another speaks to the echo and then goes.
+    let script = "exec 3<>/dev/tcp/127.0.0.1/8080 4<>/dev/tcp/127.0.0.1/7777\n\
+                  ask() { printf 'GET /%s HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n' $1 >&3; \
+                  while read -r line <&3; do echo \"$line\"; case $line in path*) break;; esac; done; }\n\
+                  ask one; read go; echo hello >&4; read -r line <&4; echo echo $line; exec 4>&-\n\
+                  ask two; cat <&3; echo closed";
+    let mut command = enter(&namespace, "bash -c").arguments([script]).command();
+    let mut client = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    runner.remove(&pod.namespace, Some(Duration::from_secs(30)));
+    until("the hook has run", || fs::read_to_string(&flag).is_ok_and(|text| text == "web\n"));
+    std::thread::sleep(Duration::from_secs(1));
+    let waiting = status(&runner, &pod);
+    assert!(waiting.terminating && waiting.serving, "both wait for their clients: {waiting:?}");
+    use std::io::Write as _;
+    client.stdin.take().unwrap().write_all(b"go\n").unwrap();
+    let said = client.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    let (before, after) = said.split_once("echo hello\n").unwrap_or_else(|| panic!("{said}"));
+    assert!(before.contains("path /one") && !before.contains("connection: close"), "{said}");
+    assert!(after.contains("connection: close") && after.ends_with("path /two\nclosed\n"), "{said}");
+    assert!(runner.wait_removed(&pod.namespace, Duration::from_secs(10)), "long before its time is over");
+    drop(runner);
+    fs::remove_file(&flag).unwrap();
+    clean(lab, helper);
+}
+
+#[test]
+fn root_guests_share_a_network_and_nothing_else() {
+    as_root("c-guest", |lab| guests_share_a_network_and_nothing_else(lab));
+}
+
+#[test]
+fn root_servers_end_when_nobody_is_connected() {
+    as_root("c-drain", |lab| servers_end_when_nobody_is_connected(lab));
+}
+
 #[test]
 fn root_the_end_of_a_container_is_the_end_of_all_its_processes() {
     as_root("c-ends", |lab| the_end_of_a_container_is_the_end_of_all_its_processes(lab));

@@ -10,6 +10,7 @@
     reason = "all of this file is tests, some of which measure how long something takes"
 )]
 
+mod agents;
 mod ends;
 mod foreign;
 #[path = "../lab/mod.rs"]
@@ -27,7 +28,7 @@ use lab::*;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::geteuid;
 use vswitch::container::{
-    Check, Container, ContainerState, Phase, PodSpec, PodStatus, Probe, Program, Runner, log_path,
+    Check, Container, ContainerState, Phase, PodSpec, PodStatus, PreStop, Probe, Program, Runner, log_path,
 };
 use vswitch::helper::{
     ContainerInfo, ContainerSpec, Containers, Existing, FailureKind, Helper, HelperError, MAX_LOG, Namespace,
@@ -240,6 +241,9 @@ fn all_as_user(test: &Path) {
     ends::containers_end_with_their_pod_and_are_forgotten(&Lab::new("cu-pods"));
     probes::two_containers_share_localhost_and_collide(&Lab::new("cu-share"));
     restarts::containers_are_started_again(&Lab::new("cu-again"));
+    ends::guests_share_a_network_and_nothing_else(&Lab::new("cu-guest"));
+    ends::servers_end_when_nobody_is_connected(&Lab::new("cu-drain"));
+    agents::an_agent_listens_for_its_node(&Lab::new("cu-agent"));
     probes::probes_are_asked_in_the_pod(&Lab::new("cu-probe"));
     restarts::containers_outlive_their_parent_and_are_adopted(&mut Lab::new("cu-adopt"), test);
     foreign::an_ordinary_user_joins_its_own(&Lab::new("cu-exist"));

@@ -1,40 +1,33 @@
 //! `vswitch/echo`: returns what it gets, over TCP and UDP.
 
 use std::io;
-use std::sync::Arc;
 
 use nix::sys::socket::SockType;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::Semaphore;
 
-/// TCP connections at once; further ones wait to be accepted.
-const MAX_CONNECTIONS: usize = 1024;
+use super::ending::Ending;
+
 const CHUNK: usize = 16 * 1024;
 /// The longest UDP datagram.
 const DATAGRAM: usize = 65_535;
 
 /// Echoes on one port of both protocols, for ever.
-pub(super) async fn serve(port: u16) -> io::Result<()> {
+pub(super) async fn serve(port: u16, ending: &Ending) -> io::Result<()> {
     let tcp = TcpListener::from_std(super::bind(SockType::Stream, port)?.into())?;
     let udp = UdpSocket::from_std(super::bind(SockType::Datagram, port)?.into())?;
     tokio::select! {
-        ended = streams(tcp) => ended,
+        ended = streams(tcp, ending) => ended,
         ended = datagrams(udp) => ended,
     }
 }
 
-async fn streams(listener: TcpListener) -> io::Result<()> {
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    loop {
-        let permit = Arc::clone(&room).acquire_owned().await.map_err(io::Error::other)?;
-        // A connection that was broken off before it was accepted is no reason to end.
-        let Ok((stream, _)) = listener.accept().await else { continue };
-        tokio::spawn(async move {
-            // A peer that is gone needs no echo.
-            let _ = echo(stream).await;
-            drop(permit);
-        });
-    }
+async fn streams(listener: TcpListener, ending: &Ending) -> io::Result<()> {
+    let serve = |stream, _, told| async move {
+        // A peer that is gone needs no echo.
+        let _ = echo(stream).await;
+        drop(told);
+    };
+    ending.accept(&listener, serve).await
 }
 
 async fn echo(stream: TcpStream) -> io::Result<()> {

@@ -2,6 +2,7 @@
 //! executable.
 
 mod echo;
+mod ending;
 mod http;
 
 use std::collections::BTreeMap;
@@ -116,12 +117,16 @@ pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let served = runtime.and_then(|runtime| {
         runtime.block_on(async {
-            let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-            let serve =
-                async { if name == "http" { http::serve(port).await } else { echo::serve(port).await } };
+            let ending = ending::Ending::new();
+            let serve = async {
+                if name == "http" {
+                    http::serve(port, &ending).await
+                } else {
+                    echo::serve(port, &ending).await
+                }
+            };
             tokio::select! {
-                // A server that is told to end has nothing to finish.
-                _ = term.recv() => Ok(()),
+                ended = ending.end() => ended,
                 served = serve => served,
             }
         })
@@ -170,7 +175,7 @@ fn bind(kind: SockType, port: u16) -> io::Result<OwnedFd> {
     })
 }
 
-fn bind_to(kind: SockType, address: SocketAddr) -> Result<OwnedFd, Errno> {
+pub(crate) fn bind_to(kind: SockType, address: SocketAddr) -> Result<OwnedFd, Errno> {
     let family = if address.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet };
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket::socket(family, kind, flags, None)?;

@@ -1,0 +1,69 @@
+//! What has to listen in nodes' own namespaces for Services.
+//!
+//! What a node asks of its own addresses never reaches its switch, so its agent relays its ports to the Service's cluster
+//! IP, which does. Load balancers ask nodes whether they have endpoints of their own (`healthCheckNodePort`); endpoints
+//! that are about to go do not count, though they are still asked when there is nobody else.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use super::{Controller, Family, Planned};
+use crate::agent::{HealthCheck, NodeDuties, Relay};
+use crate::cluster::Protocol;
+
+/// What each node's agent is to do.
+pub fn duties(controller: &Controller) -> Vec<(Arc<str>, NodeDuties)> {
+    let mut all: Vec<(Arc<str>, Vec<IpAddr>, NodeDuties)> = controller
+        .nodes()
+        .map(|node| (Arc::clone(&node.name), node.addresses.clone(), NodeDuties::default()))
+        .collect();
+    for name in controller.exposed() {
+        let Some((planned, ports)) = controller.service(name) else { continue };
+        let planned = Arc::clone(planned);
+        // Endpoints by node, of its first family.
+        let mut local: BTreeSet<(Arc<str>, IpAddr)> = BTreeSet::new();
+        for (_, family, port, endpoints) in ports {
+            if planned.families.first() == Some(&family) {
+                let ready = endpoints.iter().filter(|endpoint| endpoint.condition.ready);
+                local.extend(ready.filter_map(|e| Some((Arc::clone(e.node.as_ref()?), e.address))));
+            }
+            let Some(node_port) = planned.allocation.node_port(port.protocol, port.port) else { continue };
+            let answered = endpoints.iter().any(|endpoint| endpoint.condition.is_usable());
+            let to = cluster_ip(&planned, family).filter(|_| answered);
+            let to: Vec<SocketAddr> =
+                to.map(|address| SocketAddr::new(address, port.port)).into_iter().collect();
+            if port.protocol == Protocol::Sctp {
+                continue;
+            }
+            for (_, addresses, duties) in &mut all {
+                let own = addresses.iter().copied().filter(|address| Family::of(*address) == family);
+                let listen = std::iter::once(loopback(family)).chain(own).collect();
+                let to = to.clone();
+                duties.relays.push(Relay { protocol: port.protocol, listen, port: node_port, to });
+            }
+        }
+        let Some(port) = planned.allocation.health_check_port else { continue };
+        for (node, _, duties) in &mut all {
+            let count = local.iter().filter(|(on, _)| on == node).count();
+            duties.health_checks.push(HealthCheck {
+                port,
+                namespace: planned.spec.namespace.clone(),
+                name: planned.spec.name.clone(),
+                local_endpoints: u32::try_from(count).unwrap_or(u32::MAX),
+            });
+        }
+    }
+    all.into_iter().map(|(node, _, duties)| (node, duties)).collect()
+}
+
+fn cluster_ip(planned: &Planned, family: Family) -> Option<IpAddr> {
+    planned.allocation.cluster_ips.iter().copied().find(|address| Family::of(*address) == family)
+}
+
+const fn loopback(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        Family::V6 => IpAddr::V6(Ipv6Addr::LOCALHOST),
+    }
+}
