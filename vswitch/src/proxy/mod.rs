@@ -225,7 +225,11 @@ impl ServiceProxy {
                 }
                 HostEvent::TcpReady(connection) => self.turn(now).advance(connection),
                 HostEvent::UdpReady(socket) => self.carry_datagrams(now, socket),
-                _ => {}
+                // What happens to packets is told to connections, and nobody pings.
+                HostEvent::EchoReply { .. }
+                | HostEvent::IcmpError { .. }
+                | HostEvent::NeighborFailed { .. }
+                | _ => {}
             }
         }
     }
@@ -251,8 +255,8 @@ impl ServiceProxy {
             counters: &mut self.counters,
         };
         match self.by_socket.get(&socket) {
-            Some(&frontend) => turn.from_clients(socket, frontend),
-            None => turn.from_backend(socket),
+            Some(&frontend) => turn.carry_questions(socket, frontend),
+            None => turn.carry_answers(socket),
         }
     }
 }

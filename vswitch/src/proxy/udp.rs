@@ -84,7 +84,7 @@ pub(super) struct Turn<'a> {
 
 impl Turn<'_> {
     /// Carries what clients have sent.
-    pub(super) fn from_clients(&mut self, socket: UdpHandle, frontend: Frontend) {
+    pub(super) fn carry_questions(&mut self, socket: UdpHandle, frontend: Frontend) {
         while let Ok(datagram) = self.host.udp_recv_from(socket, self.buffer) {
             let key = (frontend, datagram.from);
             let sent = self.session(key, socket).is_some_and(|(towards, backend)| {
@@ -104,7 +104,7 @@ impl Turn<'_> {
                     self.host.udp_close(session.socket);
                     self.sessions.sessions.remove(&key);
                 }
-                standing => {
+                standing @ (Standing::Current | Standing::Moved(_)) => {
                     if let Standing::Moved(mark) = standing {
                         session.mark = mark;
                     }
@@ -134,7 +134,7 @@ impl Turn<'_> {
     }
 
     /// Carries what a backend has answered.
-    pub(super) fn from_backend(&mut self, socket: UdpHandle) {
+    pub(super) fn carry_answers(&mut self, socket: UdpHandle) {
         while let Ok(datagram) = self.host.udp_recv_from(socket, self.buffer) {
             let Some(&(key, answers_from)) = self.sessions.by_socket.get(&socket) else { return };
             let Some(session) = self.sessions.sessions.get_mut(&key) else { return };
