@@ -6,7 +6,6 @@ mod common;
 use std::collections::BTreeMap;
 use std::fs;
 use std::process::Output;
-use std::time::{Duration, Instant};
 
 use common::{Background, Cluster, ManifestFile, executable, ready, success, until};
 use serde_json::Value;
@@ -102,7 +101,7 @@ fn answers(cluster: &Cluster, from: &str, address: &str, port: u16, times: usize
     counts
 }
 
-/// Connects or sends, and prints the error and whether it came within three seconds.
+/// Connects or sends, and prints the error that comes within three seconds, or that none came.
 const REFUSED: &str = "import socket, sys, time
 to = socket.getaddrinfo(sys.argv[1], int(sys.argv[2]))[0]
 begin = time.monotonic()
@@ -165,10 +164,8 @@ fn a_service_without_endpoints_is_refused_at_once() {
     for vip in VIPS {
         for from in ["alpha", "node/node-2"] {
             for protocol in ["tcp", "udp"] {
-                let begin = Instant::now();
                 let told = refused(&cluster, from, vip, 80, protocol);
                 assert_eq!(told, "ConnectionRefusedError", "{from} {vip} {protocol}");
-                assert!(begin.elapsed() < Duration::from_secs(3), "{from} {vip} {protocol}");
             }
         }
     }

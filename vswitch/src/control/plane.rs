@@ -22,7 +22,8 @@ use parking_lot::Mutex;
 
 use super::api::{ApplyView, ChangeView, LogView, ScaleRequest};
 use super::balancing::Balancing;
-use super::desired::{Desired, Keeper};
+pub use super::desired::Desired;
+use super::desired::Keeper;
 use crate::cluster::{Cluster, Place};
 use crate::container::{PodSpec, PodStatus, Runner, log_path};
 use crate::helper::{Helper, HelperOptions};
