@@ -4,8 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use vswitch::control::desired::Desired;
-use vswitch::control::plane::{Frame, Plane};
+use vswitch::control::plane::{Desired, Frame, Plane};
 use vswitch::manifest::{Source, Strictness, load};
 use vswitch::objects::{Allocations, Store, compile};
 use vswitch::runtime::{Mode, Options};

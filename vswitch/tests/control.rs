@@ -129,6 +129,7 @@ fn filled(path: &str, operation: &Value) -> String {
         let value = match name {
             "kind" => parameter["schema"]["enum"][0].as_str().unwrap(),
             "pod" | "port" => "alpha",
+            "service" => "default/web",
             // Ends at once: a frame is more than none.
             "count" => "0",
             "protocol" => "tcp",
@@ -150,6 +151,9 @@ fn filled(path: &str, operation: &Value) -> String {
 #[test]
 fn every_path_of_the_document_answers_as_it_says() {
     let lab = Lab::up("openapi");
+    let service = "{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {ports: [{port: 80}]}}";
+    let request = serde_json::json!({"sources": [{"name": "web.yaml", "text": service}]}).to_string();
+    assert_eq!(lab.ask("POST", "/v1/apply", &request).status, 200);
     let document = lab.ask("GET", "/v1/openapi.json", "").json();
     assert_eq!(document["openapi"], "3.1.0");
     let mut used = BTreeSet::new();

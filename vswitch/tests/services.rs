@@ -6,7 +6,6 @@ mod common;
 use std::collections::BTreeMap;
 use std::fs;
 use std::process::Output;
-use std::time::{Duration, Instant};
 
 use common::{Background, Cluster, ManifestFile, executable, ready, success, until};
 use serde_json::Value;
@@ -102,7 +101,7 @@ fn answers(cluster: &Cluster, from: &str, address: &str, port: u16, times: usize
     counts
 }
 
-/// Connects or sends, and prints the error and whether it came within three seconds.
+/// Connects or sends, and prints the error that comes within three seconds, or that none came.
 const REFUSED: &str = "import socket, sys, time
 to = socket.getaddrinfo(sys.argv[1], int(sys.argv[2]))[0]
 begin = time.monotonic()
@@ -165,10 +164,8 @@ fn a_service_without_endpoints_is_refused_at_once() {
     for vip in VIPS {
         for from in ["alpha", "node/node-2"] {
             for protocol in ["tcp", "udp"] {
-                let begin = Instant::now();
                 let told = refused(&cluster, from, vip, 80, protocol);
                 assert_eq!(told, "ConnectionRefusedError", "{from} {vip} {protocol}");
-                assert!(begin.elapsed() < Duration::from_secs(3), "{from} {vip} {protocol}");
             }
         }
     }
@@ -303,4 +300,43 @@ fn what_is_not_translated_is_accepted_and_shown() {
     let all = cluster.get("services");
     let plain = all.iter().find(|service| service["metadata"]["name"] == "plain").unwrap();
     assert_eq!(plain["spec"]["clusterIP"], before);
+}
+
+/// Sends a datagram and prints what comes back.
+const DATAGRAM: &str = "import socket, sys
+to = socket.getaddrinfo(sys.argv[1], int(sys.argv[2]), type=socket.SOCK_DGRAM)[0]
+s = socket.socket(to[0], socket.SOCK_DGRAM)
+s.settimeout(5)
+s.connect(to[4])
+s.send(b'marco')
+print(s.recv(100).decode())
+";
+
+#[test]
+fn datagrams_and_connections_share_a_port_and_each_client_gets_its_answer() {
+    if !ready(&["python3"]) {
+        return;
+    }
+    let echo = |name: &str, node: &str| {
+        web(name, node, "").replace("app: web", "app: echo").replace("vswitch/http", "vswitch/echo")
+    };
+    let ports = "ports: [{name: t, port: 7, targetPort: 8080}, {name: u, port: 7, targetPort: 8080, protocol: UDP, nodePort: 30007}]";
+    let spec = format!("type: NodePort, {}, {ports}", DUAL.replace("app: web", "app: echo"));
+    let cluster = lab("udp", &[service("s", &spec), echo("e1", "node-1"), echo("e2", "node-2")]);
+    let asked = |from: &str, address: &str, port: &str| {
+        let output = cluster.exec(from, &["python3", "-c", DATAGRAM, address, port]);
+        String::from_utf8_lossy(&output.stdout).trim() == "marco"
+    };
+    until("both are ready", || {
+        let endpoints = success("get", &cluster.verb(&["get", "endpoints", "s", "-o", "wide"]));
+        endpoints.matches("10.244.").count() >= 4
+    });
+    for vip in VIPS {
+        for from in ["alpha", "gamma", "node/node-1"] {
+            assert!((0..4).all(|_| asked(from, vip, "7")), "{from} {vip}");
+        }
+    }
+    for node in ["10.20.30.2", "fd00:20:30::3"] {
+        assert!((0..4).all(|_| asked("host/inside", node, "30007")), "{node}");
+    }
 }

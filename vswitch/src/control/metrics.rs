@@ -130,7 +130,7 @@ impl Scrape {
             for (name, planned) in plan.services.iter() {
                 *services.entry(planned.spec.kind.name()).or_default() += 1;
                 let served = controller.service(name).into_iter().flat_map(|(_, served)| served);
-                for endpoint in served.flat_map(|(.., all)| all) {
+                for endpoint in served.flat_map(|served| served.endpoints) {
                     *endpoints.entry(services::state(endpoint)).or_default() += 1;
                 }
             }

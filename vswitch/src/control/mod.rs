@@ -4,7 +4,7 @@ pub mod api;
 mod balancing;
 pub mod client;
 mod connections;
-pub mod desired;
+mod desired;
 mod impatient;
 mod metrics;
 pub mod objects;

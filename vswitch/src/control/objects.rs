@@ -7,8 +7,7 @@ use std::time::Duration;
 use manifest::{Key, Object};
 use serde_json::{Map, Value as Json, json};
 
-use super::desired::Desired;
-use super::plane::Plane;
+use super::plane::{Desired, Plane};
 use super::services;
 use crate::cluster::{Cluster, Node, Pod, Replacement};
 use crate::container::{ContainerState, ContainerStatus, PodStatus};

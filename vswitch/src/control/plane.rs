@@ -21,7 +21,8 @@ use parking_lot::Mutex;
 
 use super::api::{ApplyView, ChangeView, LogView, ScaleRequest};
 use super::balancing::Balancing;
-use super::desired::{Desired, Keeper};
+pub use super::desired::Desired;
+use super::desired::Keeper;
 use super::rollout::Rollout;
 use super::workloads::Departures;
 use crate::agent::{Agents, NodeDuties};

@@ -12,7 +12,7 @@ use serde_json::{Map, Value as Json, json};
 use super::objects::{set, wanted};
 use super::plane::Plane;
 use crate::runtime::{Balanced, RuntimeError};
-use crate::service::{Controller, Endpoint, Family, Kind, Planned, Port};
+use crate::service::{Controller, Endpoint, Kind, Planned, PortEndpoints};
 
 /// A Service with one of its ports in one family, as nodes balance it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -98,17 +98,13 @@ pub(super) fn state(endpoint: &Endpoint) -> &'static str {
 pub(super) fn balanced(plane: &Plane, service: &str) -> Result<Option<Vec<BalancedView>>, RuntimeError> {
     let names = plane.services(|controller| {
         let (_, served) = controller.service(service)?;
-        Some(served.map(|(name, ..)| Arc::clone(name)).collect::<Vec<_>>())
+        Some(served.iter().map(|served| Arc::clone(served.name)).collect::<Vec<_>>())
     });
     let Some(names) = names else { return Ok(None) };
     let done = plane.runtime().balanced(&names)?;
     let views = plane.services(|controller| {
         let (planned, served) = controller.service(service)?;
-        Some(
-            served
-                .map(|(name, family, port, all)| view(controller, planned, name, family, port, all, &done))
-                .collect(),
-        )
+        Some(served.iter().map(|served| view(controller, planned, served, &done)).collect())
     });
     Ok(views)
 }
@@ -116,12 +112,10 @@ pub(super) fn balanced(plane: &Plane, service: &str) -> Result<Option<Vec<Balanc
 fn view(
     controller: &Controller,
     planned: &Planned,
-    name: &Arc<str>,
-    family: Family,
-    port: &Port,
-    endpoints: &[Endpoint],
+    served: &PortEndpoints<'_>,
     done: &[Balanced],
 ) -> BalancedView {
+    let PortEndpoints { name, family, port, endpoints } = *served;
     let spec = &planned.spec;
     let mut view = BalancedView {
         service: spec.full_name(),
@@ -250,7 +244,7 @@ pub(super) fn endpoints(plane: &Plane) -> Vec<Json> {
     each_service(plane, |planned, served| {
         let subsets: Vec<Json> = served
             .iter()
-            .map(|(_, port, endpoints)| {
+            .map(|PortEndpoints { port, endpoints, .. }| {
                 let of = |ready: bool| {
                     let fit = endpoints.iter().filter(move |e| e.condition.ready == ready);
                     fit.map(address).collect::<Vec<Json>>()
@@ -280,7 +274,9 @@ pub(super) fn endpoint_slices(plane: &Plane) -> Vec<Json> {
     }
     each_service(plane, |planned, served| {
         let spec = &planned.spec;
-        for (family, port, endpoints) in served.iter().filter(|_| !spec.selector.is_empty()) {
+        for PortEndpoints { family, port, endpoints, .. } in
+            served.iter().filter(|_| !spec.selector.is_empty())
+        {
             let own = endpoints.iter().filter(|endpoint| endpoint.pod.is_some());
             let own: Vec<Json> = own.map(slice_endpoint).collect();
             let number = endpoints.first().map_or(port.port, |endpoint| endpoint.port);
@@ -303,16 +299,13 @@ pub(super) fn endpoint_slices(plane: &Plane) -> Vec<Json> {
     all
 }
 
-type Served<'a> = (Family, &'a Port, &'a [Endpoint]);
-
-fn each_service(plane: &Plane, mut tell: impl FnMut(&Planned, &[Served<'_>])) {
+fn each_service(plane: &Plane, mut tell: impl FnMut(&Planned, &[PortEndpoints<'_>])) {
     let desired = plane.desired();
     let mut names: Vec<&Arc<str>> = desired.plan.services.keys().collect();
     names.sort_unstable();
     plane.services(|controller| {
         for name in names {
             let Some((planned, served)) = controller.service(name) else { continue };
-            let served: Vec<Served<'_>> = served.map(|(_, family, port, all)| (family, port, all)).collect();
             tell(planned, &served);
         }
     });

@@ -25,6 +25,19 @@ use super::spec::Spec;
 use super::ways;
 use super::words::Family;
 
+/// One port of a Service in one family, and who is behind it.
+#[derive(Clone, Copy, Debug)]
+pub struct PortEndpoints<'a> {
+    /// What registries call it.
+    pub name: &'a Arc<str>,
+    /// The family.
+    pub family: Family,
+    /// The port.
+    pub port: &'a Port,
+    /// In order of address and port.
+    pub endpoints: &'a [Endpoint],
+}
+
 #[derive(Debug)]
 struct Entry {
     planned: Arc<Planned>,
@@ -278,28 +291,19 @@ impl Controller {
         &self.conflicts
     }
 
-    /// What a node answers at the ports at which its health is asked: each with the Service and how many ready endpoints the
-    /// node has. With none the answer is 503, also while some that are about to go still get what comes.
-    pub fn health(&self, node: &str) -> Vec<(u16, Arc<str>, usize)> {
-        let of = |(name, entry): (&Arc<str>, &Entry)| {
-            let port = entry.planned.allocation.health_check_port?;
-            let ready = entry.served.iter().map(|served| ways::healthy(&served.endpoints, node)).max();
-            Some((port, Arc::clone(name), ready.unwrap_or(0)))
-        };
-        self.services.iter().filter_map(of).collect()
-    }
-
-    /// A Service with the endpoints of each of its ports in each family, by the name that registries have for it.
-    pub fn service(
-        &self,
-        name: &str,
-    ) -> Option<(&Arc<Planned>, impl Iterator<Item = (&Arc<str>, Family, &Port, &[Endpoint])>)> {
-        let entry = self.services.get(name)?;
-        let ports = &entry.planned.spec.ports;
-        let served = entry.served.iter().filter_map(|served| {
-            Some((&served.name, served.family, ports.get(served.port)?, &served.endpoints[..]))
+    /// A Service, and each of its ports in each family.
+    pub fn service(&self, name: &str) -> Option<(&Arc<Planned>, Vec<PortEndpoints<'_>>)> {
+        let Entry { planned, served } = self.services.get(name)?;
+        let ports = served.iter().filter_map(|served| {
+            let port = planned.spec.ports.get(served.port)?;
+            Some(PortEndpoints {
+                name: &served.name,
+                family: served.family,
+                port,
+                endpoints: &served.endpoints,
+            })
         });
-        Some((&entry.planned, served))
+        Some((planned, ports.collect()))
     }
 
     fn withdraw(&mut self, name: &Arc<str>) {

@@ -4,11 +4,10 @@
 //! IP, which does. Load balancers ask nodes whether they have endpoints of their own (`healthCheckNodePort`); endpoints
 //! that are about to go do not count, though they are still asked when there is nobody else.
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use super::{Controller, Family, Planned};
+use super::{Controller, Family, Planned, PortEndpoints, ways};
 use crate::agent::{HealthCheck, NodeDuties, Relay};
 use crate::cluster::Protocol;
 
@@ -20,22 +19,17 @@ pub fn duties(controller: &Controller) -> Vec<(Arc<str>, NodeDuties)> {
         .collect();
     for name in controller.exposed() {
         let Some((planned, ports)) = controller.service(name) else { continue };
-        let planned = Arc::clone(planned);
-        // Endpoints by node, of its first family.
-        let mut local: BTreeSet<(Arc<str>, IpAddr)> = BTreeSet::new();
-        for (_, family, port, endpoints) in ports {
-            if planned.families.first() == Some(&family) {
-                let ready = endpoints.iter().filter(|endpoint| endpoint.condition.ready);
-                local.extend(ready.filter_map(|e| Some((Arc::clone(e.node.as_ref()?), e.address))));
-            }
-            let Some(node_port) = planned.allocation.node_port(port.protocol, port.port) else { continue };
-            let answered = endpoints.iter().any(|endpoint| endpoint.condition.is_usable());
-            let to = cluster_ip(&planned, family).filter(|_| answered);
-            let to: Vec<SocketAddr> =
-                to.map(|address| SocketAddr::new(address, port.port)).into_iter().collect();
+        for PortEndpoints { family, port, endpoints, .. } in &ports {
+            let family = *family;
+            // Agents relay no SCTP.
             if port.protocol == Protocol::Sctp {
                 continue;
             }
+            let Some(node_port) = planned.allocation.node_port(port.protocol, port.port) else { continue };
+            let answered = endpoints.iter().any(|endpoint| endpoint.condition.is_usable());
+            let to = cluster_ip(planned, family).filter(|_| answered);
+            let to: Vec<SocketAddr> =
+                to.map(|address| SocketAddr::new(address, port.port)).into_iter().collect();
             for (_, addresses, duties) in &mut all {
                 let own = addresses.iter().copied().filter(|address| Family::of(*address) == family);
                 let listen = std::iter::once(loopback(family)).chain(own).collect();
@@ -45,7 +39,7 @@ pub fn duties(controller: &Controller) -> Vec<(Arc<str>, NodeDuties)> {
         }
         let Some(port) = planned.allocation.health_check_port else { continue };
         for (node, _, duties) in &mut all {
-            let count = local.iter().filter(|(on, _)| on == node).count();
+            let count = ports.iter().map(|port| ways::healthy(port.endpoints, node)).max().unwrap_or(0);
             duties.health_checks.push(HealthCheck {
                 port,
                 namespace: planned.spec.namespace.clone(),

@@ -131,3 +131,92 @@ fn alone(address: IpAddr, port: u16) -> Arc<Pool> {
     let pool = Pool::new([backend], Policy::Random, None, [0; 16]);
     Arc::new(pool.unwrap_or_else(|error| unreachable!("one backend is always a pool: {error}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use lb::Origin;
+
+    use super::*;
+
+    const PROXY: [&str; 2] = ["10.244.0.254", "fd00::fe"];
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn pool(backends: &[&str]) -> Arc<Pool> {
+        let of = |text: &&str| Backend { address: ip(text), port: 80, weight: 1 };
+        Arc::new(Pool::new(backends.iter().map(of), Policy::Maglev, None, [1; 16]).unwrap())
+    }
+
+    /// A Service at a cluster IP whose clients inside and outside get different backends.
+    fn service(name: &str, address: &str, protocol: u8, pools: [&Arc<Pool>; 2]) -> Service {
+        let way =
+            |pool: &Arc<Pool>| Way { pool: Arc::clone(pool), masquerade: true, when_empty: Refusal::Drop };
+        let frontend = Frontend { address: ip(address), protocol, port: 80 };
+        let ways = [way(pools[0]), way(pools[0]), way(pools[1])];
+        let backends = pools.iter().flat_map(|pool| pool.backends());
+        Service {
+            name: name.into(),
+            entrances: vec![Entrance { frontend, sources: Vec::new(), ways }],
+            affinity: Some(std::time::Duration::from_secs(60)),
+            serving: backends.map(|backend| (backend.address, backend.port)).collect(),
+            reset_gone: false,
+        }
+    }
+
+    fn detour(services: Vec<Service>, into: &mut Detour) {
+        let mut registry = Registry::new();
+        for service in services {
+            registry.set(service).unwrap();
+        }
+        into.replace(&registry, &PROXY.map(ip));
+    }
+
+    /// Where clients of an origin are sent, and who then answers.
+    fn way(detour: &Detour, name: &str, origin: Origin) -> Option<(u16, Vec<IpAddr>)> {
+        let way = detour.switch().get(name)?.entrances[0].way(origin).clone();
+        assert!(!way.masquerade);
+        let [proxy] = way.pool.backends() else { return None };
+        let frontend = Frontend { address: proxy.address, protocol: protocol::TCP, port: proxy.port };
+        let (_, entrance) = detour.proxy().find(&frontend)?;
+        let backends = entrance.way(Origin::Inside).pool.backends();
+        Some((proxy.port, backends.iter().map(|backend| backend.address).collect()))
+    }
+
+    #[test]
+    fn each_set_of_backends_has_a_port_of_the_proxy_that_stays() {
+        let (all, local) = (pool(&["10.244.0.1", "10.244.1.1"]), pool(&["10.244.0.1"]));
+        let mut it = Detour::default();
+        let web = service("web", "10.96.0.20", protocol::TCP, [&all, &local]);
+        detour(vec![web.clone()], &mut it);
+        let inside = way(&it, "web", Origin::Inside).unwrap();
+        let outside = way(&it, "web", Origin::Outside).unwrap();
+        assert_eq!((inside.1.len(), outside.1.len()), (2, 1));
+        assert_ne!(inside.0, outside.0);
+        assert_eq!(way(&it, "web", Origin::Node).unwrap(), inside);
+        // The client's address is kept on the way to the proxy, whose affinity it is.
+        let kept = it.switch().get("web").unwrap();
+        assert_eq!((kept.affinity, it.proxy().get("web#0").unwrap().affinity), (None, web.affinity));
+        assert!(kept.serving.contains((ip(PROXY[0]), inside.0)));
+        // One that would come first by its name does not take the port.
+        let six = pool(&["fd00::1"]);
+        let first = service("a", "fd00:10:96::20", protocol::TCP, [&six, &six]);
+        detour(vec![first, web.clone()], &mut it);
+        assert_eq!(way(&it, "web", Origin::Inside).unwrap(), inside);
+        assert_eq!(way(&it, "a", Origin::Inside).unwrap().1, [ip("fd00::1")]);
+        detour(vec![web], &mut it);
+        assert_eq!((it.proxy().len(), it.switch().len()), (2, 1));
+    }
+
+    #[test]
+    fn what_a_proxy_cannot_carry_is_translated_and_nobody_stays_nobody() {
+        let (some, none) = (pool(&["10.244.0.1"]), pool(&[]));
+        let mut it = Detour::default();
+        let sctp = service("sctp", "10.96.0.20", protocol::SCTP, [&some, &some]);
+        let empty = service("empty", "10.96.0.21", protocol::TCP, [&none, &none]);
+        detour(vec![sctp.clone(), empty.clone()], &mut it);
+        assert_eq!((it.switch().get("sctp"), it.switch().get("empty")), (Some(&sctp), Some(&empty)));
+        assert!(it.proxy().is_empty());
+    }
+}

@@ -216,8 +216,14 @@ fn doors_lead_where_policies_say_on_each_node() {
     assert_eq!(reached(&controller, "a", Origin::Outside, "192.168.10.2:30080"), Some(vec![pod]));
     assert_eq!(reached(&controller, "a", Origin::Outside, "192.168.10.3:30080"), None, "the other node's");
     assert_eq!(reached(&controller, "b", Origin::Outside, "192.168.10.3:30080"), Some(vec![]));
-    let health = |node: &str| controller.health(node)[0].2;
+    let duties = duties(&controller);
+    let of = |node: &str| &duties.iter().find(|(name, _)| **name == *node).unwrap().1;
+    let health = |node: &str| of(node).health_checks[0].local_endpoints;
     assert_eq!((health("a"), health("b")), (1, 0));
+    // What a node asks of itself goes by the Service's own address, to a pod wherever it is.
+    let relay = &of("b").relays[0];
+    assert_eq!(relay.listen, [ip("127.0.0.1"), ip("192.168.10.3")]);
+    assert_eq!((relay.port, &relay.to[..]), (30080, &["10.96.1.1:80".parse().unwrap()][..]));
     // Source ranges hold at the load balancer's address alone, and never for the node itself.
     let entrance = |door: &str| {
         let at: std::net::SocketAddr = door.parse().unwrap();
