@@ -229,13 +229,7 @@ impl Balancer {
     }
 
     /// The backend that a client of a service had last, if that is not too long ago.
-    fn known(
-        &self,
-        now: Duration,
-        which: Which,
-        client: IpAddr,
-        timeout: Duration,
-    ) -> Option<(IpAddr, u16)> {
+    fn known(&self, now: Duration, which: Which, client: IpAddr, timeout: Duration) -> Option<(IpAddr, u16)> {
         let entry = self.affinities.find(self.client_hash(which, client), which, client)?;
         (now < entry.used.saturating_add(timeout)).then_some(entry.backend)
     }
