@@ -200,10 +200,14 @@ impl Keeper {
     /// Those of the file system.
     pub(super) fn begin(state: &StatePaths, desired: &Desired) -> io::Result<Self> {
         let text = desired.to_list()?;
+        let heading = heading(&text);
+        if read_if_there(&state.journal())?.is_some_and(|journal| journal.starts_with(&heading)) {
+            // The list has not changed, and what its journal says would count on.
+            unless_missing(fs::remove_file(state.journal()))?;
+        }
         write_atomically(&state.desired(), text.as_bytes())?;
         unless_missing(fs::remove_file(state.journal()))?;
         let mut journal = OpenOptions::new().append(true).create(true).mode(0o600).open(state.journal())?;
-        let heading = heading(&text);
         journal.write_all(heading.as_bytes())?;
         let length = u64::try_from(heading.len()).unwrap_or(0);
         let most = SHORT.max(2 * u64::try_from(text.len()).unwrap_or(u64::MAX / 2));
@@ -311,8 +315,14 @@ mod tests {
         keeper.add(&first, &second, &keys).unwrap();
         let journal = fs::read_to_string(state.journal()).unwrap();
         // The change that has the journal taken in removes the Service again.
+        let (third, _) = with(&first, POD);
+        drop(Keeper::begin(&state, &third).unwrap());
+        fs::write(state.journal(), &journal).unwrap();
+        assert_kept(&state, &third);
+        // The list is what it was, to the octet.
         drop(Keeper::begin(&state, &first).unwrap());
         fs::write(state.journal(), journal).unwrap();
+        drop(Keeper::begin(&state, &first).unwrap());
         assert_kept(&state, &first);
         fs::remove_dir_all(path).unwrap();
     }
