@@ -21,7 +21,7 @@ use core::time::Duration;
 use crate::affinity::{Affinities, Affinity, Entry, Which};
 use crate::hash::FlowHash;
 use crate::pool::Policy;
-use crate::registry::{Mark, Placed, Registry};
+use crate::registry::{Door, Mark, Placed, Registry};
 use crate::service::{Frontend, Origin, Refusal};
 
 /// What a balancer may take of the machine.
@@ -152,19 +152,20 @@ impl Balancer {
 
     /// The backend for a connection. `draw` is a random number, for services whose policy is random.
     pub fn choose(&self, now: Duration, ask: &Ask, draw: u64) -> Verdict {
-        let Some((placed, entrance)) = self.registry.entrance(&ask.frontend) else {
+        let Some(Door { entrance, mark, since, affinity }) = self.registry.door(&ask.frontend) else {
             return Verdict::NotAService;
         };
-        let (mark, service) = (placed.mark, &placed.service);
+        let mark = *mark;
         if !entrance.admits(ask.source, ask.origin) {
             return Verdict::Refused { mark, how: Refusal::Drop, why: Reason::SourceRange };
         }
         let way = entrance.way(ask.origin);
         let chosen =
             |backend, sticky| Verdict::Chosen(Chosen { mark, backend, masquerade: way.masquerade, sticky });
-        let port = match service.affinity {
+        let port = match *affinity {
             Some(timeout) => {
-                let known = self.known(now, placed, ask.source, timeout);
+                let which = Which { slot: mark.slot, since: *since };
+                let known = self.known(now, which, ask.source, timeout);
                 if let Some(backend) = known.filter(|backend| way.pool.selects(*backend)) {
                     return chosen(backend, true);
                 }
@@ -186,17 +187,16 @@ impl Balancer {
 
     /// Remembers what `choose` has said for a connection that goes its way.
     pub fn commit(&mut self, now: Duration, ask: &Ask, chosen: &Chosen) {
-        let Some(placed) = self.registry.at(chosen.mark.slot) else { return };
-        if !chosen.mark.is_since(placed.since) {
-            return;
+        // A turn too many does no harm, should the slot be another service's by now.
+        if let Some(turn) = self.turns.get_mut(chosen.mark.slot as usize).filter(|_| !chosen.sticky) {
+            *turn += 1;
         }
-        if placed.service.affinity.is_some() {
+        let sticky = || self.registry.at(chosen.mark.slot).filter(|placed| placed.service.affinity.is_some());
+        let Some(placed) = self.registry.is_sticky().then(sticky).flatten() else { return };
+        if chosen.mark.is_since(placed.since) {
             let which = which(placed);
             let entry = Entry { which, client: ask.source, backend: chosen.backend, used: now };
             self.affinities.remember(self.client_hash(which, ask.source), entry);
-        }
-        if let Some(turn) = self.turns.get_mut(chosen.mark.slot as usize).filter(|_| !chosen.sticky) {
-            *turn += 1;
         }
     }
 
@@ -229,14 +229,7 @@ impl Balancer {
     }
 
     /// The backend that a client of a service had last, if that is not too long ago.
-    fn known(
-        &self,
-        now: Duration,
-        placed: &Placed,
-        client: IpAddr,
-        timeout: Duration,
-    ) -> Option<(IpAddr, u16)> {
-        let which = which(placed);
+    fn known(&self, now: Duration, which: Which, client: IpAddr, timeout: Duration) -> Option<(IpAddr, u16)> {
         let entry = self.affinities.find(self.client_hash(which, client), which, client)?;
         (now < entry.used.saturating_add(timeout)).then_some(entry.backend)
     }

@@ -2,9 +2,11 @@
 //!
 //! # Theory of operation
 //! Each service has a slot, a small number that is its own for as long as it has its name; then the slot is given to
-//! another. Four maps ([`map`]) lead to slots by name and by frontend, say how many frontends an address has, and hold the
-//! service of each slot; a fifth is the stack of free slots. All are shared with clones, so that one who keeps the
+//! another. Five maps ([`map`]) hold the service of each slot and what is behind each frontend, lead to slots by name, say
+//! how many frontends an address has, and are the stack of free slots. All are shared with clones, so that one who keeps the
 //! registry up to date changes a clone and hands it on, at a price that does not depend on how many services there are.
+//! Who looks for a frontend finds there all that choosing a backend needs: among thousands of services each step on the way
+//! is a wait for memory.
 //!
 //! Whatever is changed gets the next version. A connection remembers the slot and version that it was opened through
 //! ([`Mark`]): if the slot still has that version, nothing that concerns the connection has changed. If not, a service
@@ -22,6 +24,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::net::IpAddr;
+use core::time::Duration;
 
 use crate::service::{Entrance, Frontend, Service};
 use map::{Map, Packed};
@@ -67,13 +70,23 @@ pub(crate) struct Placed {
     pub(crate) since: u32,
 }
 
+/// What is behind a frontend.
+#[derive(Debug)]
+pub(crate) struct Door {
+    pub(crate) entrance: Entrance,
+    pub(crate) mark: Mark,
+    /// As the service's own.
+    pub(crate) since: u32,
+    /// As the service's own.
+    pub(crate) affinity: Option<Duration>,
+}
+
 /// Services by name and by frontend. A clone costs next to nothing, and a change what it changes.
 #[derive(Clone, Debug, Default)]
 pub struct Registry {
     slots: Map<u32, Arc<Placed>>,
     names: Map<Arc<str>, u32>,
-    /// The slot, and the place among its service's entrances.
-    frontends: Map<Packed, (u32, u32)>,
+    frontends: Map<Packed, Arc<Door>>,
     /// How many frontends each address has.
     addresses: Map<IpAddr, u32>,
     /// Slots to be given away again, by their place in the stack.
@@ -106,15 +119,16 @@ impl Registry {
         let version = self.next_version();
         let slot = slot.unwrap_or_else(|| self.take_slot());
         let since = old.as_ref().map_or(version, |old| old.since);
+        let mark = Mark { slot, version };
         let before = old.as_ref().map_or(&[][..], |old| &old.service.entrances);
-        self.rename_entrances(slot, before, &service.entrances);
+        self.close(before, &service.entrances);
+        self.open(&service, mark, since);
         if old.is_none() {
             self.names.insert(Arc::clone(&service.name), slot);
             self.len += 1;
         }
         self.sticky -= usize::from(old.is_some_and(|old| old.service.affinity.is_some()));
         self.sticky += usize::from(service.affinity.is_some());
-        let mark = Mark { slot, version };
         self.slots.insert(slot, Arc::new(Placed { service, mark, since }));
         Ok(mark)
     }
@@ -123,7 +137,7 @@ impl Registry {
     pub fn remove(&mut self, name: &str) -> bool {
         let Some(slot) = self.names.remove(name) else { return false };
         if let Some(old) = self.slots.remove(&slot) {
-            self.rename_entrances(slot, &old.service.entrances, &[]);
+            self.close(&old.service.entrances, &[]);
             self.sticky -= usize::from(old.service.affinity.is_some());
         }
         self.next_version();
@@ -161,7 +175,8 @@ impl Registry {
 
     /// The service that is asked for at a frontend, and the frontend's entrance.
     pub fn find(&self, frontend: &Frontend) -> Option<(&Service, &Entrance)> {
-        self.entrance(frontend).map(|(placed, entrance)| (&placed.service, entrance))
+        let door = self.door(frontend)?;
+        Some((&self.at(door.mark.slot)?.service, &door.entrance))
     }
 
     /// Whether any service has a frontend with this address.
@@ -176,7 +191,7 @@ impl Registry {
         // What changes is taken away first, so that frontends can go from one service to another; its place is kept below.
         for service in gone {
             match other.get(&service.name) {
-                Some(_) => adopted.close(&service.name),
+                Some(_) => adopted.shut(&service.name),
                 None => {
                     adopted.remove(&service.name);
                 }
@@ -199,10 +214,8 @@ impl Registry {
         self.version == 0
     }
 
-    pub(crate) fn entrance(&self, frontend: &Frontend) -> Option<(&Placed, &Entrance)> {
-        let (slot, entrance) = self.frontends.get(&Packed::from(frontend))?;
-        let placed = self.slots.get(slot)?;
-        Some((placed, placed.service.entrances.get(*entrance as usize)?))
+    pub(crate) fn door(&self, frontend: &Frontend) -> Option<&Door> {
+        self.frontends.get(&Packed::from(frontend)).map(|door| &**door)
     }
 
     pub(crate) fn at(&self, slot: u32) -> Option<&Placed> {
@@ -228,28 +241,26 @@ impl Registry {
             return Err(Conflict { frontend: twice[0], holder: Arc::clone(&service.name) });
         }
         for frontend in frontends {
-            match self.entrance(&frontend) {
-                Some((placed, _)) if Some(placed.mark.slot) != slot => {
-                    return Err(Conflict { frontend, holder: Arc::clone(&placed.service.name) });
-                }
-                Some(_) | None => {}
+            let other = self.door(&frontend).filter(|door| Some(door.mark.slot) != slot);
+            if let Some(placed) = other.and_then(|door| self.at(door.mark.slot)) {
+                return Err(Conflict { frontend, holder: Arc::clone(&placed.service.name) });
             }
         }
         Ok(())
     }
 
     /// Leaves a service in its slot, without frontends.
-    fn close(&mut self, name: &str) {
+    fn shut(&mut self, name: &str) {
         if let Some(service) = self.get(name) {
-            let closed = Service { entrances: Vec::new(), ..service.clone() };
-            let _ = self.set(closed);
+            let shut = Service { entrances: Vec::new(), ..service.clone() };
+            let _ = self.set(shut);
         }
     }
 
-    /// Leads the frontends to where they now are.
-    fn rename_entrances(&mut self, slot: u32, before: &[Entrance], after: &[Entrance]) {
-        let unchanged = before.iter().zip(after).take_while(|(b, a)| b.frontend == a.frontend).count();
-        for entrance in &before[unchanged..] {
+    /// Takes away the frontends of `before`, and counts those of `after` in their place. Those that both begin with stay.
+    fn close(&mut self, before: &[Entrance], after: &[Entrance]) {
+        let kept = before.iter().zip(after).take_while(|(b, a)| b.frontend == a.frontend).count();
+        for entrance in &before[kept..] {
             self.frontends.remove(&Packed::from(&entrance.frontend));
             let address = entrance.frontend.address;
             match self.addresses.get(&address) {
@@ -259,11 +270,18 @@ impl Registry {
                 Some(&count) => self.addresses.insert(address, count - 1),
             }
         }
-        for (place, entrance) in (0..).zip(after).skip(unchanged) {
-            self.frontends.insert(Packed::from(&entrance.frontend), (slot, place));
+        for entrance in &after[kept..] {
             let address = entrance.frontend.address;
             let count = self.addresses.get(&address).copied().unwrap_or(0);
             self.addresses.insert(address, count + 1);
+        }
+    }
+
+    /// Puts behind each frontend of a service what it now leads to.
+    fn open(&mut self, service: &Service, mark: Mark, since: u32) {
+        for entrance in &service.entrances {
+            let door = Door { entrance: entrance.clone(), mark, since, affinity: service.affinity };
+            self.frontends.insert(Packed::from(&entrance.frontend), Arc::new(door));
         }
     }
 

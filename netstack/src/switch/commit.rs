@@ -43,6 +43,13 @@ pub(super) struct Waiting {
     fragment: Option<u16>,
 }
 
+impl Waiting {
+    const fn new(ingress: PortId, ingress_segment: SegmentId, route: &Route) -> Self {
+        let Route { egress, plan, passage, fragment, .. } = *route;
+        Self { ingress, ingress_segment, egress, plan, passage, fragment }
+    }
+}
+
 impl Switch {
     pub(super) fn learn(&mut self, now: Duration, arrival: &Arrival<'_>) {
         let (segment, mac, port) = (arrival.segment.id(), arrival.link.source, arrival.port.id());
@@ -213,34 +220,41 @@ impl Switch {
         frame: Frame,
     ) {
         let ingress = arrival.port.id();
-        let Ok(Resolving { slot, solicit }) = self.neighbors.resolve(now, route.egress, route.next_hop)
-        else {
+        let waiting = Waiting::new(ingress, arrival.segment.id(), &route);
+        match self.wait(snapshot, now, route.next_hop, waiting, frame) {
+            Ok(()) => self.count_fate(ingress, Fate::Parked),
+            Err((frame, reason)) => self.drop_tracked(arrival, tracked, frame, reason),
+        }
+    }
+
+    /// Has a frame wait for its next hop, which is asked for if nobody has.
+    fn wait(
+        &mut self,
+        snapshot: &Snapshot,
+        now: Duration,
+        next_hop: IpAddr,
+        waiting: Waiting,
+        frame: Frame,
+    ) -> Result<(), (Frame, DropReason)> {
+        let egress = waiting.egress;
+        let Ok(Resolving { slot, solicit }) = self.neighbors.resolve(now, egress, next_hop) else {
             if is_news(now, &mut self.neighbors_full_told) {
-                self.event(Event::NeighborTableFull { segment: route.egress });
+                self.event(Event::NeighborTableFull { segment: egress });
             }
-            return self.drop_tracked(arrival, tracked, frame, DropReason::NeighborTableFull);
+            return Err((frame, DropReason::NeighborTableFull));
         };
-        let waiting = Waiting {
-            ingress,
-            ingress_segment: arrival.segment.id(),
-            egress: route.egress,
-            plan: route.plan,
-            passage: route.passage,
-            fragment: route.fragment,
-        };
-        match self.parked.park(slot, frame, waiting) {
-            Parking::Parked => self.count_fate(ingress, Fate::Parked),
+        let parked = match self.parked.park(slot, frame, waiting) {
+            Parking::Parked => Ok(()),
             Parking::ParkedDroppingOldest(oldest, context) => {
-                self.count_fate(ingress, Fate::Parked);
                 self.drop_parked(oldest, &context, DropReason::NeighborQueueFull);
+                Ok(())
             }
-            Parking::Refused(frame, _) => {
-                self.drop_tracked(arrival, tracked, frame, DropReason::NeighborQueueFull);
-            }
-        }
+            Parking::Refused(frame, _) => Err((frame, DropReason::NeighborQueueFull)),
+        };
         if solicit {
-            self.solicit(snapshot, now, route.egress, route.next_hop, None);
+            self.solicit(snapshot, now, egress, next_hop, None);
         }
+        parked
     }
 
     fn drop_parked(&mut self, frame: Frame, context: &Waiting, reason: DropReason) {
@@ -262,38 +276,66 @@ impl Switch {
     }
 
     fn release(&mut self, snapshot: &Snapshot, now: Duration, slot: u32, mac: MacAddr) {
-        while let Some((frame, mut context)) = self.parked.take_oldest(slot) {
-            // The configuration may be another than the one it was routed by.
-            let egress = snapshot.segment(context.egress).and_then(|s| Some((s, s.gateway()?)));
-            let Some((egress, gateway)) = egress else {
-                self.drop_parked(frame, &context, DropReason::NoRoute);
-                continue;
-            };
-            if !fits(&frame, egress, context.fragment) {
-                self.drop_parked(frame, &context, DropReason::PacketTooBig);
-                continue;
+        while let Some((frame, context)) = self.parked.take_oldest(slot) {
+            match self.go_on(snapshot, now, mac, &context, frame) {
+                Ok(()) => self.proceed_fragments(snapshot, now),
+                Err((frame, Some(reason))) => self.drop_parked(frame, &context, reason),
+                Err((frame, None)) => self.go_elsewhere(snapshot, now, &context, frame),
             }
-            context.plan.source = gateway.mac;
-            context.plan.destination = mac;
-            // Where the bridge has no room for the next hop's place, the frame goes to every foreign port.
-            let port = self.port_of(now, egress, mac);
-            let ports = port.as_ref().map_or(egress.foreign(), core::slice::from_ref);
-            if ports.is_empty() {
-                self.drop_parked(frame, &context, DropReason::NoOtherPort);
-                continue;
+        }
+    }
+
+    /// Sends on a frame that has waited for a neighbour, which is at `mac`.
+    ///
+    /// # Errors
+    /// The frame as it came, and why it goes no further; without a reason it is to be decided about again.
+    fn go_on(
+        &mut self,
+        snapshot: &Snapshot,
+        now: Duration,
+        mac: MacAddr,
+        context: &Waiting,
+        frame: Frame,
+    ) -> Result<(), (Frame, Option<DropReason>)> {
+        // The configuration may be another than the one it was routed by.
+        let egress = snapshot.segment(context.egress).and_then(|s| Some((s, s.gateway()?)));
+        let Some((egress, gateway)) = egress else { return Err((frame, Some(DropReason::NoRoute))) };
+        if !fits(&frame, egress, context.fragment) {
+            return Err((frame, Some(DropReason::PacketTooBig)));
+        }
+        let plan = Plan { source: gateway.mac, destination: mac, ..context.plan };
+        // Where the bridge has no room for the next hop's place, the frame goes to every foreign port.
+        let port = self.port_of(now, egress, mac);
+        let ports = port.as_ref().map_or(egress.foreign(), core::slice::from_ref);
+        if ports.is_empty() {
+            return Err((frame, Some(DropReason::NoOtherPort)));
+        }
+        let frame = self.translate_late(now, context.ingress_segment, &context.passage, frame)?;
+        self.distribute(ports.iter().copied(), frame, |switch, port, frame, last| {
+            let origin = if last { Origin::Unparked } else { Origin::FloodCopy };
+            switch.transmit(snapshot, port, egress, &plan, context.fragment, frame, origin);
+        });
+        Ok(())
+    }
+
+    /// Decides again about a frame that has waited for a neighbour while its connection began with another.
+    fn go_elsewhere(&mut self, snapshot: &Snapshot, now: Duration, context: &Waiting, frame: Frame) {
+        let (ingress, segment) = (context.ingress, context.ingress_segment);
+        let route = match self.route_again(snapshot, now, (ingress, segment), &frame) {
+            Ok(route) => route,
+            Err(reason) => return self.drop_parked(frame, context, reason),
+        };
+        let waiting = Waiting::new(ingress, segment, &route);
+        let gone = match route.adjacency {
+            Adjacent::Unresolved => self.wait(snapshot, now, route.next_hop, waiting, frame),
+            Adjacent::Station { .. } | Adjacent::Learned { .. } => {
+                let sent = self.go_on(snapshot, now, route.plan.destination, &waiting, frame);
+                // What was decided just now needs not be decided again.
+                sent.map_err(|(frame, reason)| (frame, reason.unwrap_or(DropReason::ConnectionClash)))
             }
-            let frame = match self.translate_late(now, context.ingress_segment, &context.passage, frame) {
-                Ok(frame) => frame,
-                Err((frame, reason)) => {
-                    self.drop_parked(frame, &context, reason);
-                    continue;
-                }
-            };
-            self.distribute(ports.iter().copied(), frame, |switch, port, frame, last| {
-                let origin = if last { Origin::Unparked } else { Origin::FloodCopy };
-                switch.transmit(snapshot, port, egress, &context.plan, context.fragment, frame, origin);
-            });
-            self.proceed_fragments(snapshot, now);
+        };
+        if let Err((frame, reason)) = gone {
+            self.drop_parked(frame, context, reason);
         }
     }
 

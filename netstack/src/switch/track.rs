@@ -11,8 +11,8 @@ use super::admit::Arrival;
 use super::commit::is_news;
 use super::connections::{Held, Kind, Passage, Seen, Tracked, What, read};
 use super::explain::{Recorder, Silent, Stage};
-use super::slow::Decision;
-use crate::addr::{SegmentId, scope};
+use super::slow::{Decision, Route};
+use crate::addr::{PortId, SegmentId, scope};
 use crate::bridge;
 use crate::config::Snapshot;
 use crate::event::Event;
@@ -239,23 +239,57 @@ impl Switch {
     /// The same for a frame that has waited, whose connection may have begun or ended meanwhile.
     ///
     /// # Errors
-    /// The frame as it came, and why it goes no further.
+    /// The frame as it came, and why it goes no further; without a reason it is to be decided about again.
     pub(super) fn translate_late(
         &mut self,
         now: Duration,
         ingress: SegmentId,
         passage: &Passage,
         frame: Frame,
-    ) -> Result<Frame, (Frame, DropReason)> {
+    ) -> Result<Frame, (Frame, Option<DropReason>)> {
         let Some(connections) = &mut self.connections else {
             // Nothing is translated any more, and what was to be must not leave as it is.
             let plain = matches!(passage, Passage::Plain);
-            return if plain { Ok(frame) } else { Err((frame, DropReason::ConnectionInvalid)) };
+            return if plain { Ok(frame) } else { Err((frame, Some(DropReason::ConnectionInvalid))) };
         };
         let Some(packet) = read(&frame) else { return Ok(frame) };
-        match connections.resume(now, &packet, &frame, passage) {
-            Ok(passage) => self.finish(now, ingress, &packet, &passage, frame),
+        let finished = match connections.resume(now, &packet, &frame, passage) {
+            Ok(Some(passage)) => self.finish(now, ingress, &packet, &passage, frame),
+            Ok(None) => return Err((frame, None)),
             Err(reason) => Err((frame, reason)),
+        };
+        finished.map_err(|(frame, reason)| (frame, Some(reason)))
+    }
+
+    /// The way of a frame that has waited, as things are now.
+    ///
+    /// # Errors
+    /// Why it has none.
+    pub(super) fn route_again(
+        &mut self,
+        snapshot: &Snapshot,
+        now: Duration,
+        (port, segment): (PortId, SegmentId),
+        frame: &Frame,
+    ) -> Result<Route, DropReason> {
+        let arrival = Arrival::again(snapshot, port, segment, frame).ok_or(DropReason::PortClosed)?;
+        let (Some(connections), Some(packet)) = (&mut self.connections, read(frame)) else {
+            return Err(DropReason::ConnectionInvalid);
+        };
+        let tracked = if packet.layout.source.is_ipv4() {
+            let what = connections.track::<Ipv4Addr>(now, &packet, frame, arrival.segment)?;
+            Tracked::V4(Seen { packet, what })
+        } else {
+            let what = connections.track::<Ipv6Addr>(now, &packet, frame, arrival.segment)?;
+            Tracked::V6(Seen { packet, what })
+        };
+        match self.decide(snapshot, now, &arrival, &tracked, frame, &mut Silent).decision {
+            Decision::Route(route) => Ok(route),
+            Decision::Drop { reason, .. } => Err(reason),
+            Decision::Bridge(..)
+            | Decision::Flood(..)
+            | Decision::Consume(_)
+            | Decision::LoopProbe { .. } => Err(DropReason::ConnectionClash),
         }
     }
 

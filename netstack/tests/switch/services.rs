@@ -418,6 +418,41 @@ fn pair(lab: &mut Lab, family: Family, target: IpAddr, port: u16) {
     assert_eq!(counts(lab), (before + 1, balanced + 1));
 }
 
+/// The first datagram waits for a backend that is not known, and by the time that is, the second has begun the connection
+/// with another one.
+#[test]
+fn who_has_waited_follows_the_connection_that_began_meanwhile() {
+    for family in FAMILIES {
+        let target = |host| ip(&family.of(format!("10.1.0.{host}"), format!("fd00:1::{host}")));
+        for (known, len) in [(true, 1), (false, 0)] {
+            let slow = (target(77), 53);
+            let quick = if known { pod_b(family) } else { (target(78), 53) };
+            let mut lab = lab([service("web", UDP, &[(vip(family), 80)], &[slow])]);
+            let packet = POD_A.via_router(vip(family));
+            let asked = one(lab.send(POD_A.port, &packet.udp(4000, 80, b"first")));
+            change(&mut lab, |registry| {
+                let mut next = service("web", UDP, &[(vip(family), 80)], &[quick]);
+                next.serving = [slow, quick].into_iter().collect();
+                registry.set(next).unwrap();
+            });
+            let second = lab.send(POD_A.port, &packet.udp(4000, 80, b"second"));
+            assert_eq!(connections(&lab), len);
+            let answered = |lab: &mut Lab, host: IpAddr, out: &Out| {
+                lab.send(FAR.port, &packets::tell(FAR.mac, host, UPLINK, packets::asker(&out.bytes)))
+            };
+            let mut out = Vec::new();
+            if !known {
+                out.extend(answered(&mut lab, quick.0, &second[0]));
+                assert_eq!(endpoints(&out[0].bytes).1, quick.into());
+            }
+            out.extend(answered(&mut lab, slow.0, &asked));
+            assert_eq!(endpoints(&out.last().unwrap().bytes).1, quick.into(), "{family:?}");
+            assert_eq!((connections(&lab), lab.switch.balanced(), lab.switch.parked()), (1, 1, 0));
+            lab.settle();
+        }
+    }
+}
+
 #[test]
 fn what_waits_in_vain_leaves_nothing_behind() {
     for family in FAMILIES {

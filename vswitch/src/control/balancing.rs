@@ -37,6 +37,8 @@ pub(super) struct Balancing {
     /// Knows how containers are; in-process pods have none.
     runner: Option<Arc<Runner>>,
     inner: Mutex<Inner>,
+    /// Whether pods that end have changed something since the thread of [`Self::follow`] has looked.
+    departed: AtomicBool,
     ended: AtomicBool,
 }
 
@@ -57,7 +59,13 @@ impl Balancing {
         let controller = Controller::new(runtime.balancing_key());
         let said = runner.is_some().then(Said::new);
         let inner = Inner { controller, said, detours: BTreeMap::new(), turned: BTreeSet::new() };
-        Self { runtime, runner, inner: Mutex::new(inner), ended: AtomicBool::new(false) }
+        Self {
+            runtime,
+            runner,
+            inner: Mutex::new(inner),
+            departed: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+        }
     }
 
     /// Asks the controller.
@@ -168,27 +176,38 @@ impl Balancing {
         true
     }
 
-    /// Follows the readiness of pods on a thread of its own. `changed` is called after something has.
+    /// Follows the readiness of pods on a thread of its own. `changed` is called after something has, and called again later
+    /// as long as it says that it could not do all there is to do.
     pub(super) fn follow(
         self: &Arc<Self>,
         runner: &Arc<Runner>,
-        changed: impl Fn() + Send + 'static,
+        changed: impl Fn() -> bool + Send + 'static,
     ) -> std::io::Result<JoinHandle<()>> {
         let (balancing, runner) = (Arc::clone(self), Arc::clone(runner));
         let follow = move || {
-            let mut version = 0;
+            let (mut version, mut behind) = (0, false);
             while !balancing.ended.load(Ordering::Relaxed) && runner.ended().is_none() {
                 version = runner.wait_change(version, PATIENCE);
                 balancing.observe();
                 match balancing.publish() {
-                    Ok(true) => changed(),
-                    Ok(false) => {}
+                    Ok(any) => {
+                        let news = any | balancing.departed.swap(false, Ordering::Relaxed);
+                        behind = (news || behind) && !changed();
+                    }
                     // The data path has stopped: so will this thread.
                     Err(_) => break,
                 }
             }
         };
         std::thread::Builder::new().name("readiness".to_owned()).spawn(follow)
+    }
+
+    /// Publishes that pods end, and leaves the rest to the thread of [`Self::follow`]: whoever ends them waits for them.
+    fn depart(&self) {
+        // A data path that has stopped is told of by what comes next.
+        if let Ok(true) = self.publish() {
+            self.departed.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Has the thread of [`Self::follow`] end.
@@ -201,13 +220,12 @@ impl Departures for Balancing {
     /// They get no new connections from now on, unless there is nobody else.
     fn leaving(&self, pods: &[Place]) {
         self.each_pod(pods, |facts| Some(PodFacts { terminating: true, ..facts }));
-        // A data path that has stopped is told of by what comes next.
-        let _ = self.publish();
+        self.depart();
     }
 
     fn gone(&self, pods: &[Place]) {
         self.each_pod(pods, |_| None);
-        let _ = self.publish();
+        self.depart();
     }
 }
 

@@ -5,8 +5,9 @@
 //! is replaced as a whole when a cluster starts and ends. In between each change is one line at the end of
 //! `desired.journal`: the objects that it sets and takes away, and what was given out or taken back. So a change costs what
 //! it changes, however much there is. A line counts once its end is there: a process that is killed leaves either the
-//! change or nothing of it. Lines say how things are afterwards, not how they differ, so that it does not matter whether
-//! a line that the list has already taken in is read once more. A journal that has grown long is taken in early.
+//! change or nothing of it. A journal that has grown long is taken in early. Its first line says which list it goes on
+//! from, by a digest: one that was left behind because its end came before that of the list it was taken into counts for
+//! nothing.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use manifest::{Key, Located};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
+use sha2::{Digest as _, Sha256};
 
 use crate::objects::{Allocation, Allocations, Plan, Store};
 use crate::service;
@@ -26,6 +28,12 @@ use crate::state::{StatePaths, write_atomically};
 const FILE: &str = "the state directory";
 /// Octets of a journal that are not yet worth to be taken in; besides, it may be twice as long as the list.
 const SHORT: u64 = 16 << 20;
+
+/// What a list's journal begins with.
+fn heading(list: &str) -> String {
+    let digest = Sha256::digest(list).iter().take(16).map(|octet| format!("{octet:02x}")).collect::<String>();
+    format!("{digest}\n")
+}
 
 /// What is wanted. A clone costs next to nothing.
 #[derive(Clone, Debug, Default)]
@@ -90,13 +98,17 @@ impl Desired {
         let file: Arc<str> = FILE.into();
         let mut store = Store::default();
         let list = read_if_there(&state.desired())?;
-        let List { items, mut allocations } =
-            list.map(|text| serde_json::from_str(&text)).transpose()?.unwrap_or_default();
+        let list = list.unwrap_or_default();
+        let List { items, mut allocations } = match list.is_empty() {
+            true => List::default(),
+            false => serde_json::from_str(&list)?,
+        };
         for json in items {
             store.put(Located::kept(json, &file).map_err(wrong)?);
         }
         let journal = read_if_there(&state.journal())?.unwrap_or_default();
-        for line in journal.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')) {
+        let changes = journal.strip_prefix(&heading(&list)).unwrap_or_default();
+        for line in changes.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')) {
             let line: Line = serde_json::from_str(line)?;
             for [kind, namespace, name] in &line.taken {
                 store.take(&Key::new(kind, namespace, name).ok_or_else(|| wrong(format!("no kind {kind}")))?);
@@ -188,11 +200,18 @@ impl Keeper {
     /// Those of the file system.
     pub(super) fn begin(state: &StatePaths, desired: &Desired) -> io::Result<Self> {
         let text = desired.to_list()?;
+        let heading = heading(&text);
+        if read_if_there(&state.journal())?.is_some_and(|journal| journal.starts_with(&heading)) {
+            // The list has not changed, and what its journal says would count on.
+            unless_missing(fs::remove_file(state.journal()))?;
+        }
         write_atomically(&state.desired(), text.as_bytes())?;
         unless_missing(fs::remove_file(state.journal()))?;
-        let journal = OpenOptions::new().append(true).create(true).mode(0o600).open(state.journal())?;
+        let mut journal = OpenOptions::new().append(true).create(true).mode(0o600).open(state.journal())?;
+        journal.write_all(heading.as_bytes())?;
+        let length = u64::try_from(heading.len()).unwrap_or(0);
         let most = SHORT.max(2 * u64::try_from(text.len()).unwrap_or(u64::MAX / 2));
-        Ok(Self { state: state.clone(), journal, length: 0, most })
+        Ok(Self { state: state.clone(), journal, length, most })
     }
 
     /// Adds a change of the objects that have these keys.
@@ -207,10 +226,12 @@ impl Keeper {
         }
         let line = after.line(before, keys)?;
         let written = self.journal.write_all(line.as_bytes()).and_then(|()| self.journal.sync_data());
-        if written.is_err() {
-            let _ = self.journal.set_len(self.length);
+        match written {
+            Ok(()) => self.length += u64::try_from(line.len()).unwrap_or(0),
+            // Half a line would spoil the next one: if it cannot be taken back, the next change takes the journal in.
+            Err(_) if self.journal.set_len(self.length).is_ok() => {}
+            Err(_) => self.length = u64::MAX,
         }
-        self.length += u64::try_from(line.len()).unwrap_or(0);
         written
     }
 }
@@ -270,7 +291,7 @@ mod tests {
         assert_kept(&state, &third);
         // A process that is killed while it writes.
         let whole = fs::read_to_string(state.journal()).unwrap();
-        assert_eq!(whole.lines().count(), 2);
+        assert_eq!(whole.lines().count(), 3);
         fs::write(state.journal(), &whole[..whole.len() - 1]).unwrap();
         assert_kept(&state, &second);
         fs::write(state.journal(), &whole).unwrap();
@@ -280,6 +301,46 @@ mod tests {
         let journal = fs::read_to_string(state.journal()).unwrap();
         drop(Keeper::begin(&state, &second).unwrap());
         fs::write(state.journal(), journal).unwrap();
+        assert_kept(&state, &second);
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    /// A process that is killed after it has written a new list, and before it has removed what that has taken in.
+    #[test]
+    fn what_a_journal_of_another_list_says_is_not_done_again() {
+        let (path, state) = scratch("left-behind");
+        let (first, _) = with(&Desired::default(), CLUSTER);
+        let (second, keys) = with(&first, SERVICE);
+        let mut keeper = Keeper::begin(&state, &first).unwrap();
+        keeper.add(&first, &second, &keys).unwrap();
+        let journal = fs::read_to_string(state.journal()).unwrap();
+        // The change that has the journal taken in removes the Service again.
+        let (third, _) = with(&first, POD);
+        drop(Keeper::begin(&state, &third).unwrap());
+        fs::write(state.journal(), &journal).unwrap();
+        assert_kept(&state, &third);
+        // The list is what it was, to the octet.
+        drop(Keeper::begin(&state, &first).unwrap());
+        fs::write(state.journal(), journal).unwrap();
+        drop(Keeper::begin(&state, &first).unwrap());
+        assert_kept(&state, &first);
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn a_change_that_could_not_be_written_does_not_spoil_the_next() {
+        let (path, state) = scratch("refused");
+        let (first, _) = with(&Desired::default(), CLUSTER);
+        let (second, keys) = with(&first, SERVICE);
+        let mut keeper = Keeper::begin(&state, &first).unwrap();
+        // A disk that is full takes half of the line, and then even refuses to give it back.
+        let half = fs::read_to_string(state.journal()).unwrap() + "{\"set\":[";
+        fs::write(state.journal(), half).unwrap();
+        let refusing = std::mem::replace(&mut keeper.journal, File::open(state.journal()).unwrap());
+        keeper.add(&first, &second, &keys).unwrap_err();
+        assert_kept(&state, &first);
+        keeper.journal = refusing;
+        keeper.add(&first, &second, &keys).unwrap();
         assert_kept(&state, &second);
         fs::remove_dir_all(path).unwrap();
     }

@@ -185,13 +185,14 @@ impl Plane {
         if let Some(runner) = &self.runner {
             let plane: Weak<Self> = Arc::downgrade(self);
             let changed = move || {
-                let Some(plane) = plane.upgrade() else { return };
+                let Some(plane) = plane.upgrade() else { return true };
                 plane.attend();
-                // A change that is on its way says by itself who announces what.
-                if let Some(ended) = plane.changing.try_lock().filter(|ended| !**ended) {
+                // A change that is on its way has said who announces what as things were then.
+                let Some(ended) = plane.changing.try_lock() else { return false };
+                if !*ended {
                     plane.announce();
-                    drop(ended);
                 }
+                true
             };
             *self.follower.lock() = Some(self.balancing.follow(runner, changed)?);
         }
@@ -310,6 +311,7 @@ impl Plane {
         *self.desired.lock() = next;
         if let Some(rollout) = &mut rollout {
             problems.extend(self.roll_out(rollout));
+            problems.extend(self.announce());
             warnings.extend(idle_guests(&self.runtime));
         }
         let changes = changes.into_iter();

@@ -251,19 +251,34 @@ impl Controller {
 
     /// Computes what the changes concern. Returns the nodes whose registry is another now, with it.
     pub fn publish(&mut self) -> Vec<(Arc<str>, Registry)> {
-        let in_conflict: Vec<Arc<str>> = self.conflicts.keys().cloned().collect();
         let mut dirty = std::mem::take(&mut self.dirty);
-        for name in in_conflict {
-            let service = self.services.iter().find(|(_, e)| e.served.iter().any(|s| s.name == name));
-            dirty.extend(service.map(|(name, _)| Arc::clone(name)));
+        let moves = !dirty.is_empty() || self.nodes.iter().any(|node| node.changed);
+        if moves {
+            dirty.extend(self.in_conflict());
         }
         for name in dirty {
             self.compute(&name);
+        }
+        // What stood in the way may have gone out of it after somebody else was refused.
+        let mut left = usize::MAX;
+        while moves && !self.conflicts.is_empty() && self.conflicts.len() < left {
+            left = self.conflicts.len();
+            for name in self.in_conflict() {
+                self.compute(&name);
+            }
         }
         let changed = self.nodes.iter_mut().filter_map(|node| {
             std::mem::take(&mut node.changed).then(|| (Arc::clone(&node.facts.name), node.registry.clone()))
         });
         changed.collect()
+    }
+
+    /// The Services of ports that another stands in the way of.
+    fn in_conflict(&self) -> BTreeSet<Arc<str>> {
+        // A port's name is its Service's, a colon, and what has none.
+        let services = self.conflicts.keys().filter_map(|name| name.rsplit_once(':'));
+        let known = services.filter_map(|(service, _)| self.services.get_key_value(service));
+        known.map(|(name, _)| Arc::clone(name)).collect()
     }
 
     /// What each node balances.

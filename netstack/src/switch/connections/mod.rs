@@ -373,16 +373,16 @@ impl Connections {
     }
 
     /// The passage of a packet that has waited: its connection may have been begun by another that waited with it, or have
-    /// ended.
+    /// ended. None if it goes elsewhere than was decided when it came.
     pub(super) fn resume(
         &mut self,
         now: Duration,
         packet: &Packet,
         frame: &Frame,
         passage: &Passage,
-    ) -> Result<Passage, DropReason> {
+    ) -> Result<Option<Passage>, DropReason> {
         match passage {
-            Passage::Plain => Ok(Passage::Plain),
+            Passage::Plain => Ok(Some(Passage::Plain)),
             Passage::V4(going) => self.resume_one(now, packet, frame, going),
             Passage::V6(going) => self.resume_one(now, packet, frame, going),
         }
@@ -394,30 +394,32 @@ impl Connections {
         packet: &Packet,
         frame: &Frame,
         going: &Going<A>,
-    ) -> Result<Passage, DropReason> {
+    ) -> Result<Option<Passage>, DropReason> {
         let family = A::of_mut(self);
         let (state, bytes) = (trust(frame), frame.bytes());
         match going {
             Going::Opens(opening) => {
                 let tracked = family.nat.track(now, 0, packet, bytes, state);
                 // Where it goes was decided when it came.
-                let &Opening { towards, selected, way, .. } = opening;
+                let &Opening { towards, selected, way, prepared } = opening;
                 let what = found(tracked, |new| What::Opens { new, towards, selected })?;
-                if let (What::Known { rewrite: Some(rewrite), .. }, Some(chosen)) =
-                    (what, towards.destination)
-                    && rewrite.destination() != chosen
-                {
-                    // Another that came later has begun the connection, with another backend.
-                    return Err(DropReason::ConnectionClash);
+                if let What::Known { rewrite, .. } = what {
+                    let asked = prepared.tuple().destination;
+                    // Another that came later may have begun the connection, with another backend.
+                    if rewrite.map_or(asked, |rewrite| rewrite.destination())
+                        != towards.destination.unwrap_or(asked)
+                    {
+                        return Ok(None);
+                    }
                 }
-                family.passage(now, &what, way)
+                family.passage(now, &what, way).map(Some)
             }
             // What later fragments are told holds as long as it is remembered.
-            Going::Translated(_) if packet.content == Content::Rest => Ok(A::passage(*going)),
+            Going::Translated(_) if packet.content == Content::Rest => Ok(Some(A::passage(*going))),
             Going::Translated(change) => match family.nat.look(now, 0, packet, bytes, state) {
                 nat::Tracked::Known { rewrite: Some(rewrite), .. }
                 | nat::Tracked::Related { rewrite: Some(rewrite), .. } => {
-                    Ok(A::passage(Going::Translated(Change { rewrite, ..*change })))
+                    Ok(Some(A::passage(Going::Translated(Change { rewrite, ..*change }))))
                 }
                 nat::Tracked::Known { rewrite: None, .. }
                 | nat::Tracked::Related { rewrite: None, .. }

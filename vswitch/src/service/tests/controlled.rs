@@ -319,6 +319,25 @@ fn a_service_that_stands_in_the_way_is_told_of_and_gives_way() {
     assert_eq!(registry(&controller, "a").len(), 1);
 }
 
+/// Who gives something up may be told of after who takes it.
+#[test]
+fn what_one_service_gives_up_another_has_at_once() {
+    let both = |first: &str, second: &str| {
+        let of = |name, address| service(name, &format!("externalIPs: [{address}]"));
+        of("s", first) + &of("t", second)
+    };
+    for (first, second) in
+        [("203.0.113.2", "203.0.113.3"), ("203.0.113.3", "203.0.113.1"), ("203.0.113.2", "203.0.113.1")]
+    {
+        let mut controller = controller();
+        let world = applied(&mut controller, World::new(&cluster("")), &both("203.0.113.1", "203.0.113.2"));
+        controller.publish();
+        applied(&mut controller, world, &both(first, second));
+        controller.publish();
+        assert!(controller.conflicts().is_empty(), "{:?}", controller.conflicts());
+    }
+}
+
 /// A change that may happen.
 #[derive(Clone, Debug)]
 enum Happens {
