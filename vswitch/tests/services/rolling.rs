@@ -1,6 +1,5 @@
 //! Every backend is replaced while many clients ask.
 
-use super::common::both;
 use super::*;
 
 /// Four servers, as old as `mark` says.
@@ -63,7 +62,6 @@ fn replace(cluster: &Cluster, text: &str) -> [Counts; 2] {
         fs::write(&flag, "").unwrap();
         let counts = [one, other].map(|thread| thread.join().unwrap());
         success("apply", &applied);
-        assert!(both(&applied).contains("of 4 pods are replaced"), "{}", both(&applied));
         counts
     });
     fs::remove_file(&flag).unwrap();
