@@ -117,7 +117,8 @@ impl Layer3<'_> {
         self.route(gateway, recorder)
     }
 
-    /// A packet for an address of ours: the machine behind the node-local link gets all but echo requests.
+    /// A packet for an address of ours: the machine behind the node-local link gets all but echo requests. What it sends to
+    /// itself does not come here, unless it has asked a service and is itself the backend.
     fn local<R: Recorder>(&self, gateway: &Gateway, recorder: &mut R) -> Decision {
         if self.is_echo_request() {
             return match self.is_intact() {
@@ -126,7 +127,7 @@ impl Layer3<'_> {
             };
         }
         if let Some(segment) = self.snapshot.router().delegated(self.destination)
-            && segment != self.arrival.segment.id()
+            && (segment != self.arrival.segment.id() || self.destination != self.ip.destination)
             && let Some(segment) = self.snapshot.segment(segment)
         {
             recorder.step(Stage::Classify, || {

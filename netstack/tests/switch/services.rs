@@ -193,6 +193,27 @@ fn a_pod_reaches_itself_by_its_service() {
     }
 }
 
+#[test]
+fn a_node_reaches_itself_by_a_service() {
+    for family in FAMILIES {
+        let own = NODE.ip(family);
+        for (ask, answer) in OPENERS {
+            let mut lab = lab(web(family, &[(own, 8080)]));
+            let out = one(lab.send(NODE.port, &ask(&NODE.via_router(vip(family)), 40_000, 80)));
+            assert_eq!(out.port, NODE.port);
+            let (seen, to) = endpoints(&out.bytes);
+            // Its own address would be a stranger's lie to it.
+            assert_eq!((seen.ip(), to), (vip(family), SocketAddr::new(own, 8080)));
+            let answer = answer(&NODE.via_router(seen.ip()), 8080, seen.port());
+            let back = one(lab.send(NODE.port, &answer));
+            let client = SocketAddr::new(own, 40_000);
+            assert_eq!(endpoints(&back.bytes), (SocketAddr::new(vip(family), 80), client));
+            assert_eq!(back.port, NODE.port);
+            lab.settle();
+        }
+    }
+}
+
 /// What is told: that nobody listens, in the words of the packet's protocol.
 fn told(lab: &mut Lab, host: &Host, family: Family, frame: &[u8]) {
     let out = one(lab.send(host.port, frame));

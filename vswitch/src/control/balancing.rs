@@ -217,8 +217,10 @@ impl Balancing {
 }
 
 impl Departures for Balancing {
-    /// They get no new connections from now on, unless there is nobody else.
+    /// They get no new connections from now on, unless there is nobody else. Who has become ready is somebody else, even if
+    /// that has not been noticed yet.
     fn leaving(&self, pods: &[Place]) {
+        self.observe();
         self.each_pod(pods, |facts| Some(PodFacts { terminating: true, ..facts }));
         self.depart();
     }
@@ -274,10 +276,9 @@ impl Inner {
     }
 }
 
-/// Whether it answers, also while it is about to go: then it is not ready by definition, but its containers may be.
+/// Whether it answers, also while it is about to go: then it is not ready by definition.
 fn serves(status: &PodStatus) -> bool {
-    let all_ready = || status.containers.iter().all(|container| container.ready);
-    status.ready || (status.terminating && status.phase == Phase::Running && all_ready())
+    status.ready || (status.terminating && status.serving)
 }
 
 fn has_ended(status: &PodStatus) -> bool {

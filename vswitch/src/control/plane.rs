@@ -375,7 +375,7 @@ impl Plane {
     }
 
     /// Has agents listen as Services need it now.
-    fn attend(&self) {
+    pub(super) fn attend(&self) {
         // What was found out earlier must not come later.
         let _one_at_a_time = self.attending.lock();
         let Some(agents) = &self.agents else { return };

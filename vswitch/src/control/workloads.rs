@@ -111,6 +111,7 @@ impl Plane {
         for departures in &departures {
             departures.leaving(&pods);
         }
+        self.attend();
         self.end_containers_of(places.iter().map(|place| place.netns(cluster)));
         for departures in &departures {
             departures.gone(&pods);

@@ -1,7 +1,14 @@
 //! Services, asked by real programs in both families.
 #![allow(clippy::unwrap_used, reason = "all of this file is tests")]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod crowds;
+mod datagrams;
+mod doors;
+mod load_balancer;
+mod rolling;
+mod userspace;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -92,12 +99,18 @@ fn seen(cluster: &Cluster, from: &str, address: &str, port: u16) -> (String, Str
     (of("host "), peer)
 }
 
-/// How often each server answers.
+/// How often each server answers, each time by a connection of its own.
+#[track_caller]
 fn answers(cluster: &Cluster, from: &str, address: &str, port: u16, times: usize) -> BTreeMap<String, usize> {
+    let host = if address.contains(':') { format!("\\[{address}\\]") } else { address.to_owned() };
+    let url = format!("http://{host}:{port}/[1-{times}]");
+    let ask = ["curl", "-sS", "--noproxy", "*", "-m", "20", "-H", "Connection: close", &url];
+    let told = success(&format!("{from} asks {url}"), &cluster.exec(from, &ask));
     let mut counts = BTreeMap::new();
-    for _ in 0..times {
-        *counts.entry(seen(cluster, from, address, port).0).or_default() += 1;
+    for name in told.lines().filter_map(|line| line.strip_prefix("host ")) {
+        *counts.entry(name.to_owned()).or_default() += 1;
     }
+    assert_eq!(counts.values().sum::<usize>(), times, "{from} {url}: {told}");
     counts
 }
 
