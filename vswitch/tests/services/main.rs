@@ -13,6 +13,7 @@ mod userspace;
 use std::collections::BTreeMap;
 use std::fs;
 use std::process::Output;
+use std::time::Duration;
 
 use common::{Background, Cluster, ManifestFile, executable, ready, success, until};
 use serde_json::Value;
