@@ -88,9 +88,9 @@ fn trace_and_capture_tell_the_same_way() {
         let file = cluster.state.join(format!("way-{number}.pcapng"));
         let file = file.to_str().unwrap();
         let address = if family == "ip" { to.to_owned() } else { format!("[{to}]") };
-        let expected = traced(&cluster, from, &format!("tcp {address}:80"));
+        let expected = traced(&cluster, from, &format!("tcp {address}:8080"));
         let capture = cluster.capture("any", file, 400);
-        cluster.must(from, &["curl", "-sS", "--noproxy", "*", &format!("http://{address}/")]);
+        cluster.must(from, &["curl", "-sS", "--noproxy", "*", &format!("http://{address}:8080/")]);
         // The rest of the frames that the capture waits for.
         cluster.must("web-3", &["ping", "-n", "-c", "150", "-i", "0.002", "-W", "5", "10.10.20.2"]);
         capture.finish();
