@@ -97,6 +97,14 @@ impl Agents {
     }
 }
 
+impl Agents {
+    /// Has no agent find the way here any more.
+    pub fn close(&self) {
+        // The next one makes it anew.
+        let _ = std::fs::remove_file(&self.socket);
+    }
+}
+
 impl Drop for Agents {
     fn drop(&mut self) {
         self.stop = None;
@@ -104,8 +112,7 @@ impl Drop for Agents {
             // A panic has been reported where it happened.
             let _ = thread.join();
         }
-        // The next one makes it anew.
-        let _ = std::fs::remove_file(&self.socket);
+        self.close();
     }
 }
 

@@ -214,6 +214,12 @@ impl Keeper {
         Ok(Self { state: state.clone(), journal, length, most })
     }
 
+    /// Writes a list that no journal goes on from.
+    pub(super) fn end(state: &StatePaths, desired: &Desired) -> io::Result<()> {
+        drop(Self::begin(state, desired)?);
+        unless_missing(fs::remove_file(state.journal()))
+    }
+
     /// Adds a change of the objects that have these keys.
     ///
     /// # Errors

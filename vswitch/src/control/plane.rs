@@ -406,8 +406,11 @@ impl Plane {
         } else {
             let mut desired = self.desired.lock();
             desired.store = Store::default();
-            Keeper::begin(&self.state, &desired).map(drop)
+            Keeper::end(&self.state, &desired)
         };
+        if let Some(agents) = &self.agents {
+            agents.close();
+        }
         if let Some(follower) = self.follower.lock().take() {
             // A panic has been reported where it happened.
             let _ = follower.join();

@@ -251,11 +251,13 @@ impl Helper {
         let (removed, mut problems) = record::remove_stale(&state.namespaces());
         reclaimed.namespaces = removed;
         reclaimed.problems.append(&mut problems);
-        match std::fs::remove_file(state.helper_socket()) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                reclaimed.problems.push(format!("{}: {error}", state.helper_socket().display()));
+        for socket in [state.helper_socket(), state.agents_socket()] {
+            match std::fs::remove_file(&socket) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    reclaimed.problems.push(format!("{}: {error}", socket.display()));
+                }
+                _ => {}
             }
-            _ => {}
         }
         Ok(reclaimed)
     }

@@ -178,8 +178,9 @@ impl Server {
         for problem in self.end_all() {
             let _ = writeln!(io::stderr(), "vswitch: the helper left behind: {problem}");
         }
-        // What nobody owns any more must not be found by the next instance.
-        remove_socket(&self.paths.helper_socket())
+        // What nobody owns any more must not be found by the next instance. Agents end with their nodes' namespaces.
+        remove_socket(&self.paths.helper_socket())?;
+        remove_socket(&self.paths.agents_socket())
     }
 
     /// Waits for something to happen and deals with it; false when it is time to end.

@@ -126,8 +126,8 @@ fn a_node_is_healthy_as_long_as_it_has_endpoints_that_stay() {
     let spec = format!(
         "type: LoadBalancer, externalTrafficPolicy: Local, healthCheckNodePort: 30900, {DUAL}, {ports}"
     );
-    let slow = web("w3", "node-2", ", lifecycle: {preStop: {sleep: {seconds: 30}}}");
-    let slow = slow.replace("terminationGracePeriodSeconds: 2", "terminationGracePeriodSeconds: 40");
+    let slow = web("w3", "node-2", ", lifecycle: {preStop: {sleep: {seconds: 8}}}");
+    let slow = slow.replace("terminationGracePeriodSeconds: 2", "terminationGracePeriodSeconds: 15");
     let cluster = lab("health", &[service("s", &spec), slow.clone()]);
     apply(&cluster, "delete", &web("w2", "node-2", ""));
     until("the other is ready", || is_ready(&cluster, "w3"));
@@ -146,12 +146,15 @@ fn a_node_is_healthy_as_long_as_it_has_endpoints_that_stay() {
     until("it is not healthy any more", || health(&cluster, "10.20.30.3", 30_900) == "503");
     assert_eq!(seen(&cluster, "host/inside", "10.20.30.3", 30_080).0, "w3");
     assert_eq!(health(&cluster, "10.20.30.2", 30_900), "200");
-    delete.kill().unwrap();
-    delete.wait().unwrap();
+    assert!(delete.wait().unwrap().success());
+    let dropped = refused(&cluster, "host/inside", "10.20.30.3", 30_080, "tcp");
+    assert!(["TimeoutError", "timeout"].contains(&dropped.as_str()), "{dropped}");
+    // Where there is nobody anywhere, whoever asks is told.
     apply(&cluster, "delete", &web("w1", "node-1", ""));
     until("the other is not healthy either", || health(&cluster, "10.20.30.2", 30_900) == "503");
-    let dropped = refused(&cluster, "host/inside", "10.20.30.2", 30_080, "tcp");
-    assert!(["TimeoutError", "timeout"].contains(&dropped.as_str()), "{dropped}");
+    for address in ["10.20.30.2", "10.20.30.3"] {
+        assert_eq!(refused(&cluster, "host/inside", address, 30_080, "tcp"), "ConnectionRefusedError");
+    }
     apply(&cluster, "apply", &web("w1", "node-1", ""));
     until("it is again", || health(&cluster, "10.20.30.2", 30_900) == "200");
     assert_eq!(health(&cluster, "10.20.30.2", 10_256), "200");
