@@ -195,15 +195,7 @@ impl<'a> Compiler<'a> {
             },
         );
         let gateways: Vec<IpNet> = draft.pod_cidrs.into_iter().filter_map(gateway).collect();
-        let proxy = match self.cluster.services.mode {
-            ProxyMode::Userspace => gateways.iter().filter_map(|gateway| proxy_address(*gateway)).collect(),
-            ProxyMode::Maglev => Vec::new(),
-        };
-        for &address in &proxy {
-            if self.used.take(address) {
-                self.holders.insert(address, format!("the service proxy of {}", draft.name));
-            }
-        }
+        let proxy = self.proxy(&draft.name, &gateways);
         self.cluster.nodes.push(Node {
             name: draft.name,
             segment,
@@ -213,6 +205,20 @@ impl<'a> Compiler<'a> {
             labels: draft.labels,
             announces: Vec::new(),
         });
+    }
+
+    /// The addresses of a node's userspace proxy, if it is to have one. Nobody else gets them.
+    fn proxy(&mut self, name: &str, gateways: &[IpNet]) -> Vec<IpAddr> {
+        if self.cluster.services.mode == ProxyMode::Maglev {
+            return Vec::new();
+        }
+        let addresses: Vec<IpAddr> = gateways.iter().filter_map(|gateway| proxy_address(*gateway)).collect();
+        for &address in &addresses {
+            if self.used.take(address) {
+                self.holders.insert(address, format!("the service proxy of {name}"));
+            }
+        }
+        addresses
     }
 
     fn exhausted(&mut self, draft: &Draft<'a>, message: String) {

@@ -138,11 +138,10 @@ impl Controller {
             let Allocation { node_ports, health_check_port, .. } = &planned.allocation;
             !node_ports.is_empty() || health_check_port.is_some()
         };
-        if planned.as_deref().is_some_and(exposes) {
-            self.exposed.insert(Arc::clone(name));
-        } else {
-            self.exposed.remove(name);
-        }
+        match planned.as_deref().is_some_and(exposes) {
+            true => self.exposed.insert(Arc::clone(name)),
+            false => self.exposed.remove(name),
+        };
         if let Some(entry) = self.services.get(name) {
             if let Some(label) = selected_by(&entry.planned.spec) {
                 forget(&mut self.by_selector, &label, name);
