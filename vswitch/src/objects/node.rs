@@ -186,25 +186,14 @@ impl<'a> Compiler<'a> {
             );
             self.exhausted(&draft, message);
         }
-        self.allocations.nodes.insert(
-            draft.name.clone(),
-            Allocation {
-                node: String::new(),
-                pod_cidrs: draft.pod_cidrs.clone(),
-                addresses: draft.addresses.clone(),
-            },
-        );
-        let gateways: Vec<IpNet> = draft.pod_cidrs.into_iter().filter_map(gateway).collect();
-        let proxy = self.proxy(&draft.name, &gateways);
-        self.cluster.nodes.push(Node {
-            name: draft.name,
-            segment,
-            addresses: draft.addresses,
-            gateways,
-            proxy,
-            labels: draft.labels,
-            announces: Vec::new(),
-        });
+        let Draft { name, labels, addresses, pod_cidrs, .. } = draft;
+        let given =
+            Allocation { node: String::new(), pod_cidrs: pod_cidrs.clone(), addresses: addresses.clone() };
+        self.allocations.nodes.insert(name.clone(), given);
+        let gateways: Vec<IpNet> = pod_cidrs.into_iter().filter_map(gateway).collect();
+        let proxy = self.proxy(&name, &gateways);
+        let announces = Vec::new();
+        self.cluster.nodes.push(Node { name, segment, addresses, gateways, proxy, labels, announces });
     }
 
     /// The addresses of a node's userspace proxy, if it is to have one. Nobody else gets them.
