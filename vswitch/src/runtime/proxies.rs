@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use lb::{Frontend, Registry};
 use netstack::addr::PortId;
 use netstack::device::memory::{self, MemoryDevice, MemoryOptions};
-use netstack::driver::{Driver, EngineId};
+use netstack::driver::EngineId;
 use netstack::frame::OffloadFeatures;
 use netstack::host::BindError;
 use netstack::seed::Seed;
@@ -13,7 +13,7 @@ use netstack::seed::Seed;
 use super::fabric::{Applied, attach};
 use super::{LINK_BATCHES, Runtime, RuntimeError};
 use crate::cluster::{Attachment, Cluster, ProxyPlan};
-use crate::proxy::{ProxyCounters, ServiceProxy};
+use crate::proxy::ServiceProxy;
 
 /// A proxy that runs.
 #[derive(Clone, Debug)]
@@ -135,18 +135,6 @@ impl Runtime {
             driver.engine_mut::<ServiceProxy>(engine).map(|proxy| proxy.install(now, registry))
         })?;
         Ok(sentences(node, failed.unwrap_or_default()).collect())
-    }
-
-    /// What the proxy of a node has done; none if it has no proxy.
-    ///
-    /// # Errors
-    /// When the data path has stopped.
-    pub fn proxy_counters(&self, node: &str) -> Result<Option<ProxyCounters>, RuntimeError> {
-        let Some(engine) = self.proxy_of(node) else { return Ok(None) };
-        let ask = move |driver: &mut Driver| {
-            driver.engine_mut::<ServiceProxy>(engine).map(|proxy| proxy.counters())
-        };
-        Ok(self.questions.ask(ask)?)
     }
 
     fn proxy_of(&self, node: &str) -> Option<EngineId> {
