@@ -11,7 +11,7 @@
 //!
 //! - *A backend that cannot be reached* is not the end: the next one is tried, as long as the client has got nothing.
 //! - *Half-closed stays half-closed*: an end on one side is passed on when everything before it was.
-//! - *Everything is bounded*: connections by the host's own limit, clients of UDP by [`SESSIONS`].
+//! - *Everything is bounded*: connections by the host's own limit, clients of UDP by a constant of its own.
 
 mod tcp;
 #[cfg(test)]
