@@ -26,6 +26,7 @@ pub fn cases(services: &[u32]) -> Vec<Case> {
         cases.push(begin(format!("find/{count}"), move || Find::among(count)));
         cases.push(begin(format!("choose/{count}"), move || Choose::among(count)));
         cases.push(begin(format!("standing/{count}"), move || Stand::among(count)));
+        cases.push(begin(format!("renewal/{count}"), move || Stand::after_a_change(count)));
         cases.push(begin(format!("set/{count}"), move || Add::to(count)));
     }
     cases

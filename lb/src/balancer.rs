@@ -4,7 +4,7 @@
 //! The first packet of a connection is put to [`Balancer::choose`], which answers from what there is and changes nothing;
 //! if the packet goes its way, [`Balancer::commit`] remembers what has to be. The connection keeps its backend and the
 //! mark that came with it. Before it is used again [`Balancer::standing`] is asked, which compares one number as long as
-//! the service has not changed.
+//! no service has changed, and gives it a newer mark if others have.
 //!
 //! The hash of a flow covers its source, its L4 source port and the frontend. For a service with affinity it leaves the
 //! port out, so that a client whose entry was lost comes to the same backend if the policy goes by hash. An entry is the
@@ -98,9 +98,9 @@ pub struct Chosen {
 pub enum Standing {
     /// Nothing has changed.
     Current,
-    /// The service has changed and its backend still serves: this mark is to be remembered in place of the old one.
-    Moved(Mark),
-    /// Its backend serves no more, or the service is gone.
+    /// Services have changed and its backend still serves: this mark is to be remembered in place of the old one.
+    Renewed(Mark),
+    /// Its backend serves no more, or the service is gone from where it was asked.
     Gone {
         /// Whether the service wants such connections reset.
         reset: bool,
@@ -152,10 +152,10 @@ impl Balancer {
 
     /// The backend for a connection. `draw` is a random number, for services whose policy is random.
     pub fn choose(&self, now: Duration, ask: &Ask, draw: u64) -> Verdict {
-        let Some(Door { entrance, mark, since, affinity }) = self.registry.door(&ask.frontend) else {
+        let Some(Door { entrance, slot, since, affinity }) = self.registry.door(&ask.frontend) else {
             return Verdict::NotAService;
         };
-        let mark = *mark;
+        let mark = Mark { slot: *slot, version: self.registry.version() };
         if !entrance.admits(ask.source, ask.origin) {
             return Verdict::Refused { mark, how: Refusal::Drop, why: Reason::SourceRange };
         }
@@ -200,15 +200,27 @@ impl Balancer {
         }
     }
 
-    /// How a connection with this mark and backend stands to its service now.
-    pub fn standing(&self, mark: Mark, backend: (IpAddr, u16)) -> Standing {
-        match self.registry.at(mark.slot) {
-            Some(placed) if placed.mark == mark => Standing::Current,
-            Some(placed) if mark.is_since(placed.since) => match placed.service.serving.contains(backend) {
-                true => Standing::Moved(placed.mark),
-                false => Standing::Gone { reset: placed.service.reset_gone },
-            },
-            Some(_) | None => Standing::Gone { reset: false },
+    /// How a connection with this mark, opened by this frontend, to this backend, stands to its service now.
+    #[inline]
+    pub fn standing(&self, mark: Mark, frontend: &Frontend, backend: (IpAddr, u16)) -> Standing {
+        match mark.version == self.registry.version() {
+            true => Standing::Current,
+            false => self.standing_anew(mark, frontend, backend),
+        }
+    }
+
+    fn standing_anew(&self, mark: Mark, frontend: &Frontend, backend: (IpAddr, u16)) -> Standing {
+        let placed = self.registry.at(mark.slot).filter(|placed| mark.is_since(placed.since));
+        let Some(Placed { service, mark: Mark { version, .. }, .. }) = placed else {
+            return Standing::Gone { reset: false };
+        };
+        let serves = || match service.serving.contains(backend) {
+            true => self.registry.door(frontend).is_some_and(|door| door.slot == mark.slot),
+            false => false,
+        };
+        match mark.is_since(*version) || serves() {
+            true => Standing::Renewed(Mark { version: self.registry.version(), ..mark }),
+            false => Standing::Gone { reset: service.reset_gone },
         }
     }
 

@@ -89,7 +89,7 @@ fn connections_allocate_nothing() {
         let (now, draw) = (Duration::from_millis(n.into()), u64::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         if let Verdict::Chosen(choice) = balancer.choose(now, &ask, draw) {
             balancer.commit(now, &ask, &choice);
-            assert_eq!(balancer.standing(choice.mark, choice.backend), Standing::Current);
+            assert_eq!(balancer.standing(choice.mark, &ask.frontend, choice.backend), Standing::Current);
             chosen += 1;
             sticky += u32::from(choice.sticky);
         }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lb::{
-    Ask, Backend, Balancer, Chosen, Entrance, Frontend, Limits, Mark, Origin, Policy, Pool, Refusal,
-    Registry, Service, Standing, Verdict, Way,
+    Ask, Backend, Balancer, Chosen, Entrance, Frontend, Limits, Origin, Policy, Pool, Refusal, Registry,
+    Service, Standing, Verdict, Way,
 };
 
 use super::Work;
@@ -135,29 +135,37 @@ impl Work for Choose {
     }
 }
 
-/// Asking how a connection stands to its service, which has not changed.
+/// Asking how a connection stands to its service.
 pub(super) struct Stand {
     balancer: Balancer,
-    marks: Vec<(Mark, Chosen)>,
+    connections: Vec<(Frontend, Chosen)>,
+    /// Whether a service has changed since.
+    changed: bool,
     at: usize,
 }
 
 impl Stand {
     pub(super) fn among(services: u32) -> Self {
         let balancer = balancer(services);
-        let mark = |ask: &Ask| {
-            let chosen = chosen(&balancer, ask);
-            (chosen.mark, chosen)
-        };
-        let marks = asks(services).iter().map(mark).collect();
-        Self { balancer, marks, at: 0 }
+        let connections = asks(services).iter().map(|ask| (ask.frontend, chosen(&balancer, ask))).collect();
+        Self { balancer, connections, changed: false, at: 0 }
+    }
+
+    /// After a change that concerns none of them.
+    pub(super) fn after_a_change(services: u32) -> Self {
+        let mut stand = Self { changed: true, ..Self::among(services) };
+        let mut registry = stand.balancer.registry().clone();
+        registry.set(service(services)).expect("its frontends are free");
+        stand.balancer.install(registry);
+        stand
     }
 }
 
 impl Work for Stand {
     fn turn(&mut self) {
-        for (mark, chosen) in part(&self.marks, &mut self.at) {
-            assert_eq!(self.balancer.standing(*mark, chosen.backend), Standing::Current);
+        for (frontend, chosen) in part(&self.connections, &mut self.at) {
+            let standing = self.balancer.standing(chosen.mark, frontend, chosen.backend);
+            assert_eq!(matches!(standing, Standing::Renewed(_)), self.changed);
         }
     }
 }

@@ -334,34 +334,42 @@ fn turns_are_taken_by_connections_that_go_their_way() {
 fn a_connection_stands_while_its_backend_serves() {
     let mut balancer = balancer(service(0..4, Policy::Maglev));
     let mark = open(&mut balancer, NOW, &ask(1, 1)).mark;
-    assert_eq!(balancer.standing(mark, at(1)), Standing::Current);
-    // Another service does not concern it.
+    assert_eq!(balancer.standing(mark, &VIP, at(1)), Standing::Current);
+    // Another service does not concern it, whatever its own serves.
     let other = Service { name: "other".into(), entrances: vec![], ..service(0..2, Policy::Maglev) };
     change(&mut balancer, other);
-    assert_eq!(balancer.standing(mark, at(1)), Standing::Current);
+    let Standing::Renewed(mark) = balancer.standing(mark, &VIP, at(99)) else { panic!() };
+    assert_eq!(balancer.standing(mark, &VIP, at(1)), Standing::Current);
     // Its own service changes: backend 1 still finishes, backend 2 is gone.
     let mut next = service([0, 3], Policy::Maglev);
     next.serving = [0, 1, 3].map(at).into_iter().collect();
     change(&mut balancer, next.clone());
-    let Standing::Moved(newer) = balancer.standing(mark, at(1)) else { panic!() };
-    assert_eq!(balancer.standing(newer, at(1)), Standing::Current);
-    assert_eq!(balancer.standing(mark, at(2)), Standing::Gone { reset: false });
+    let Standing::Renewed(newer) = balancer.standing(mark, &VIP, at(1)) else { panic!() };
+    assert_eq!(balancer.standing(newer, &VIP, at(1)), Standing::Current);
+    assert_eq!(balancer.standing(mark, &VIP, at(2)), Standing::Gone { reset: false });
     change(&mut balancer, Service { reset_gone: true, ..next });
-    assert_eq!(balancer.standing(mark, at(2)), Standing::Gone { reset: true });
-    assert!(matches!(balancer.standing(newer, at(1)), Standing::Moved(_)));
+    assert_eq!(balancer.standing(mark, &VIP, at(2)), Standing::Gone { reset: true });
+    assert!(matches!(balancer.standing(newer, &VIP, at(1)), Standing::Renewed(_)));
+    // It is asked elsewhere.
+    let mut moved = service([0, 3], Policy::Maglev);
+    moved.serving = [0, 1, 3].map(at).into_iter().collect();
+    moved.entrances.retain(|entrance| entrance.frontend != VIP);
+    change(&mut balancer, moved);
+    assert_eq!(balancer.standing(newer, &VIP, at(1)), Standing::Gone { reset: false });
+    assert!(matches!(balancer.standing(newer, &NODE_PORT, at(1)), Standing::Renewed(_)));
     // The service goes, and another takes its slot.
     let mut registry = balancer.registry().clone();
     registry.remove("default/web:http");
     balancer.install(registry);
-    assert_eq!(balancer.standing(newer, at(1)), Standing::Gone { reset: false });
+    assert_eq!(balancer.standing(newer, &VIP, at(1)), Standing::Gone { reset: false });
     change(&mut balancer, Service { name: "third".into(), ..service(0..4, Policy::Maglev) });
     assert_eq!(open(&mut balancer, NOW, &ask(1, 1)).mark.slot, mark.slot);
-    assert_eq!(balancer.standing(newer, at(1)), Standing::Gone { reset: false });
+    assert_eq!(balancer.standing(newer, &VIP, at(1)), Standing::Gone { reset: false });
     // What is committed late concerns nobody.
     let late = Chosen { mark: newer, backend: at(1), masquerade: false, sticky: false };
     balancer.commit(NOW, &ask(1, 1), &late);
     let unknown = Mark { slot: 99, version: 1 };
-    assert_eq!(balancer.standing(unknown, at(1)), Standing::Gone { reset: false });
+    assert_eq!(balancer.standing(unknown, &VIP, at(1)), Standing::Gone { reset: false });
     balancer.commit(NOW, &ask(1, 1), &Chosen { mark: unknown, ..late });
 }
 
@@ -379,7 +387,7 @@ fn connections_outlive_a_registry_that_is_made_anew() {
     }
     let old = balancer.install(anew.clone());
     assert!(old.len() == 6 && *balancer.registry() == anew);
-    assert_eq!(balancer.standing(mark, at(1)), Standing::Current);
+    assert!(matches!(balancer.standing(mark, &VIP, at(1)), Standing::Renewed(_)));
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 extern crate std;
 
-use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::string::ToString as _;
 use std::vec;
@@ -265,7 +264,7 @@ fn a_pool_is_written_and_read() {
         let text = serde_json::to_string(&pool).unwrap();
         let read: Pool = serde_json::from_str(&text).unwrap();
         assert_eq!(read, pool);
-        let by: BTreeMap<u64, u64> = (0..100).map(|n| (n, mix(n))).collect();
+        let by: std::collections::BTreeMap<u64, u64> = (0..100).map(|n| (n, mix(n))).collect();
         assert!(by.iter().all(|(n, hash)| read.select(*hash, *n) == pool.select(*hash, *n)));
     }
     let composite = r#"{"backends":[],"size":4,"key":[0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0]}"#;

@@ -8,10 +8,11 @@
 //! Who looks for a frontend finds there all that choosing a backend needs: among thousands of services each step on the way
 //! is a wait for memory.
 //!
-//! Whatever is changed gets the next version. A connection remembers the slot and version that it was opened through
-//! ([`Mark`]): if the slot still has that version, nothing that concerns the connection has changed. If not, a service
-//! that has been there since before that version is the same one, changed; any other took the slot later. Versions are
-//! compared as serial numbers (RFC 1982), so that they may wrap around.
+//! Whatever is changed gets the registry's next version. A connection remembers its service's slot and the version under
+//! which it was last looked at ([`Mark`]): while the registry has that version, nothing at all has changed, which is seen
+//! without a look at the service. Once it has another, a service that has been in the slot since before that version is the
+//! same one, changed or not; any other took the slot later. Versions are compared as serial numbers (RFC 1982), so that
+//! they may wrap around.
 //!
 //! Marks mean something only along one line of changes. Clones share a token; a registry with another token has other
 //! slots and versions, and [`Registry::adopt`] brings its services into the line.
@@ -29,32 +30,16 @@ use core::time::Duration;
 use crate::service::{Entrance, Frontend, Service};
 use map::{Map, Packed};
 
-/// What a connection remembers of the service that it was opened through.
+/// What a connection remembers of the service that it was opened through; what a service is, the same way.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Mark {
     /// The service's slot.
     pub slot: u32,
-    /// The service's version; never 0.
+    /// The registry's version when the connection was last looked at, or the service last changed; never 0.
     pub version: u32,
 }
 
 impl Mark {
-    /// Two words; those of no mark are 0.
-    pub const fn words(mark: Option<Self>) -> [u32; 2] {
-        match mark {
-            Some(mark) => [mark.slot, mark.version],
-            None => [0, 0],
-        }
-    }
-
-    /// What the two words say.
-    pub const fn from_words([slot, version]: [u32; 2]) -> Option<Self> {
-        match version {
-            0 => None,
-            version => Some(Self { slot, version }),
-        }
-    }
-
     /// Whether `version` is this one's or was there before it.
     pub(crate) const fn is_since(self, version: u32) -> bool {
         self.version.wrapping_sub(version) < 1 << 31
@@ -74,7 +59,8 @@ pub(crate) struct Placed {
 #[derive(Debug)]
 pub(crate) struct Door {
     pub(crate) entrance: Entrance,
-    pub(crate) mark: Mark,
+    /// As the service's own.
+    pub(crate) slot: u32,
     /// As the service's own.
     pub(crate) since: u32,
     /// As the service's own.
@@ -122,7 +108,7 @@ impl Registry {
         let mark = Mark { slot, version };
         let before = old.as_ref().map_or(&[][..], |old| &old.service.entrances);
         self.close(before, &service.entrances);
-        self.open(&service, mark, since);
+        self.open(&service, slot, since);
         if old.is_none() {
             self.names.insert(Arc::clone(&service.name), slot);
             self.len += 1;
@@ -163,6 +149,11 @@ impl Registry {
         self.slots.values().map(|placed| &placed.service)
     }
 
+    /// A number that is another one after every change, along one line of them; 0 before the first.
+    pub const fn version(&self) -> u32 {
+        self.version
+    }
+
     /// How many services there are.
     pub const fn len(&self) -> usize {
         self.len
@@ -176,7 +167,7 @@ impl Registry {
     /// The service that is asked for at a frontend, and the frontend's entrance.
     pub fn find(&self, frontend: &Frontend) -> Option<(&Service, &Entrance)> {
         let door = self.door(frontend)?;
-        Some((&self.at(door.mark.slot)?.service, &door.entrance))
+        Some((&self.at(door.slot)?.service, &door.entrance))
     }
 
     /// Whether any service has a frontend with this address.
@@ -241,8 +232,8 @@ impl Registry {
             return Err(Conflict { frontend: twice[0], holder: Arc::clone(&service.name) });
         }
         for frontend in frontends {
-            let other = self.door(&frontend).filter(|door| Some(door.mark.slot) != slot);
-            if let Some(placed) = other.and_then(|door| self.at(door.mark.slot)) {
+            let other = self.door(&frontend).filter(|door| Some(door.slot) != slot);
+            if let Some(placed) = other.and_then(|door| self.at(door.slot)) {
                 return Err(Conflict { frontend, holder: Arc::clone(&placed.service.name) });
             }
         }
@@ -278,9 +269,9 @@ impl Registry {
     }
 
     /// Puts behind each frontend of a service what it now leads to.
-    fn open(&mut self, service: &Service, mark: Mark, since: u32) {
+    fn open(&mut self, service: &Service, slot: u32, since: u32) {
         for entrance in &service.entrances {
-            let door = Door { entrance: entrance.clone(), mark, since, affinity: service.affinity };
+            let door = Door { entrance: entrance.clone(), slot, since, affinity: service.affinity };
             self.frontends.insert(Packed::from(&entrance.frontend), Arc::new(door));
         }
     }

@@ -257,13 +257,6 @@ fn a_mark_is_of_one_life_of_a_name() {
 }
 
 #[test]
-fn marks_are_words() {
-    let mark = Mark { slot: 0, version: 9 };
-    assert_eq!(Mark::from_words(Mark::words(Some(mark))), Some(mark));
-    assert_eq!((Mark::words(None), Mark::from_words([5, 0])), ([0, 0], None));
-}
-
-#[test]
 fn versions_wrap_around() {
     let mut registry = Registry::new();
     registry.version = u32::MAX - 1;

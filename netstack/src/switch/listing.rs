@@ -33,7 +33,7 @@ pub struct ConnectionEntry {
     pub original: [SocketAddr; 2],
     /// The same of answers, as they come. Where it is not the inverse, packets are translated.
     pub reply: [SocketAddr; 2],
-    /// The service that it was opened through; see [`Registry::of`](lb::Registry::of).
+    /// The service that it was opened through; the registry of [`Switch::balancer`] knows [which](lb::Registry::of).
     pub mark: Option<Mark>,
 }
 

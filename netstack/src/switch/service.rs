@@ -64,7 +64,7 @@ impl Layer3<'_> {
     }
 
     fn words(&self, denial: &Denial) -> String {
-        let registry = self.snapshot.services().map(|services| services.registry());
+        let registry = self.switch.connections.as_ref().and_then(|all| all.balancing().registry());
         let service = registry.zip(denial.mark).and_then(|(registry, mark)| registry.of(mark));
         let how = match denial.how {
             Refusal::Reject => "rejected",

@@ -9,7 +9,7 @@ use nat::packet::{Malformed, Packet};
 use super::Switch;
 use super::admit::Arrival;
 use super::commit::is_news;
-use super::connections::{Held, Kind, Passage, Seen, Tracked, What, read};
+use super::connections::{Held, Judged, Kind, Passage, Seen, Tracked, What, read};
 use super::explain::{Recorder, Silent, Stage};
 use super::slow::{Decision, Route};
 use crate::addr::{PortId, SegmentId, scope};
@@ -210,7 +210,7 @@ impl Switch {
             Err(reason) => return Err(reason),
         };
         recorder.step(Stage::Track, || super::explain::tracked_text(connections, now, &what));
-        if let What::Opens { new, towards, selected: Some(selected) } = &what {
+        if let What::Opens { new, towards, judged: Judged { selected: Some(selected), .. } } = &what {
             let balancing = connections.balancing();
             recorder.step(Stage::Service, || balancing.describe(selected, &new.tuple, towards));
         }

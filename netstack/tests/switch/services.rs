@@ -656,6 +656,52 @@ fn a_connect_that_nobody_answered_is_balanced_anew_and_so_is_one_on_what_was_clo
     }
 }
 
+/// Who asked at an address before a service stood there.
+#[test]
+fn what_began_before_its_service_asks_it_with_the_next_packet() {
+    for family in FAMILIES {
+        let elsewhere = || service("web", UDP, &[(vip(family), 80)], &[pod_b(family)]);
+        let asked = FAR.ip(family);
+        let behind = |protocol| service("late", protocol, &[(asked, 80)], &[pod_b(family)]);
+        let packet = POD_A.via_router(asked);
+        let datagram = packet.udp(5000, 80, b"x");
+        let syn = packet.tcp_segment(5000, 80, SYN, (1000, 0));
+        for (protocol, frame) in [(UDP, &datagram), (TCP, &syn)] {
+            let mut lab = lab([elsewhere()]);
+            assert_eq!(one(lab.send(POD_A.port, frame)).port, FAR.port);
+            // What concerns others leaves it where it is.
+            change(&mut lab, |registry| assert!(registry.remove("web")));
+            assert_eq!(one(lab.send(POD_A.port, frame)).port, FAR.port);
+            change(&mut lab, |registry| {
+                registry.set(behind(protocol)).unwrap();
+            });
+            let trace = lab.explain(POD_A.port, frame);
+            let out = one(lab.send(POD_A.port, frame));
+            assert_eq!((out.port, endpoints(&out.bytes).1), (POD_B.port, pod_b(family).into()));
+            assert_eq!((trace.frame.unwrap(), connections(&lab)), (out.bytes, 1));
+            // And when the service no longer stands there, it is asked no more.
+            change(&mut lab, |registry| {
+                let moved = service("late", protocol, &[(vip(family), 81)], &[pod_b(family)]);
+                registry.set(moved).unwrap();
+            });
+            assert_eq!(one(lab.send(POD_A.port, frame)).port, FAR.port);
+            assert_eq!(connections(&lab), 1);
+            lab.settle();
+        }
+        // A connection that both sides have agreed on stays.
+        let mut lab = lab([elsewhere()]);
+        let seen = endpoints(&one(lab.send(POD_A.port, &syn)).bytes).0;
+        let agreed = FAR.via_router(seen.ip()).tcp_segment(80, seen.port(), SYN | ACK, (9000, 1001));
+        assert_eq!(one(lab.send(FAR.port, &agreed)).port, POD_A.port);
+        change(&mut lab, |registry| {
+            registry.set(behind(TCP)).unwrap();
+        });
+        let more = packet.tcp_segment(5000, 80, ACK, (1001, 9001));
+        assert_eq!(one(lab.send(POD_A.port, &more)).port, FAR.port);
+        lab.settle();
+    }
+}
+
 #[test]
 fn fragments_go_to_the_backend_of_the_first() {
     for family in FAMILIES {

@@ -98,14 +98,14 @@ impl Turn<'_> {
     fn session(&mut self, key: Key, answers_from: UdpHandle) -> Option<(UdpHandle, SocketAddr)> {
         if let Some(session) = self.sessions.sessions.get_mut(&key) {
             let backend = (session.backend.ip(), session.backend.port());
-            match self.services.balancer.standing(session.mark, backend) {
+            match self.services.balancer.standing(session.mark, &key.0, backend) {
                 Standing::Gone { .. } => {
                     self.sessions.by_socket.remove(&session.socket);
                     self.host.udp_close(session.socket);
                     self.sessions.sessions.remove(&key);
                 }
-                standing @ (Standing::Current | Standing::Moved(_)) => {
-                    if let Standing::Moved(mark) = standing {
+                standing @ (Standing::Current | Standing::Renewed(_)) => {
+                    if let Standing::Renewed(mark) = standing {
                         session.mark = mark;
                     }
                     session.until = self.now + IDLE;

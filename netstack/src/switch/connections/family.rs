@@ -144,10 +144,10 @@ impl<A: Kind> Family<A> {
             }
             What::Waits | What::Untracked => None,
             What::Denied(denial) => return Err(denial.reason),
-            What::Opens { new, towards, selected } => {
+            What::Opens { new, towards, judged } => {
                 let prepared = self.nat.prepare(now, &new, towards, way).map_err(refusal_reason)?;
-                let prepared = prepared.marked(selected.map_or([0; 3], |selected| selected.marks()));
-                return Ok(A::passage(Going::Opens(Opening { towards, selected, way, prepared })));
+                let prepared = prepared.marked(judged.marks());
+                return Ok(A::passage(Going::Opens(Opening { towards, judged, way, prepared })));
             }
         };
         Ok(change.map_or(Passage::Plain, |change| A::passage(Going::Translated(change))))

@@ -18,7 +18,7 @@ use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::time::Duration;
 
-use lb::{Balancer, Mark, Refusal, Standing};
+use lb::{Balancer, Refusal};
 use nat::Nat;
 use nat::connection::ConnectionId;
 use nat::fragment::{self, Part};
@@ -31,8 +31,8 @@ use self::family::{Family, found};
 use self::packet::Opening;
 pub(super) use self::packet::{Denial, Going, Held, Kind, Passage, Seen, Taken, Tracked, Verdict, What};
 use self::reason::{fragment_reason, refusal_named, refusal_reason};
-pub(super) use self::service::{Balancing, mark};
-use self::service::{Orphan, orphan};
+pub(super) use self::service::{Balancing, Judged, mark};
+use self::service::{Orphan, Standing, orphan, renew};
 use super::explain;
 use crate::addr::SegmentId;
 use crate::config::nat::OnRefusal;
@@ -212,11 +212,11 @@ impl Connections {
     ) -> Result<What<A>, DropReason> {
         let (family, balancing) = A::parts(self);
         let tracked = family.nat.track(now, 0, packet, frame.bytes(), trust(frame));
-        let stands = standing(balancing, &family.nat, &tracked);
-        if let Some((id, Standing::Moved(mark))) = stands
+        let stands = standing(balancing, &family.nat, &tracked, ingress);
+        if let Some((id, Standing::Renewed(version))) = stands
             && let Some(connection) = family.nat.get_mut(id)
         {
-            [connection.marks[0], connection.marks[1]] = Mark::words(Some(mark));
+            renew(connection, version);
         }
         let orphaned = orphaned(&family.nat, stands, now, packet, frame);
         if let (Some((id, _)), Orphan::Moves(_) | Orphan::Reset) = (stands, &orphaned) {
@@ -244,7 +244,7 @@ impl Connections {
             return Ok(family.fragments.peek(&part.key, now).map_or(What::Waits, What::Later));
         }
         let tracked = family.nat.look(now, 0, packet, frame.bytes(), trust(frame));
-        let stands = standing(&self.balancing, &family.nat, &tracked);
+        let stands = standing(&self.balancing, &family.nat, &tracked, ingress);
         let orphaned = orphaned(&family.nat, stands, now, packet, frame);
         known(family, &self.balancing, now, (tracked, orphaned), ingress)
     }
@@ -401,8 +401,8 @@ impl Connections {
             Going::Opens(opening) => {
                 let tracked = family.nat.track(now, 0, packet, bytes, state);
                 // Where it goes was decided when it came.
-                let &Opening { towards, selected, way, prepared } = opening;
-                let what = found(tracked, |new| What::Opens { new, towards, selected })?;
+                let &Opening { towards, judged, way, prepared } = opening;
+                let what = found(tracked, |new| What::Opens { new, towards, judged })?;
                 if let What::Known { rewrite, .. } = what {
                     let asked = prepared.tuple().destination;
                     // Another that came later may have begun the connection, with another backend.
@@ -437,15 +437,16 @@ impl Connections {
     }
 }
 
-/// The connection that a packet of its opener belongs to, and how that stands to its service.
+/// The connection that a packet of its opener belongs to, and how that stands to services.
 #[inline]
 fn standing<A: Kind>(
     balancing: &Balancing,
     nat: &Nat<A>,
     tracked: &nat::Tracked<A>,
+    ingress: &Segment,
 ) -> Option<(ConnectionId, Standing)> {
     let nat::Tracked::Known { id, direction: Direction::Original, .. } = *tracked else { return None };
-    Some((id, balancing.standing(nat.get(id)?)))
+    Some((id, balancing.standing(nat.get(id)?, ingress)))
 }
 
 /// What becomes of that connection if its backend is gone.

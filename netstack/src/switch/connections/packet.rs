@@ -14,7 +14,7 @@ use nat::{New, Prepared, Towards};
 
 use super::Connections;
 use super::family::Family;
-use super::service::{Balancing, Selected};
+use super::service::{Balancing, Judged};
 use crate::addr::{PortId, SegmentId};
 use crate::flow::{Change, Translation};
 use crate::frame::Frame;
@@ -63,7 +63,7 @@ pub(in crate::switch) enum What<A> {
     /// An error about a packet of this one, and where it is to come from.
     Related { id: ConnectionId, rewrite: Option<Rewrite<A>>, source: A },
     /// The first of a connection that does not exist yet, and where a service, a rule or a mapping sends it.
-    Opens { new: New<A>, towards: Towards<A>, selected: Option<Selected> },
+    Opens { new: New<A>, towards: Towards<A>, judged: Judged },
     /// One that goes no further, because of the service that it asks for.
     Denied(Denial),
     /// A fragment other than the first, which was told what the first was.
@@ -103,7 +103,7 @@ pub(in crate::switch) enum Going<A> {
 #[derive(Clone, Copy, Debug)]
 pub(in crate::switch) struct Opening<A> {
     pub(super) towards: Towards<A>,
-    pub(super) selected: Option<Selected>,
+    pub(super) judged: Judged,
     pub(super) way: Way,
     pub(super) prepared: Prepared<A>,
 }

@@ -5,9 +5,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use core::time::Duration;
 
-use lb::{
-    Ask, Balancer, Chosen, Frontend, Limits, Mark, Origin, Reason, Refusal, Registry, Standing, Verdict,
-};
+use lb::{Ask, Balancer, Chosen, Frontend, Limits, Mark, Origin, Reason, Refusal, Registry, Verdict};
 use nat::connection::{Connection, State, Status};
 use nat::rule::Way;
 use nat::tuple::{Address, Direction, Endpoint, Tuple};
@@ -32,13 +30,40 @@ pub(in crate::switch) struct Balancing {
     balanced: u64,
 }
 
+/// What a connection that is opened was judged under.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::switch) struct Judged {
+    /// The registry's version; 0 if there are no services.
+    version: u32,
+    /// How it got a backend, if a service was asked.
+    pub(in crate::switch) selected: Option<Selected>,
+}
+
 /// How a backend was chosen; which it is, and who asks, the packet and its way say.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::switch) struct Selected {
-    mark: Mark,
+    slot: u32,
     origin: Origin,
     masquerade: bool,
     sticky: bool,
+}
+
+/// Where a connection's marks hold what.
+const SLOT: usize = 0;
+const VERSION: usize = 1;
+
+/// How a connection stands to services.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Standing {
+    /// Nothing has changed.
+    Current,
+    /// What has changed does not concern it: this version is to be remembered.
+    Renewed(u32),
+    /// Its backend serves no more, or a service has come to where it goes.
+    Gone {
+        /// Whether the service wants such connections reset.
+        reset: bool,
+    },
 }
 
 /// What becomes of a connection whose backend is gone.
@@ -78,9 +103,15 @@ impl Balancing {
         self.balancer.as_ref()
     }
 
-    /// The services in use.
+    /// The services in use, if there are any: those that marks mean something to.
     pub(in crate::switch) fn registry(&self) -> Option<&Registry> {
-        Some(self.services.as_ref()?.registry())
+        let balancer = self.balancer.as_ref().filter(|_| self.services.is_some())?;
+        Some(balancer.registry())
+    }
+
+    /// The version of the services in use; 0 if there are none.
+    fn version(&self) -> u32 {
+        self.registry().map_or(0, Registry::version)
     }
 
     pub(super) fn balanced(&self) -> u64 {
@@ -97,10 +128,12 @@ impl Balancing {
         way: Way,
     ) -> What<A> {
         let (origin, verdict) = self.choose(now, &new, ingress);
+        let version = self.version();
         let denied = |reason, how, mark| What::Denied(Denial { reason, how, mark: Some(mark) });
         match verdict {
             Verdict::NotAService => {
-                What::Opens { new, towards: nat.destination(&new, way).into(), selected: None }
+                let judged = Judged { version, selected: None };
+                What::Opens { new, towards: nat.destination(&new, way).into(), judged }
             }
             Verdict::Refused { mark, how, why } => match why {
                 Reason::NoBackend => denied(DropReason::ServiceNoBackend, how, mark),
@@ -114,23 +147,24 @@ impl Balancing {
                 let pool = self.services.as_ref().and_then(|services| services.masquerade());
                 let destination = Some(Endpoint { address, port });
                 let towards = Towards { destination, masquerade: pool.filter(|_| masquerade) };
-                What::Opens { new, towards, selected: Some(Selected { mark, origin, masquerade, sticky }) }
+                let selected = Some(Selected { slot: mark.slot, origin, masquerade, sticky });
+                What::Opens { new, towards, judged: Judged { version, selected } }
             }
         }
     }
 
     fn choose<A: Kind>(&self, now: Duration, new: &New<A>, ingress: &Segment) -> (Origin, Verdict) {
-        let Some((balancer, origin)) = self.balancer.as_ref().zip(self.origin(new, ingress)) else {
+        let Some((balancer, origin)) = self.balancer.as_ref().zip(self.origin(&new.tuple, ingress)) else {
             return (Origin::Outside, Verdict::NotAService);
         };
         (origin, balancer.choose(now, &ask(&new.tuple, origin), self.draw(new)))
     }
 
     /// Where a client is, if there are services and it is one of a protocol that has ports.
-    fn origin<A: Kind>(&self, new: &New<A>, ingress: &Segment) -> Option<Origin> {
-        let has_ports = matches!(new.tuple.protocol, protocol::TCP | protocol::UDP | protocol::SCTP);
+    fn origin<A: Kind>(&self, tuple: &Tuple<A>, ingress: &Segment) -> Option<Origin> {
+        let has_ports = matches!(tuple.protocol, protocol::TCP | protocol::UDP | protocol::SCTP);
         let (services, gateway) = self.services.as_ref().filter(|_| has_ports).zip(ingress.gateway())?;
-        Some(services.origin(gateway, new.tuple.source.address.into()))
+        Some(services.origin(gateway, tuple.source.address.into()))
     }
 
     /// A number that looks random, and is the same for all packets of a flow that has not begun yet.
@@ -144,8 +178,10 @@ impl Balancing {
 
     /// A connection has begun that a backend was chosen for.
     pub(super) fn begun<A: Address>(&mut self, now: Duration, opening: &Opening<A>) {
-        let (Some(selected), Some(backend)) = (opening.selected, opening.towards.destination) else { return };
-        let Selected { mark, origin, masquerade, sticky } = selected;
+        let Judged { version, selected } = opening.judged;
+        let (Some(selected), Some(backend)) = (selected, opening.towards.destination) else { return };
+        let Selected { slot, origin, masquerade, sticky } = selected;
+        let mark = Mark { slot, version };
         let backend = (backend.address.into(), backend.port);
         if let Some(balancer) = &mut self.balancer {
             let asked = ask(opening.prepared.tuple(), origin);
@@ -154,15 +190,36 @@ impl Balancing {
         }
     }
 
-    /// How a connection stands to the service that it was opened through, if it was.
+    /// How a connection stands to services by a packet of its opener: as it did when it was last looked at, unless any has
+    /// changed since.
     #[inline]
-    pub(super) fn standing<A: Kind>(&self, connection: &Connection<A>) -> Standing {
-        let Some(mark) = mark(connection) else { return Standing::Current };
+    pub(super) fn standing<A: Kind>(&self, connection: &Connection<A>, ingress: &Segment) -> Standing {
+        match connection.marks[VERSION] == self.version() {
+            true => Standing::Current,
+            false => self.standing_anew(connection, ingress),
+        }
+    }
+
+    fn standing_anew<A: Kind>(&self, connection: &Connection<A>, ingress: &Segment) -> Standing {
+        let tuple = connection.tuple(Direction::Original);
+        let Some(mark) = mark(connection) else {
+            // What began when nobody stood at its destination may ask for a service now.
+            let registry = self.registry().filter(|_| self.origin(&tuple, ingress).is_some());
+            let asks = registry.is_some_and(|registry| registry.find(&frontend(&tuple)).is_some());
+            return match asks {
+                true => Standing::Gone { reset: false },
+                false => Standing::Renewed(self.version()),
+            };
+        };
         let Some(balancer) = self.balancer.as_ref().filter(|_| self.services.is_some()) else {
             return Standing::Gone { reset: false };
         };
         let backend = connection.tuple(Direction::Reply).source;
-        balancer.standing(mark, (backend.address.into(), backend.port))
+        match balancer.standing(mark, &frontend(&tuple), (backend.address.into(), backend.port)) {
+            lb::Standing::Current => Standing::Current,
+            lb::Standing::Renewed(mark) => Standing::Renewed(mark.version),
+            lb::Standing::Gone { reset } => Standing::Gone { reset },
+        }
     }
 
     /// A backend that was chosen, in words.
@@ -194,24 +251,35 @@ impl Balancing {
 
 /// What a packet asks for.
 fn ask<A: Address>(tuple: &Tuple<A>, origin: Origin) -> Ask {
-    let Tuple { source, destination, protocol, .. } = *tuple;
-    let frontend = Frontend { address: destination.address.into(), protocol, port: destination.port };
-    Ask { frontend, source: source.address.into(), source_port: source.port, origin }
+    let Endpoint { address, port } = tuple.source;
+    Ask { frontend: frontend(tuple), source: address.into(), source_port: port, origin }
 }
 
-impl Selected {
-    /// What the connection remembers of it.
+/// Where it asks.
+fn frontend<A: Address>(tuple: &Tuple<A>) -> Frontend {
+    let Endpoint { address, port } = tuple.destination;
+    Frontend { address: address.into(), protocol: tuple.protocol, port }
+}
+
+impl Judged {
+    /// What the connection remembers of it: the number after the slot of its service, 0 if there is none, and under which
+    /// version it was last looked at.
     pub(super) fn marks(&self) -> [u32; 3] {
-        let [slot, version] = Mark::words(Some(self.mark));
-        [slot, version, 0]
+        let slot = self.selected.map_or(0, |selected| selected.slot.saturating_add(1));
+        [slot, self.version, 0]
     }
 }
 
 /// The service that a connection was opened through.
 #[inline]
 pub(in crate::switch) fn mark<A>(connection: &Connection<A>) -> Option<Mark> {
-    let [slot, version, _] = connection.marks;
-    Mark::from_words([slot, version])
+    let slot = connection.marks[SLOT].checked_sub(1)?;
+    Some(Mark { slot, version: connection.marks[VERSION] })
+}
+
+/// Remembers under which version of the services a connection was looked at.
+pub(super) fn renew<A>(connection: &mut Connection<A>, version: u32) {
+    connection.marks[VERSION] = version;
 }
 
 /// What becomes of a connection whose backend is gone, by a packet of its client that would open `anew`. State at the
