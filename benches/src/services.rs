@@ -25,8 +25,13 @@ const ENDPOINTS: u16 = 10;
 pub fn cases(services: &[u32]) -> Vec<Case> {
     let mut cases = Vec::new();
     for &count in services {
-        cases.push(begin(format!("packet/{count}"), move || Through::established(count)));
-        cases.push(begin(format!("new/{count}"), move || Through::new(count)));
+        for (asked, of) in [("", count), ("/one", 1)] {
+            if !asked.is_empty() && count < 2 {
+                continue;
+            }
+            cases.push(begin(format!("packet/{count}{asked}"), move || Through::established(count, of)));
+            cases.push(begin(format!("new/{count}{asked}"), move || Through::new(count, of)));
+        }
     }
     cases
 }
@@ -110,7 +115,8 @@ struct Through {
 }
 
 impl Through {
-    fn new(services: u32) -> Self {
+    /// With so many services, so many of which are asked.
+    fn new(services: u32, asked: u32) -> Self {
         let frame = |n: u32| {
             let source_port = u16::try_from(20_000 + n).expect("a port");
             match services {
@@ -120,7 +126,7 @@ impl Through {
                     };
                     datagram(source_port, (address, port))
                 }
-                _ => datagram(source_port, (vip(n.wrapping_mul(2_654_435_761) % services), 80)),
+                _ => datagram(source_port, (vip(n.wrapping_mul(2_654_435_761) % asked), 80)),
             }
         };
         Self {
@@ -133,8 +139,8 @@ impl Through {
         }
     }
 
-    fn established(services: u32) -> Self {
-        let mut through = Self { anew: false, ..Self::new(services) };
+    fn established(services: u32, asked: u32) -> Self {
+        let mut through = Self { anew: false, ..Self::new(services, asked) };
         through.turn();
         through.reset();
         through
