@@ -313,6 +313,24 @@ fn no_match_on_a_closed_list_has_a_wildcard() {
 }
 
 #[test]
+fn what_is_said_of_services_is_tested() {
+    let text = fs::read_to_string(top().join("vswitch/SERVICES.md")).unwrap();
+    let mut all: Vec<String> = all_sources().into_iter().map(|(_, text)| text).collect();
+    all.retain(|text| text.contains("#[test]") || text.contains("proptest!"));
+    let mut rows = 0;
+    for line in text.lines().filter(|line| line.starts_with("| ")).skip(1) {
+        let tests: Vec<&str> = line.rsplit('|').nth(1).unwrap().split('`').skip(1).step_by(2).collect();
+        assert!(!tests.is_empty(), "no test: {line}");
+        for test in tests {
+            let begin = format!("fn {test}(");
+            assert!(all.iter().any(|text| text.contains(&begin)), "there is no test {test}");
+        }
+        rows += 1;
+    }
+    assert!(rows > 15, "{rows}");
+}
+
+#[test]
 fn the_top_level_is_the_agreed_one() {
     const AGREED: &[&str] = &[
         "Cargo.toml",

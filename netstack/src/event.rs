@@ -113,6 +113,17 @@ pub enum Event {
         /// Who wanted it.
         source: IpAddr,
     },
+    /// A service did not take a packet. Told once a minute at most for each reason; the frames are counted by it.
+    ServiceRefused {
+        /// Why.
+        reason: DropReason,
+        /// Who asked.
+        source: IpAddr,
+        /// Where.
+        destination: IpAddr,
+        /// The port; 0 where there is none.
+        port: u16,
+    },
     /// A configuration was installed.
     Installed {
         /// Its generation.

@@ -1,4 +1,4 @@
-//! The README's console lines, run as they stand against a running cluster.
+//! The README's console lines, run as they stand against a running cluster; and what the command's own README shows.
 
 #![allow(
     clippy::unwrap_used,
@@ -60,4 +60,62 @@ fn every_console_line_of_the_readme_works() {
     fs::remove_dir_all(&state).unwrap();
     assert!(down, "{text}");
     assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+const WEB: &str = "\
+{apiVersion: v1, kind: Node, metadata: {name: node-1}}
+---
+{apiVersion: v1, kind: Node, metadata: {name: node-2}}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec: {containers: [{name: web, image: none}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {clusterIP: 10.100.87.105, selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080}]}
+";
+
+/// What the README shows, but for the connections: there are none here.
+#[test]
+fn a_service_is_described_as_the_readme_shows() {
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let shown = readme.split("$ vswitch describe service web\n").nth(1).unwrap().split("```").next().unwrap();
+    let shown: Vec<&str> = shown.lines().skip_while(|line| !line.starts_with("Port ")).collect();
+    let state = std::env::temp_dir().join(format!("vswitch-described-{}", std::process::id()));
+    fs::create_dir_all(&state).unwrap();
+    let manifest = state.join("web.yaml");
+    fs::write(&manifest, WEB).unwrap();
+    let command = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vswitch"));
+        command.args(arguments).env("VSWITCH_STATE_DIR", state.join("state"));
+        command
+    };
+    let mut up = command(&["up", "--require", "memory", "-f", manifest.to_str().unwrap()]);
+    let mut up = up.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut told = BufReader::new(up.stdout.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("is up") {
+        line.clear();
+        assert!(told.read_line(&mut line).unwrap() > 0, "the cluster did not come up");
+    }
+    let output = command(&["describe", "service", "web"]).output().unwrap();
+    let down = command(&["down"]).status().unwrap();
+    up.wait().unwrap();
+    fs::remove_dir_all(&state).unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && down.success(), "{text}");
+    let seen: Vec<&str> = text.lines().skip_while(|line| !line.starts_with("Port ")).collect();
+    let column = shown.iter().find_map(|line| line.find("CONNECTIONS")).unwrap();
+    let but_connections = |lines: &[&str]| -> Vec<String> {
+        lines.iter().map(|line| line.chars().take(column).collect::<String>().trim_end().to_owned()).collect()
+    };
+    assert_eq!(but_connections(&seen), but_connections(&shown), "{text}");
 }

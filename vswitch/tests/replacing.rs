@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::{Cluster, ManifestFile, both, ready, success, until};
+use netstack::driver::Clock;
 use serde_json::Value;
-use vswitch::agent::NodeDuties;
 use vswitch::cluster::Place;
 use vswitch::control::plane::{Desired, Frame, Plane};
 use vswitch::control::workloads::Departures;
@@ -137,6 +137,40 @@ fn a_replacement_that_was_interrupted_is_finished() {
     assert_eq!(["web-0", "web-1", "web-2"].map(|pod| mark(&cluster, pod)), ["MARK=two"; 3]);
 }
 
+#[test]
+fn a_pod_with_another_hook_is_replaced_and_one_with_another_grace_period_goes_on() {
+    if !ready(&["pgrep"]) {
+        return;
+    }
+    let pod = |grace: u32, more: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: web}}\nspec:\n  terminationGracePeriodSeconds: {grace}\n  \
+             containers: [{{name: c, image: vswitch/http, args: [--port, '8080'], ports: [{{containerPort: 8080}}], \
+             readinessProbe: {{periodSeconds: 1, initialDelaySeconds: 1, tcpSocket: {{port: 8080}}}}{more}}}]\n"
+        )
+    };
+    let cluster = Cluster::of("hook", &pod(30, ""), &[]);
+    let began = || {
+        let look = "cut -d' ' -f22 /proc/$(pgrep -f '[_]_image http' | tail -1)/stat";
+        both(&cluster.exec("web", &["sh", "-c", look])).trim().to_owned()
+    };
+    until("it is ready", || count_ready(&cluster) == 1);
+    let first = began();
+    success("apply", &apply(&cluster, &pod(5, "")));
+    assert_eq!((count_ready(&cluster), began()), (1, first.clone()));
+    success("apply", &apply(&cluster, &pod(5, ", lifecycle: {preStop: {exec: {command: [sleep, '60']}}}")));
+    until("the next is ready", || count_ready(&cluster) == 1);
+    let second = began();
+    assert_ne!(second, first);
+    // What ends has the hook and the time that it was changed to.
+    let clock = Clock::start();
+    success("apply", &apply(&cluster, &pod(5, "")));
+    let took = clock.now();
+    assert!(took >= Duration::from_secs(5) && took < Duration::from_secs(25), "{took:?}");
+    until("the last is ready", || count_ready(&cluster) == 1);
+    assert_ne!(began(), second);
+}
+
 /// Writes down what it is told.
 #[derive(Debug, Default)]
 struct Departed(Mutex<Vec<String>>);
@@ -175,8 +209,6 @@ fn whoever_wants_to_know_is_told_before_and_after_pods_end() {
     let place = Place::Pod { namespace: "default".into(), name: "web-2".into() };
     let told = departed.0.lock().unwrap().clone();
     assert_eq!(told, [format!("leaving [{place:?}]"), format!("gone [{place:?}]")]);
-    // Without namespaces nothing listens, and that is all.
-    plane.set_duties("node-1", &NodeDuties::default());
     plane.stop();
     std::fs::remove_dir_all(&directory).unwrap();
 }

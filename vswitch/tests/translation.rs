@@ -7,33 +7,11 @@ mod common;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::IpAddr;
-use std::process::{Output, Stdio};
+use std::process::Stdio;
 
+use common::two_nodes::{LAB, curl, seen};
 use common::{Background, Cluster, ManifestFile, both, executable, ready, success, until};
 use serde_json::Value;
-
-/// Two nodes and a machine on a rack, and two networks outside, towards one of which pods keep their addresses.
-const LAB: &str = r#"apiVersion: vswitch/v1alpha1
-kind: Cluster
-spec:
-  nonMasqueradeCIDRs: [203.0.113.0/24, "fd00:203::/64"]
-  segments:
-    - {name: rack, cidrs: [10.20.30.0/24, "fd00:20:30::/64"]}
-    - {name: internet, cidrs: [198.51.100.0/24, "fd00:198::/64"], external: true}
-    - {name: partner, cidrs: [203.0.113.0/24, "fd00:203::/64"], external: true}
-  hosts:
-    - {name: inside, addresses: [10.20.30.200, "fd00:20:30::200"]}
-    - {name: outside, addresses: [198.51.100.7, "fd00:198::7"]}
-    - {name: partner, addresses: [203.0.113.7, "fd00:203::7"]}
----
-{apiVersion: v1, kind: Node, metadata: {name: node-1}}
----
-{apiVersion: v1, kind: Node, metadata: {name: node-2}}
----
-{apiVersion: v1, kind: Pod, metadata: {name: alpha}, spec: {nodeName: node-1, containers: [{name: c, image: none}]}}
----
-{apiVersion: v1, kind: Pod, metadata: {name: gamma}, spec: {nodeName: node-2, containers: [{name: c, image: none}]}}
-"#;
 
 /// A pod on node-1 that serves HTTP on 8080 and has these ports.
 fn web(name: &str, ports: &str) -> String {
@@ -50,27 +28,6 @@ const NODE_2: [&str; 2] = ["10.20.30.3", "fd00:20:30::3"];
 const INSIDE: [&str; 2] = ["10.20.30.200", "fd00:20:30::200"];
 const OUTSIDE: [&str; 2] = ["198.51.100.7", "fd00:198::7"];
 const PARTNER: [&str; 2] = ["203.0.113.7", "fd00:203::7"];
-
-fn url(address: &str, port: u16) -> String {
-    match address.contains(':') {
-        true => format!("http://[{address}]:{port}/"),
-        false => format!("http://{address}:{port}/"),
-    }
-}
-
-fn curl(cluster: &Cluster, from: &str, address: &str, port: u16) -> Output {
-    cluster.exec(from, &["curl", "-sS", "--noproxy", "*", "-m", "10", &url(address, port)])
-}
-
-/// Who answers, and with which address it sees the asker.
-#[track_caller]
-fn seen(cluster: &Cluster, from: &str, address: &str, port: u16) -> (String, String) {
-    let text = success(&format!("{from} asks {address}"), &curl(cluster, from, address, port));
-    let of = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)).unwrap().to_owned();
-    let peer = of("peer address ");
-    let peer = peer.rsplit_once(':').unwrap().0.trim_matches(['[', ']']).to_owned();
-    (of("host "), peer)
-}
 
 fn http(cluster: &Cluster, place: &str) -> Background {
     cluster.serve(place, 8080, &[executable(), "__image", "http", "--port", "8080"])

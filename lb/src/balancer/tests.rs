@@ -183,6 +183,34 @@ fn a_client_comes_back_to_its_backend() {
 }
 
 #[test]
+fn affinity_is_of_each_port_of_a_service() {
+    const OTHER: Frontend = Frontend { port: 443, ..VIP };
+    let mut balancer = balancer(sticky(0..10, Policy::RoundRobin, 60));
+    let mut other = sticky(0..10, Policy::RoundRobin, 60);
+    other.name = "default/web:https".into();
+    other.entrances.truncate(1);
+    other.entrances[0].frontend = OTHER;
+    change(&mut balancer, other);
+    open(&mut balancer, NOW, &ask(1, 1));
+    assert!(open(&mut balancer, NOW, &ask(1, 2)).sticky);
+    assert!(!open(&mut balancer, NOW, &Ask { frontend: OTHER, ..ask(1, 3) }).sticky);
+    assert!(open(&mut balancer, NOW, &Ask { frontend: OTHER, ..ask(1, 4) }).sticky);
+}
+
+/// So that a client has the same backend at every node, and where it has been forgotten.
+#[test]
+fn affinity_by_maglev_leaves_the_source_port_out_of_the_hash() {
+    let mut balancer = Balancer::new(KEY, Limits { affinities: 0 });
+    change(&mut balancer, sticky(0..10, Policy::Maglev, 60));
+    let of = |balancer: &mut Balancer| -> BTreeSet<_> {
+        (1..50).map(|port| open(balancer, NOW, &ask(1, port)).backend).collect()
+    };
+    assert_eq!(of(&mut balancer).len(), 1);
+    change(&mut balancer, service(0..10, Policy::Maglev));
+    assert!(of(&mut balancer).len() > 5);
+}
+
+#[test]
 fn affinity_ends_with_its_time_and_begins_again_with_each_connection() {
     // Round-robin moves on, so that who is not remembered comes elsewhere.
     let mut balancer = balancer(sticky(0..10, Policy::RoundRobin, 60));

@@ -102,6 +102,7 @@ pub struct Switch {
     neighbors_full_told: Option<Duration>,
     /// When it was last told that connections are refused.
     refusals_told: Option<Duration>,
+    denials_told: [Option<Duration>; service::DENIALS.len()],
     next_sweep: Duration,
     /// What time it was last, for what is asked without being told it.
     seen: Duration,
@@ -139,6 +140,7 @@ impl Switch {
             events_lost: 0,
             neighbors_full_told: None,
             refusals_told: None,
+            denials_told: [None; service::DENIALS.len()],
             next_sweep: SWEEP_INTERVAL,
             seen: Duration::ZERO,
             pieces: Vec::with_capacity(64),

@@ -3,22 +3,50 @@
 use alloc::format;
 use alloc::string::String;
 use core::net::IpAddr;
+use core::time::Duration;
 
 use lb::Refusal;
 
 use super::Switch;
 use super::admit::Arrival;
+use super::commit::is_news;
 use super::connections::{Denial, Tracked};
 use super::explain::{Recorder, Stage};
 use super::layer3::Layer3;
 use super::slow::{Answer, Decision};
 use crate::config::Snapshot;
 use crate::emit::IcmpError;
+use crate::event::Event;
 use crate::icmp::Occasion;
 use crate::parse::Transport;
 use crate::verdict::DropReason;
 
+/// Why services do not take packets, as far as it is told.
+pub(super) const DENIALS: [DropReason; 4] = [
+    DropReason::ServiceNoBackend,
+    DropReason::ServiceSourceRange,
+    DropReason::ServiceAddressFree,
+    DropReason::ServicePortClosed,
+];
+
 impl Switch {
+    /// Tells that services do not take a packet, unless that has just been told.
+    pub(super) fn tell_denial(&mut self, now: Duration, arrival: &Arrival<'_>, reason: DropReason) {
+        let which = DENIALS.iter().position(|denial| *denial == reason);
+        let told = which.and_then(|which| self.denials_told.get_mut(which));
+        let Some((told, ip)) = told.zip(arrival.ip()) else { return };
+        if is_news(now, told) {
+            let port = match ip.transport {
+                Transport::Tcp { destination_port, .. }
+                | Transport::Udp { destination_port, .. }
+                | Transport::Sctp { destination_port, .. } => destination_port,
+                Transport::Icmp { .. } | Transport::Opaque => 0,
+            };
+            let (source, destination) = (ip.source, ip.destination);
+            self.event(Event::ServiceRefused { reason, source, destination, port });
+        }
+    }
+
     /// Why a packet goes no further because of services: the one that it asks for does not take it, or it is for an address
     /// that is given to services alone and goes nowhere else.
     pub(super) fn denial(

@@ -108,6 +108,7 @@ impl Switch {
             {
                 self.event(Event::ConnectionRefused { reason: *reason, source: ip.source });
             }
+            self.tell_denial(now, arrival, *reason);
             self.reject_later_fragments(arrival.segment.id(), tracked.packet(), &frame);
         }
         self.commit(snapshot, now, arrival, tracked, decided, frame);

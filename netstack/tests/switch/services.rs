@@ -7,6 +7,7 @@ use std::time::Duration;
 use etherparse::{SlicedPacket, TransportSlice};
 use lb::{Origin, Policy, Refusal, Service};
 use netstack::config::{Config, Limits, ServicesConfig, Snapshot};
+use netstack::event::Event;
 use netstack::frame::{FrameBatch, FramePool};
 use netstack::verdict::{DropReason, Fate, Origin as From};
 
@@ -252,6 +253,9 @@ fn a_service_without_backends_refuses_at_once() {
         assert!(lab.send(POD_A.port, &damaged).is_empty());
         lab.expect([dropped(POD_A.port, DropReason::TransportChecksum)]);
         assert_eq!((connections(&lab), lab.switch.balanced()), (0, 0));
+        let (reason, source) = (DropReason::ServiceNoBackend, POD_A.ip(family));
+        let refused = Event::ServiceRefused { reason, source, destination: vip(family), port: 80 };
+        assert_eq!(lab.events(), [refused], "once a minute");
 
         let mut silent = web(family, &[]);
         for service in &mut silent {

@@ -50,6 +50,11 @@ pub(super) struct Listeners {
 }
 
 impl Listeners {
+    pub(super) fn extend(&mut self, other: Self) {
+        self.relays.extend(other.relays);
+        self.health.extend(other.health);
+    }
+
     pub(super) fn of(duties: &NodeDuties) -> Self {
         let relays = duties.relays.iter().flat_map(|relay| {
             let at = relay.listen.iter().map(|&address| SocketAddr::new(address, relay.port));
@@ -90,6 +95,13 @@ pub(super) struct Order {
     pub(super) reset: bool,
     pub(super) relays: Vec<RelayOrder>,
     pub(super) health: Vec<HealthOrder>,
+}
+
+impl Order {
+    /// Whether it says nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        !self.reset && self.relays.is_empty() && self.health.is_empty()
+    }
 }
 
 /// Where a port leads from now on; nowhere if it is to be no relay any more.

@@ -1,6 +1,6 @@
 //! The end of the agents' connections in vswitch.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,9 +10,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, oneshot};
 
-use super::duties::{Hello, Listeners};
+use super::duties::{Hello, Listeners, Order};
 use super::{AGENT_ROLE, NodeDuties};
 use crate::cluster::Place;
 use crate::container::{Container, PodSpec, Program};
@@ -26,14 +27,43 @@ const HELLO_LIMIT: Duration = Duration::from_secs(10);
 /// An agent has nothing to finish.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// The duties of one node; absent as long as nobody has said what they are.
-type Told = watch::Sender<Option<Arc<Listeners>>>;
+/// Changes that an agent may be behind with before it is told everything once more.
+const BEHIND: usize = 64;
+
+/// What one node's agent is told.
+#[derive(Debug)]
+struct Node {
+    /// What listens for each Service; absent as long as nobody has said.
+    services: Option<HashMap<Arc<str>, Listeners>>,
+    /// What changes, for agents that know what was before.
+    news: broadcast::Sender<Arc<Order>>,
+}
+
+impl Default for Node {
+    fn default() -> Self {
+        Self { services: None, news: broadcast::Sender::new(BEHIND) }
+    }
+}
+
+impl Node {
+    /// All of it, and what changes from now on.
+    fn everything(&self) -> (Option<Arc<Order>>, broadcast::Receiver<Arc<Order>>) {
+        let all = self.services.as_ref().map(|services| {
+            let mut all = Listeners::default();
+            services.values().cloned().for_each(|one| all.extend(one));
+            Arc::new(Listeners::default().order(&all, true))
+        });
+        (all, self.news.subscribe())
+    }
+}
+
+type Nodes = Arc<Mutex<BTreeMap<String, Node>>>;
 
 /// Tells every node's agent its duties.
 #[derive(Debug)]
 pub struct Agents {
     socket: PathBuf,
-    nodes: Arc<Mutex<BTreeMap<String, Told>>>,
+    nodes: Nodes,
     /// Dropped to end the thread.
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -53,7 +83,7 @@ impl Agents {
         let listener = std::os::unix::net::UnixListener::bind(&socket)?;
         listener.set_nonblocking(true)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let nodes: Arc<Mutex<BTreeMap<String, Told>>> = Arc::default();
+        let nodes = Nodes::default();
         let (stop, stopped) = oneshot::channel();
         let known = Arc::clone(&nodes);
         let work = move || {
@@ -68,20 +98,38 @@ impl Agents {
         Ok(Self { socket, nodes, stop: Some(stop), thread: Some(thread) })
     }
 
-    /// Says what is to listen in a node's namespace from now on. An agent that an earlier vswitch has started goes on with
-    /// what it knows until this is called for its node.
-    pub fn set(&self, node: &str, duties: &NodeDuties) {
-        let listeners = Some(Arc::new(Listeners::of(duties)));
-        told(&self.nodes, node).send_if_modified(|now| {
-            let news = *now != listeners;
-            *now = listeners;
-            news
-        });
+    /// Says what is to listen in a node's namespace for some Services from now on, all that there are with the first call. An
+    /// agent that an earlier vswitch has started goes on with what it knows until this is called for its node.
+    pub fn set(&self, node: &str, changes: Vec<(Arc<str>, NodeDuties)>) {
+        let mut nodes = self.nodes.lock();
+        let node = nodes.entry(node.to_owned()).or_default();
+        let is_first = node.services.is_none();
+        let services = node.services.get_or_insert_default();
+        let (mut before, mut after) = (Listeners::default(), Listeners::default());
+        for (service, duties) in changes {
+            let next = Listeners::of(&duties);
+            let old = match next == Listeners::default() {
+                true => services.remove(&service),
+                false => services.insert(service, next.clone()),
+            };
+            before.extend(old.unwrap_or_default());
+            after.extend(next);
+        }
+        let order = before.order(&after, is_first);
+        if !order.is_empty() {
+            // Without an agent there is nobody to tell; it asks for everything when it comes.
+            let _ = node.news.send(Arc::new(order));
+        }
+    }
+
+    /// Forgets nodes that are gone.
+    pub fn retain(&self, stays: impl Fn(&str) -> bool) {
+        self.nodes.lock().retain(|node, _| stays(node));
     }
 
     /// Whether a node has anything for an agent to do, or has had.
     pub fn is_wanted(&self, node: &str) -> bool {
-        self.nodes.lock().get(node).is_some_and(|told| told.borrow().is_some())
+        self.nodes.lock().get(node).is_some_and(|node| node.services.is_some())
     }
 
     /// What is run in the namespace of a node.
@@ -116,11 +164,7 @@ impl Drop for Agents {
     }
 }
 
-fn told(nodes: &Mutex<BTreeMap<String, Told>>, node: &str) -> Told {
-    nodes.lock().entry(node.to_owned()).or_insert_with(|| watch::channel(None).0).clone()
-}
-
-async fn accept(listener: std::os::unix::net::UnixListener, nodes: Arc<Mutex<BTreeMap<String, Told>>>) {
+async fn accept(listener: std::os::unix::net::UnixListener, nodes: Nodes) {
     let Ok(listener) = UnixListener::from_std(listener) else { return };
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
@@ -133,29 +177,34 @@ async fn accept(listener: std::os::unix::net::UnixListener, nodes: Arc<Mutex<BTr
 }
 
 /// Tells one agent its duties as long as it is there.
-async fn tell(stream: UnixStream, nodes: &Mutex<BTreeMap<String, Told>>) -> io::Result<()> {
+async fn tell(stream: UnixStream, nodes: &Nodes) -> io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader).take(MAX_HELLO);
     let mut line = String::new();
     tokio::time::timeout(HELLO_LIMIT, reader.read_line(&mut line)).await??;
     let Hello { node } = serde_json::from_str(&line)?;
-    let mut duties = told(nodes, &node).subscribe();
-    let mut known: Option<Arc<Listeners>> = None;
+    let everything = || nodes.lock().entry(node.clone()).or_default().everything();
+    let (mut next, mut news) = everything();
     let mut more = [0];
     loop {
-        let next = duties.borrow_and_update().clone();
-        if let Some(next) = next {
-            let nothing = Listeners::default();
-            let order = known.as_deref().unwrap_or(&nothing).order(&next, known.is_none());
-            let mut text = serde_json::to_vec(&order)?;
+        if let Some(order) = next {
+            let mut text = serde_json::to_vec(&*order)?;
             text.push(b'\n');
             writer.write_all(&text).await?;
-            known = Some(next);
         }
-        tokio::select! {
-            changed = duties.changed() => changed.map_err(io::Error::other)?,
+        next = tokio::select! {
+            told = news.recv() => match told {
+                Ok(order) => Some(order),
+                Err(RecvError::Lagged(_)) => {
+                    let (all, from_now) = everything();
+                    news = from_now;
+                    all
+                }
+                // The node is gone.
+                Err(RecvError::Closed) => return Ok(()),
+            },
             // It says nothing more.
             _ = reader.read(&mut more) => return Ok(()),
-        }
+        };
     }
 }

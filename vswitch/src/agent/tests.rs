@@ -197,20 +197,31 @@ fn two_ends_of_a_socket_tell_duties_and_what_changes() {
     (&stream).write_all(b"{\"node\":\"a\"}\n").unwrap();
     let mut lines = std::io::BufRead::lines(std::io::BufReader::new(stream));
     let mut next = || serde_json::from_str::<serde_json::Value>(&lines.next().unwrap().unwrap()).unwrap();
-    agents.set("b", &NodeDuties::default());
-    let mut all = NodeDuties { relays: vec![relay(Protocol::Tcp, 1, &[])], health_checks: vec![check(2, 1)] };
-    agents.set("a", &all);
+    let service = |name: &str, duties: NodeDuties| (name.into(), duties);
+    let one =
+        |port, check| NodeDuties { relays: vec![relay(Protocol::Tcp, port, &[])], health_checks: check };
+    agents.set("b", Vec::new());
+    agents.set("a", vec![service("s", one(1, vec![check(2, 1)])), service("t", one(3, Vec::new()))]);
     let first = next();
-    assert_eq!(
-        (first["reset"].as_bool(), first["relays"][0]["at"].as_str()),
-        (Some(true), Some("127.0.0.1:1"))
-    );
-    agents.set("a", &all);
-    all.relays.clear();
-    agents.set("a", &all);
+    let ports = |order: &serde_json::Value| -> Vec<String> {
+        let relays = order["relays"].as_array().unwrap().iter();
+        relays.map(|relay| format!("{} {}", relay["at"].as_str().unwrap(), relay["to"])).collect()
+    };
+    assert_eq!(first["reset"], true);
+    assert_eq!(ports(&first), ["127.0.0.1:1 []", "127.0.0.1:3 []"]);
+    // What is as it was is not told; a port that another Service has now is not taken from it.
+    agents.set("a", vec![service("t", one(3, Vec::new()))]);
+    agents.set("a", vec![service("s", one(3, vec![check(2, 1)])), service("t", one(4, Vec::new()))]);
     let second = next();
-    assert_eq!((second["reset"].as_bool(), second["relays"][0]["to"].is_null()), (Some(false), true));
-    assert_eq!(second["health"].as_array().unwrap().len(), 0);
+    assert_eq!((second["reset"].as_bool(), second["health"].as_array().unwrap().len()), (Some(false), 0));
+    assert_eq!(ports(&second), ["127.0.0.1:1 null", "127.0.0.1:4 []"]);
+    agents.set("a", vec![service("s", NodeDuties::default())]);
+    let third = next();
+    assert_eq!(ports(&third), ["127.0.0.1:3 null"]);
+    assert!(third["health"][0]["check"].is_null());
+    // A node that comes back begins anew.
+    agents.retain(|node| node != "a");
+    assert!(agents.is_wanted("b") && !agents.is_wanted("a"));
     drop(agents);
     assert!(!state.agents_socket().exists());
     std::fs::remove_dir_all(&directory).unwrap();

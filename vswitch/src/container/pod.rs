@@ -54,12 +54,14 @@ impl Pod {
         pod
     }
 
-    /// Whether it is what `spec` says but for where it is probed from, which it then takes over.
+    /// Whether it is what `spec` says but for where it is probed from and how long it may take to end, which it then takes
+    /// over.
     pub(super) fn goes_on_as(&mut self, spec: &PodSpec) -> bool {
-        let before = std::mem::replace(&mut self.spec.probed_from, spec.probed_from.clone());
-        let goes_on = self.ending.is_none() && self.spec == *spec;
-        if !goes_on {
-            self.spec.probed_from = before;
+        let PodSpec { probed_from, termination_grace, .. } = spec.clone();
+        let goes_on =
+            self.ending.is_none() && PodSpec { probed_from, termination_grace, ..self.spec.clone() } == *spec;
+        if goes_on {
+            self.spec = spec.clone();
         }
         goes_on
     }

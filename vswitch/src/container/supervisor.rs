@@ -110,7 +110,7 @@ impl Supervisor {
 
     /// Takes a pod on. What the helper knows of its containers is taken over as it is: what runs is left alone, what
     /// has ended is started again if and when it would have been. A pod of the same namespace is replaced; one that differs
-    /// only in where it is probed from goes on.
+    /// only in where it is probed from and how long it may take to end goes on.
     pub fn add(&mut self, spec: PodSpec, known: &[ContainerInfo], now: Duration) {
         let name = spec.namespace.clone();
         let mut actions = Vec::new();

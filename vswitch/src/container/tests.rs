@@ -614,7 +614,7 @@ fn a_pod_that_is_about_to_end_serves_as_long_as_its_probe_says_so() {
 }
 
 #[test]
-fn a_pod_that_is_probed_from_elsewhere_goes_on() {
+fn a_pod_that_is_probed_from_elsewhere_or_may_take_longer_to_end_goes_on() {
     let mut spec = pod(&["a"]);
     spec.containers[0].probes.readiness = Some(probe());
     spec.probed_from = Some("one".to_owned());
@@ -629,6 +629,15 @@ fn a_pod_that_is_probed_from_elsewhere_goes_on() {
     let mut changed = spec.clone();
     changed.termination_grace = s(1);
     assert!(!spec.is_replaced_by(&changed));
-    changed.containers[0].env.push(("A".to_owned(), "b".to_owned()));
+    world.add(changed.clone());
+    assert!(world.status().ready && world.log().is_empty(), "it goes on");
+    world.supervisor.remove(NS, None, world.now);
+    world.pass(2);
+    assert_eq!(
+        world.log(),
+        ["1 signal a 15", "2 signal a 9", "2 gone"],
+        "and has as long as it now may take"
+    );
+    changed.containers[0].pre_stop = Some(PreStop::Sleep(s(1)));
     assert!(spec.is_replaced_by(&changed));
 }

@@ -5,7 +5,7 @@
 //! containers to change. Whoever tells it something then publishes: only registries that have changed go to the data path.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,14 +13,15 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use lb::Registry;
+use netstack::host::BindError;
 use parking_lot::Mutex;
 
-use super::workloads::Departures;
+use crate::agent::NodeDuties;
 use crate::cluster::{Cluster, Place, Pod, Protocol};
 use crate::container::{Phase, PodStatus, Runner};
 use crate::objects::{Plan, Planning};
 use crate::runtime::{Runtime, RuntimeError};
-use crate::service::{Controller, Detour, NodeFacts, PodFacts, PodPort};
+use crate::service::{Controller, Detour, NodeFacts, PodFacts, PodPort, duties};
 
 /// The label with a node's zone.
 const ZONE: &str = "topology.kubernetes.io/zone";
@@ -37,8 +38,10 @@ pub(super) struct Balancing {
     /// Knows how containers are; in-process pods have none.
     runner: Option<Arc<Runner>>,
     inner: Mutex<Inner>,
-    /// Whether pods that end have changed something since the thread of [`Self::follow`] has looked.
-    departed: AtomicBool,
+    /// Pods of which everybody knows that they are ready.
+    ready: Mutex<HashSet<Arc<str>>>,
+    /// Whether something has changed since somebody asked [`Self::has_moved`].
+    moved: AtomicBool,
     ended: AtomicBool,
 }
 
@@ -47,10 +50,14 @@ struct Inner {
     controller: Controller,
     /// Ready, and ended for good. Without containers every pod is ready.
     said: Option<Said>,
+    /// Pods that were looked at since the last time, and whether they are ready.
+    looked: HashMap<Arc<str>, bool>,
     /// What nodes with a userspace proxy balance instead, and the addresses of those proxies.
     detours: BTreeMap<Arc<str>, (Vec<IpAddr>, Detour)>,
     /// Nodes that have got a proxy, or lost it, since the last time.
     turned: BTreeSet<Arc<str>>,
+    /// Ports of Services that the proxy of a node cannot listen for, and why.
+    unheard: BTreeMap<Arc<str>, Vec<(Arc<str>, BindError)>>,
 }
 
 impl Balancing {
@@ -58,12 +65,20 @@ impl Balancing {
     pub(super) fn new(runtime: Arc<Runtime>, runner: Option<Arc<Runner>>) -> Self {
         let controller = Controller::new(runtime.balancing_key());
         let said = runner.is_some().then(Said::new);
-        let inner = Inner { controller, said, detours: BTreeMap::new(), turned: BTreeSet::new() };
+        let inner = Inner {
+            controller,
+            said,
+            looked: HashMap::new(),
+            detours: BTreeMap::new(),
+            turned: BTreeSet::new(),
+            unheard: BTreeMap::new(),
+        };
         Self {
             runtime,
             runner,
             inner: Mutex::new(inner),
-            departed: AtomicBool::new(false),
+            ready: Mutex::default(),
+            moved: AtomicBool::new(false),
             ended: AtomicBool::new(false),
         }
     }
@@ -100,10 +115,10 @@ impl Balancing {
             let name: Arc<str> = pod.place().to_string().into();
             left.remove(&name);
             let facts = facts(cluster, pod, inner.said.as_ref());
-            inner.controller.set_pod(&name, Some(facts));
+            inner.set_pod(&name, Some(facts));
         }
         for name in left.into_keys() {
-            inner.controller.set_pod(&name, None);
+            inner.set_pod(&name, None);
         }
     }
 
@@ -116,12 +131,12 @@ impl Balancing {
     }
 
     /// Takes in how containers are.
-    fn observe(&self) {
+    pub(super) fn observe(&self) {
         let cluster = self.runtime.cluster();
         let mut inner = self.inner.lock();
         let inner = &mut *inner;
         self.listen(inner);
-        let Some(said) = &inner.said else { return };
+        let Some(said) = inner.said.take() else { return };
         for pod in &cluster.pods {
             let place = pod.place();
             let name: Arc<str> = place.to_string().into();
@@ -129,9 +144,22 @@ impl Balancing {
             let (ready, ended) = said.get(&place.netns(&cluster.name)).copied().unwrap_or_default();
             if (known.ready, known.ended) != (ready, ended) {
                 let facts = PodFacts { ready, ended, ..known.clone() };
-                inner.controller.set_pod(&name, Some(facts));
+                inner.set_pod(&name, Some(facts));
             }
         }
+        inner.said = Some(said);
+    }
+
+    /// Takes in that pods are about to go: they get no new connections, unless there is nobody else. Who has become ready is
+    /// somebody else, even if that has not been noticed yet.
+    pub(super) fn leave(&self, pods: &[Place]) {
+        self.observe();
+        self.each_pod(pods, |facts| Some(PodFacts { terminating: true, ..facts }));
+    }
+
+    /// Takes in that they are gone.
+    pub(super) fn forget(&self, pods: &[Place]) {
+        self.each_pod(pods, |_| None);
     }
 
     fn each_pod(&self, places: &[Place], change: impl Fn(PodFacts) -> Option<PodFacts>) {
@@ -139,25 +167,73 @@ impl Balancing {
         for place in places {
             let name: Arc<str> = place.to_string().into();
             if let Some(facts) = inner.controller.pod(&name).cloned() {
-                inner.controller.set_pod(&name, change(facts));
+                inner.set_pod(&name, change(facts));
             }
         }
     }
 
-    /// Hands what has changed to the switches; whether anything has.
+    /// Hands what has changed to the switches.
     ///
     /// # Errors
     /// What a switch refuses.
-    pub(super) fn publish(&self) -> Result<bool, RuntimeError> {
+    pub(super) fn publish(&self) -> Result<(), RuntimeError> {
         // Held until they have it, or an older registry could come after a newer one.
         let mut inner = self.inner.lock();
         let changed = inner.publish();
         for (node, registry) in changed.proxies {
-            self.runtime.set_proxied(&node, registry)?;
+            let unheard = self.runtime.set_proxied(&node, registry)?;
+            if let [(name, error), more @ ..] = &unheard[..]
+                && inner.unheard.get(&node) != Some(&unheard)
+            {
+                let (name, more) = (Detour::service_of(name), more.len());
+                let text = format!(
+                    "the service proxy cannot listen for {name}: {error}; nor for {more} other ports"
+                );
+                self.runtime.tell(&node, text);
+            }
+            inner.unheard.insert(node, unheard);
         }
-        let any = !changed.switches.is_empty();
+        if !changed.switches.is_empty() {
+            self.moved.store(true, Ordering::Relaxed);
+        }
         self.runtime.balance(changed.switches)?;
-        Ok(any)
+        let mut ready = self.ready.lock();
+        for (name, is_ready) in inner.looked.drain() {
+            match is_ready {
+                true => ready.insert(name),
+                false => ready.remove(&name),
+            };
+        }
+        Ok(())
+    }
+
+    /// Whether everybody knows that a pod is ready.
+    pub(super) fn is_known_ready(&self, place: &Place) -> bool {
+        self.ready.lock().contains(place.to_string().as_str())
+    }
+
+    /// Whether something has changed since this was asked last: another node may have to announce an address.
+    pub(super) fn has_moved(&self) -> bool {
+        self.moved.swap(false, Ordering::Relaxed)
+    }
+
+    /// What has changed for agents since this was asked last, by node.
+    pub(super) fn duties(&self) -> BTreeMap<Arc<str>, Vec<(Arc<str>, NodeDuties)>> {
+        duties(&mut self.inner.lock().controller)
+    }
+
+    /// Ports of Services that the proxy of a node cannot listen for; and why, in a sentence that begins with the node.
+    pub(super) fn unheard(&self) -> BTreeMap<Arc<str>, String> {
+        let inner = self.inner.lock();
+        let of_node = |(node, unheard): (&Arc<str>, &Vec<(Arc<str>, BindError)>)| {
+            let node = Arc::clone(node);
+            let sentence = move |(name, error): &(Arc<str>, BindError)| {
+                let why = format!("{node}: its service proxy cannot listen for it: {error}");
+                (Detour::service_of(name).into(), why)
+            };
+            unheard.iter().map(sentence).collect::<Vec<_>>()
+        };
+        inner.unheard.iter().flat_map(of_node).collect()
     }
 
     /// Has each node of a cluster announce what [`Self::publish`] has found to be its own; whether that is a change.
@@ -176,58 +252,29 @@ impl Balancing {
         true
     }
 
-    /// Follows the readiness of pods on a thread of its own. `changed` is called after something has, and called again later
-    /// as long as it says that it could not do all there is to do.
+    /// Follows the readiness of pods on a thread of its own. `looked` is called each time, and says whether to go on.
     pub(super) fn follow(
         self: &Arc<Self>,
         runner: &Arc<Runner>,
-        changed: impl Fn() -> bool + Send + 'static,
+        looked: impl Fn() -> bool + Send + 'static,
     ) -> std::io::Result<JoinHandle<()>> {
         let (balancing, runner) = (Arc::clone(self), Arc::clone(runner));
         let follow = move || {
-            let (mut version, mut behind) = (0, false);
+            let mut version = 0;
             while !balancing.ended.load(Ordering::Relaxed) && runner.ended().is_none() {
                 version = runner.wait_change(version, PATIENCE);
                 balancing.observe();
-                match balancing.publish() {
-                    Ok(any) => {
-                        let news = any | balancing.departed.swap(false, Ordering::Relaxed);
-                        behind = (news || behind) && !changed();
-                    }
-                    // The data path has stopped: so will this thread.
-                    Err(_) => break,
+                if !looked() {
+                    break;
                 }
             }
         };
         std::thread::Builder::new().name("readiness".to_owned()).spawn(follow)
     }
 
-    /// Publishes that pods end, and leaves the rest to the thread of [`Self::follow`]: whoever ends them waits for them.
-    fn depart(&self) {
-        // A data path that has stopped is told of by what comes next.
-        if let Ok(true) = self.publish() {
-            self.departed.store(true, Ordering::Relaxed);
-        }
-    }
-
     /// Has the thread of [`Self::follow`] end.
     pub(super) fn end(&self) {
         self.ended.store(true, Ordering::Relaxed);
-    }
-}
-
-impl Departures for Balancing {
-    /// They get no new connections from now on, unless there is nobody else. Who has become ready is somebody else, even if
-    /// that has not been noticed yet.
-    fn leaving(&self, pods: &[Place]) {
-        self.observe();
-        self.each_pod(pods, |facts| Some(PodFacts { terminating: true, ..facts }));
-        self.depart();
-    }
-
-    fn gone(&self, pods: &[Place]) {
-        self.each_pod(pods, |_| None);
-        self.depart();
     }
 }
 
@@ -239,6 +286,11 @@ struct Changed {
 }
 
 impl Inner {
+    fn set_pod(&mut self, name: &Arc<str>, pod: Option<PodFacts>) {
+        self.looked.insert(Arc::clone(name), pod.as_ref().is_some_and(|pod| pod.ready));
+        self.controller.set_pod(name, pod);
+    }
+
     /// Takes in which nodes have a proxy.
     fn turn(&mut self, cluster: &Cluster) {
         let mut before = std::mem::take(&mut self.detours);
@@ -253,6 +305,7 @@ impl Inner {
             }
             self.detours.insert(name, (node.proxy.clone(), detour.1));
         }
+        self.unheard.retain(|node, _| self.detours.contains_key(node));
         self.turned.extend(before.into_keys());
     }
 
@@ -292,6 +345,7 @@ fn nodes(cluster: &Cluster) -> Vec<NodeFacts> {
         zone: node.labels.get(ZONE).map(|zone| zone.as_str().into()),
         labels: node.labels.clone(),
         addresses: node.addresses.clone(),
+        gateways: node.gateways.iter().map(ipnet::IpNet::addr).collect(),
         prefixes: segment(&node.segment)
             .into_iter()
             .flat_map(|s| &s.gateways)
@@ -324,5 +378,40 @@ fn facts(cluster: &Cluster, pod: &Pod, said: Option<&Said>) -> PodFacts {
         ready,
         terminating: false,
         ended,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::{Source, Strictness};
+    use crate::objects::{Allocations, Store, compile};
+    use crate::runtime::{Mode, Options};
+    use crate::state::StatePaths;
+
+    #[test]
+    fn a_pod_is_known_to_be_ready_once_switches_know_it() {
+        let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec: {containers: [{name: c, image: none}]}\n";
+        let (store, _) =
+            Store::read(&[Source { name: "x".into(), text: text.into() }], Strictness::Strict).unwrap();
+        let cluster = compile(&store, &Allocations::default(), "lab").unwrap().cluster;
+        let options = Options {
+            mode: Mode::Memory,
+            offload: false,
+            plain: Vec::new(),
+            state: StatePaths::new(&std::env::temp_dir()),
+            grace: Duration::ZERO,
+        };
+        let runtime = Arc::new(Runtime::start(cluster, &options, None).unwrap());
+        let (balancing, cluster) = (Balancing::new(Arc::clone(&runtime), None), runtime.cluster());
+        let place = cluster.pods[0].place();
+        balancing.cluster(&cluster);
+        assert!(!balancing.is_known_ready(&place));
+        balancing.publish().unwrap();
+        assert!(balancing.is_known_ready(&place));
+        balancing.forget(std::slice::from_ref(&place));
+        balancing.publish().unwrap();
+        assert!(!balancing.is_known_ready(&place));
+        assert_eq!(runtime.stop(), [""; 0]);
     }
 }

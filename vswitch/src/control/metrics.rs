@@ -17,7 +17,8 @@ use super::api::PortView;
 use super::plane::Plane;
 use super::services;
 use crate::container::Phase;
-use crate::runtime::{ConnectionCounts, RuntimeError};
+use crate::proxy::ProxyCounters;
+use crate::runtime::{ConnectionCounts, ProxyCounts, RuntimeError};
 use crate::service::Kind;
 
 /// Of the text.
@@ -54,6 +55,7 @@ struct Scrape {
     services: Vec<(Labels, u64)>,
     endpoints: Vec<(Labels, u64)>,
     balanced: Vec<(Labels, u64)>,
+    proxies: Vec<ProxyCounts>,
     stalled: u64,
 }
 
@@ -116,6 +118,7 @@ impl Scrape {
         scrape.count_services(plane);
         let balanced = runtime.balanced_counts()?.into_iter();
         scrape.balanced = balanced.map(|(switch, count)| (vec![("switch", switch)], count)).collect();
+        scrape.proxies = runtime.proxy_counts()?;
         Ok(scrape)
     }
 
@@ -175,6 +178,7 @@ impl Collector for Scrape {
         gauge(to, "vswitch_endpoints", help, self.endpoints.clone())?;
         let help = "Connections that got a backend of a Service; those refused are drops, by reason.";
         counter(to, "vswitch_service_connections", help, None, self.balanced.iter().cloned())?;
+        encode_proxies(to, &self.proxies)?;
         gauge(to, "vswitch_pods", "Pods by phase.", by("phase", &self.phases))?;
         let help = "How often a container has been started again.";
         counter(to, "vswitch_container_restarts", help, None, self.restarts.iter().cloned())?;
@@ -210,6 +214,39 @@ fn encode_connections(to: &mut DescriptorEncoder<'_>, all: &[ConnectionCounts]) 
         counts.refused.iter().map(by_reason).collect::<Vec<_>>()
     });
     counter(to, "vswitch_connections_refused", "Connections that could not begin.", None, refused)
+}
+
+/// What is counted of a proxy: name, unit, meaning, and where it stands.
+type ProxyCounter = (&'static str, Option<Unit>, &'static str, fn(&ProxyCounters) -> u64);
+
+const PROXY_COUNTERS: [ProxyCounter; 7] = [
+    ("vswitch_proxy_accepted", None, "TCP connections that a service proxy took.", |c| c.accepted),
+    ("vswitch_proxy_refused", None, "Those that ended because no backend could be reached.", |c| c.refused),
+    ("vswitch_proxy_retried", None, "Other backends tried after one could not be reached.", |c| c.retried),
+    ("vswitch_proxy_tcp", Some(Unit::Bytes), "Octets carried over TCP, both ways.", |c| c.octets),
+    ("vswitch_proxy_datagrams", None, "Datagrams carried, both ways.", |c| c.datagrams),
+    ("vswitch_proxy_datagrams_dropped", None, "Datagrams without a backend, or too long.", |c| {
+        c.datagrams_dropped
+    }),
+    ("vswitch_proxy_displaced", None, "Clients of UDP that made room for others.", |c| c.displaced),
+];
+
+fn encode_proxies(to: &mut DescriptorEncoder<'_>, all: &[ProxyCounts]) -> fmt::Result {
+    let labels = |proxy: &ProxyCounts| vec![("node", proxy.node.clone())];
+    let carried = all.iter().flat_map(|proxy| {
+        let (tcp, udp) = proxy.carried;
+        let row = |protocol: &str, count| {
+            ([labels(proxy), vec![("protocol", protocol.to_owned())]].concat(), count as u64)
+        };
+        [row("TCP", tcp), row("UDP", udp)]
+    });
+    let help = "Connections and clients of UDP that a service proxy carries.";
+    gauge(to, "vswitch_proxy_clients", help, carried.collect())?;
+    for (name, unit, help, value) in &PROXY_COUNTERS {
+        let rows = all.iter().map(|proxy| (labels(proxy), value(&proxy.counters)));
+        counter(to, name, help, unit.as_ref(), rows)?;
+    }
+    Ok(())
 }
 
 fn counter(
@@ -266,6 +303,19 @@ mod tests {
             services: vec![(vec![("type", "NodePort".to_owned())], 20)],
             endpoints: vec![(vec![("state", "ready".to_owned())], 21)],
             balanced: vec![(vec![("switch", "s".to_owned())], 22)],
+            proxies: vec![ProxyCounts {
+                node: "s".into(),
+                counters: ProxyCounters {
+                    accepted: 23,
+                    refused: 24,
+                    retried: 25,
+                    octets: 26,
+                    datagrams: 27,
+                    datagrams_dropped: 28,
+                    displaced: 29,
+                },
+                carried: (30, 31),
+            }],
             stalled: 10,
         };
         let mut registry = Registry::default();
@@ -296,6 +346,15 @@ mod tests {
                 r#"vswitch_services{type="NodePort"} 20"#,
                 r#"vswitch_endpoints{state="ready"} 21"#,
                 r#"vswitch_service_connections_total{switch="s"} 22"#,
+                r#"vswitch_proxy_clients{node="s",protocol="TCP"} 30"#,
+                r#"vswitch_proxy_clients{node="s",protocol="UDP"} 31"#,
+                r#"vswitch_proxy_accepted_total{node="s"} 23"#,
+                r#"vswitch_proxy_refused_total{node="s"} 24"#,
+                r#"vswitch_proxy_retried_total{node="s"} 25"#,
+                r#"vswitch_proxy_tcp_bytes_total{node="s"} 26"#,
+                r#"vswitch_proxy_datagrams_total{node="s"} 27"#,
+                r#"vswitch_proxy_datagrams_dropped_total{node="s"} 28"#,
+                r#"vswitch_proxy_displaced_total{node="s"} 29"#,
                 r#"vswitch_pods{phase="Running"} 8"#,
                 r#"vswitch_container_restarts_total{namespace="n",pod="p",container="c"} 9"#,
                 "vswitch_control_stalled_total 10",

@@ -25,17 +25,20 @@ pub use super::desired::Desired;
 use super::desired::Keeper;
 use super::rollout::Rollout;
 use super::workloads::Departures;
-use crate::agent::{Agents, NodeDuties};
-use crate::cluster::{Cluster, Place};
+use crate::agent::Agents;
+use crate::cluster::{Cluster, Place, Pod};
 use crate::container::{PodSpec, PodStatus, Runner, log_path};
 use crate::helper::{Helper, HelperOptions};
 use crate::objects::{Allocations, Change, Changes, Compiled, Planning, Store, compile};
 use crate::runtime::{Applied, Options, Runtime, RuntimeError};
-use crate::service::{Controller, duties};
+use crate::service::Controller;
 use crate::state::StatePaths;
 
 /// Kinds of objects that say nothing of nodes, pods and what is between them.
 const BESIDE_CLUSTER: [&str; 4] = ["EndpointSlice", "L2Advertisement", "Namespace", "Service"];
+
+/// So many ports of Services that no proxy listens for are told by name.
+const UNHEARD: usize = 5;
 
 /// Why what was asked is not done.
 #[derive(Debug, thiserror::Error)]
@@ -115,8 +118,8 @@ pub struct Plane {
     /// Tells nodes' agents what listens there.
     pub(super) agents: Option<Agents>,
     pub(super) departures: Mutex<Vec<Arc<dyn Departures>>>,
-    /// Held while agents are told what to do.
-    attending: Mutex<()>,
+    /// Held while what has changed of Services is handed out.
+    publishing: Mutex<()>,
     /// Whether the end has been asked for.
     pub(super) ending: AtomicBool,
     /// Whether nothing is to be remembered at the end.
@@ -152,7 +155,6 @@ impl Plane {
         let agents = runner.is_some().then(|| Agents::start(&options.state)).transpose();
         let agents = agents.inspect_err(|_| drop(runtime.stop()))?;
         let balancing = Arc::new(Balancing::new(Arc::clone(&runtime), runner.clone()));
-        let departures: Arc<dyn Departures> = Arc::<Balancing>::clone(&balancing);
         let plane = Arc::new(Self {
             runtime,
             state: options.state.clone(),
@@ -165,13 +167,14 @@ impl Plane {
             follower: Mutex::default(),
             told: Mutex::default(),
             agents,
-            departures: Mutex::new(vec![departures]),
-            attending: Mutex::default(),
+            departures: Mutex::default(),
+            publishing: Mutex::default(),
             ending: AtomicBool::new(false),
             forgets: AtomicBool::new(false),
         });
-        let began = plane.begin(&planning).inspect_err(|_| drop(plane.runtime.stop()));
-        began.map(|()| (plane, warnings))
+        plane.begin(&planning).inspect_err(|_| drop(plane.runtime.stop()))?;
+        warnings.extend(plane.unheard_since(&BTreeMap::new()));
+        Ok((plane, warnings))
     }
 
     /// Has the cluster that stands run what it is to run.
@@ -184,19 +187,26 @@ impl Plane {
         self.announce();
         if let Some(runner) = &self.runner {
             let plane: Weak<Self> = Arc::downgrade(self);
-            let changed = move || {
-                let Some(plane) = plane.upgrade() else { return true };
-                plane.attend();
-                // A change that is on its way has said who announces what as things were then.
-                let Some(ended) = plane.changing.try_lock() else { return false };
-                if !*ended {
-                    plane.announce();
-                }
-                true
-            };
-            *self.follower.lock() = Some(self.balancing.follow(runner, changed)?);
+            let looked = move || plane.upgrade().is_some_and(|plane| plane.follow());
+            *self.follower.lock() = Some(self.balancing.follow(runner, looked)?);
         }
         Ok(())
+    }
+
+    /// Has everybody know of pods that have become ready or are so no more; whether there still is anybody to know.
+    fn follow(&self) -> bool {
+        // The data path has stopped.
+        if self.publish().is_err() {
+            return false;
+        }
+        // A change that is on its way has said who announces what as things were then: it will be done when that is over.
+        if let Some(ended) = self.changing.try_lock()
+            && self.balancing.has_moved()
+            && !*ended
+        {
+            self.announce();
+        }
+        true
     }
 
     /// Asks what is known of Services.
@@ -218,10 +228,18 @@ impl Plane {
         }
     }
 
-    /// How the containers of all pods are, by network namespace.
+    /// How the containers of all pods are, by network namespace. A pod is ready once Services lead there.
     pub fn statuses(&self) -> BTreeMap<String, PodStatus> {
         let statuses = self.runner.iter().flat_map(|runner| runner.statuses());
-        statuses.map(|status| (status.namespace.clone(), status)).collect()
+        let mut statuses: BTreeMap<String, PodStatus> =
+            statuses.map(|status| (status.namespace.clone(), status)).collect();
+        let cluster = self.runtime.cluster();
+        for place in cluster.pods.iter().map(Pod::place) {
+            if let Some(status) = statuses.get_mut(&place.netns(&cluster.name)) {
+                status.ready &= self.balancing.is_known_ready(&place);
+            }
+        }
+        statuses
     }
 
     /// The logs of a pod's containers, init containers first; `None` if it is no pod.
@@ -303,6 +321,7 @@ impl Plane {
         let planning = before.plan.change(&next.store, Some(&keys), around, remembered)?;
         warnings.extend(planning.warnings.iter().map(ToString::to_string));
         next.plan = planning.plan.clone();
+        let unheard = self.balancing.unheard();
         let mut rollout = cluster.map(|cluster| self.rollout(cluster));
         let wanted = rollout.as_ref().map(Rollout::cluster);
         let mut problems = self.become_as(&next, &before, &keys, &planning, wanted)?;
@@ -314,9 +333,20 @@ impl Plane {
             problems.extend(self.announce());
             warnings.extend(idle_guests(&self.runtime));
         }
+        problems.extend(self.unheard_since(&unheard));
         let changes = changes.into_iter();
         let changes = changes.map(|(key, change)| ChangeView { object: key.to_string(), change }).collect();
         Ok(ApplyView { changes, warnings, problems })
+    }
+
+    /// What proxies cannot listen for that they could, or had not to, before: the first few, and how many more.
+    fn unheard_since(&self, before: &BTreeMap<Arc<str>, String>) -> Vec<String> {
+        let mut new = self.balancing.unheard();
+        new.retain(|name, _| !before.contains_key(name));
+        let more = new.len().saturating_sub(UNHEARD);
+        let told = new.iter().take(UNHEARD).map(|(name, why)| format!("{name}: {why}"));
+        let rest = (more > 0).then(|| format!("the same holds for {more} more ports of Services"));
+        told.chain(rest).collect()
     }
 
     /// Makes what stands follow. A cluster that stays as it is is none.
@@ -367,23 +397,12 @@ impl Plane {
     }
 
     /// Hands what has changed of Services to switches, proxies and agents.
-    fn publish(&self) -> Result<(), RuntimeError> {
-        if self.balancing.publish()? {
-            self.attend();
-        }
-        Ok(())
-    }
-
-    /// Has agents listen as Services need it now.
-    pub(super) fn attend(&self) {
+    pub(super) fn publish(&self) -> Result<(), RuntimeError> {
         // What was found out earlier must not come later.
-        let _one_at_a_time = self.attending.lock();
-        let Some(agents) = &self.agents else { return };
-        for (node, duties) in self.services(duties) {
-            if duties != NodeDuties::default() || agents.is_wanted(&node) {
-                self.set_duties(&node, &duties);
-            }
-        }
+        let _one_at_a_time = self.publishing.lock();
+        self.balancing.publish()?;
+        self.attend(self.balancing.duties());
+        Ok(())
     }
 
     /// Has [`Self::stop`] leave nothing behind.

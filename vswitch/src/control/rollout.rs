@@ -126,7 +126,9 @@ impl Plane {
         loop {
             let status = self.status_of(place);
             if status.as_ref().is_some_and(|status| status.ready || runs_nothing(status)) {
-                return Ok(());
+                // The next pods go only when Services lead to this one.
+                self.balancing.observe();
+                return self.publish().map_err(|error| error.to_string());
             }
             if self.ending.load(Ordering::Relaxed) || runner.ended().is_some() {
                 return Err("is not waited for any more: the cluster ends".to_owned());

@@ -102,9 +102,15 @@ pub(super) fn balanced(plane: &Plane, service: &str) -> Result<Option<Vec<Balanc
     });
     let Some(names) = names else { return Ok(None) };
     let done = plane.runtime().balanced(&names)?;
+    let mut problems = plane.balancing.unheard();
     let views = plane.services(|controller| {
+        problems.extend(controller.conflicts().clone());
         let (planned, served) = controller.service(service)?;
-        Some(served.iter().map(|served| view(controller, planned, served, &done)).collect())
+        let view = |served: &PortEndpoints<'_>| BalancedView {
+            problem: problems.get(served.name).cloned(),
+            ..view(controller, planned, served, &done)
+        };
+        Some(served.iter().map(view).collect())
     });
     Ok(views)
 }
@@ -126,7 +132,7 @@ fn view(
         affinity_seconds: spec.affinity.map(|time| time.as_secs()),
         nodes: Vec::new(),
         endpoints: endpoints.iter().map(endpoint_view).collect(),
-        problem: controller.conflicts().get(name).cloned(),
+        problem: None,
     };
     for (node, registry) in controller.registries() {
         let Some(service) = registry.get(name) else { continue };

@@ -15,7 +15,7 @@ const LAST_GRACE: Duration = Duration::from_secs(3);
 /// How much longer their end is waited for than they are given: what a hook that took all of the time leaves, and more.
 const GRACE_SLACK: Duration = Duration::from_secs(3);
 
-/// Whoever wants to know that pods end, above all to send nobody there any more.
+/// Whoever wants to know that pods end.
 pub trait Departures: std::fmt::Debug + Send + Sync {
     /// What runs in these pods will be told to end when this returns. Until it has ended it goes on to serve, as far as
     /// [`PodStatus::serving`](crate::container::PodStatus::serving) says. A pod may come back: what runs in it is replaced then.
@@ -26,18 +26,24 @@ pub trait Departures: std::fmt::Debug + Send + Sync {
 }
 
 impl Plane {
-    /// Has `departures` be told of pods that end, as well as those who are told already.
+    /// Has `departures` be told of pods that end, once nobody is sent there any more.
     pub fn watch_departures(&self, departures: Arc<dyn Departures>) {
         self.departures.lock().push(departures);
     }
 
-    /// Says what is to listen in a node's own namespace from now on, by its agent, which is started with the first call for
-    /// the node. To be called for every node, if only with nothing: an agent that an earlier vswitch has left goes on with
-    /// what it knows until then. Without namespaces nothing listens, and this does nothing.
-    pub fn set_duties(&self, node: &str, duties: &NodeDuties) {
-        let Some(agents) = &self.agents else { return };
-        let begins = !agents.is_wanted(node);
-        agents.set(node, duties);
+    /// Has agents listen as Services need it now. Each is started when there is something for it to do. Without namespaces
+    /// nothing listens, and this does nothing.
+    pub(super) fn attend(&self, changes: BTreeMap<Arc<str>, Vec<(Arc<str>, NodeDuties)>>) {
+        let Some(agents) = self.agents.as_ref().filter(|_| !changes.is_empty()) else { return };
+        agents.retain(|node| changes.contains_key(node));
+        let mut begins = false;
+        for (node, changes) in changes {
+            let is_wanted = agents.is_wanted(&node);
+            if is_wanted || changes.iter().any(|(_, duties)| *duties != NodeDuties::default()) {
+                agents.set(&node, changes);
+                begins |= !is_wanted;
+            }
+        }
         if begins {
             self.run_agents(&self.runtime().cluster());
         }
@@ -108,11 +114,15 @@ impl Plane {
             return self.end_containers_of(places.iter().map(|place| place.netns(cluster)));
         }
         let departures = self.departures.lock().clone();
+        // A data path that has stopped is told of by what comes next.
+        self.balancing.leave(&pods);
+        let _ = self.publish();
         for departures in &departures {
             departures.leaving(&pods);
         }
-        self.attend();
         self.end_containers_of(places.iter().map(|place| place.netns(cluster)));
+        self.balancing.forget(&pods);
+        let _ = self.publish();
         for departures in &departures {
             departures.gone(&pods);
         }

@@ -59,8 +59,10 @@ pub struct ProxyCounters {
     pub octets: u64,
     /// Datagrams carried, both ways.
     pub datagrams: u64,
-    /// Datagrams that went no further: no backend, too long for the link, or too many clients.
+    /// Datagrams that went no further: no backend, or too long for the link.
     pub datagrams_dropped: u64,
+    /// Clients of UDP that made room for others.
+    pub displaced: u64,
 }
 
 /// A proxy, as an engine of the driver. It has one interface, at port 0.

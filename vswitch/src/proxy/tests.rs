@@ -71,7 +71,8 @@ impl World {
             frames: FramePool::new(),
         };
         for number in 1..=backends + 1 {
-            let config = HostConfig::new(MacAddr::local(u64::from(number)), nets(number));
+            let mut config = HostConfig::new(MacAddr::local(u64::from(number)), nets(number));
+            config.limits.udp_sockets = 2 * SESSIONS;
             let mut host = Host::new(config, Seed::from_u64(u64::from(number))).unwrap();
             let at = [false, true].map(|v6| SocketAddr::new(address(number, v6), 80));
             world.listeners.push(at.map(|at| host.tcp_listen(at).unwrap()));
@@ -315,6 +316,34 @@ fn each_client_of_udp_has_a_backend_until_that_is_gone_or_it_is_silent() {
         world.run(Duration::from_secs(200));
         assert_eq!(world.proxy.carried(), (0, 0));
     }
+}
+
+#[test]
+fn at_the_limit_a_silent_client_of_udp_makes_room_for_a_new_one() {
+    let mut world = World::new(1);
+    world.install(registry(&[2], None));
+    let at = SocketAddr::new(address(PROXY, false), PORT);
+    let clients: Vec<UdpHandle> = (0..=u16::try_from(SESSIONS).unwrap())
+        .map(|n| world.hosts[CLIENT].udp_bind(SocketAddr::new(address(1, false), 10_000 + n)).unwrap())
+        .collect();
+    // With which port of the proxy the backend sees a client.
+    let seen = |world: &mut World, client: UdpHandle| {
+        world.now += Duration::from_micros(10);
+        world.hosts[CLIENT].udp_send_to(world.now, client, b"ping", at).unwrap();
+        while world.exchange() {}
+        let theirs = world.sockets[1][0];
+        world.hosts[1].udp_recv_from(theirs, &mut [0; 64]).unwrap().from.port()
+    };
+    let (last, first) = clients.split_last().unwrap();
+    let ports: Vec<u16> = first.iter().map(|client| seen(&mut world, *client)).collect();
+    // The first of all goes on speaking, so it is the second that has been silent longest.
+    assert_eq!(seen(&mut world, first[0]), ports[0]);
+    seen(&mut world, *last);
+    assert_eq!((world.proxy.carried().1, world.proxy.counters().displaced), (first.len(), 1));
+    assert_eq!(seen(&mut world, first[0]), ports[0]);
+    assert_eq!(seen(&mut world, first[2]), ports[2]);
+    assert_ne!(seen(&mut world, first[1]), ports[1]);
+    assert_eq!((world.proxy.counters().displaced, world.proxy.counters().datagrams_dropped), (2, 0));
 }
 
 #[test]

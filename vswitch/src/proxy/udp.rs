@@ -1,6 +1,6 @@
 //! Datagrams of clients, each client with a socket of its own towards its backend.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use netstack::host::{Host, UdpHandle};
 
 use super::{ProxyCounters, Services};
 
-/// Clients at the same time. At the limit new ones get no answer.
+/// Clients at the same time. At the limit a new one displaces one that was silent.
 pub(super) const SESSIONS: u32 = 4096;
 /// How long a client that is silent keeps its backend; what a switch gives one that nobody has answered for long.
 const IDLE: Duration = Duration::from_secs(120);
@@ -35,6 +35,8 @@ pub(super) struct Sessions {
     sessions: HashMap<Key, Session>,
     /// The client, and the socket that it is answered from.
     by_socket: HashMap<UdpHandle, (Key, UdpHandle)>,
+    /// Their sockets, each with when it would have expired as it was last looked at, which is longest ago for the first.
+    turns: VecDeque<(UdpHandle, Duration)>,
     next_sweep: Duration,
 }
 
@@ -69,6 +71,26 @@ impl Sessions {
             }
             !ends
         });
+        self.turns.retain(|(socket, _)| self.by_socket.contains_key(socket));
+    }
+
+    fn remove(&mut self, host: &mut Host, key: &Key) {
+        if let Some(session) = self.sessions.remove(key) {
+            self.by_socket.remove(&session.socket);
+            host.udp_close(session.socket);
+        }
+    }
+
+    /// Makes room: ends the first in turn that was silent since its last turn. Those before it have had theirs, so that each
+    /// is looked at once in as many times as there are clients.
+    fn displace(&mut self, host: &mut Host) {
+        while let Some((socket, seen)) = self.turns.pop_front() {
+            let Some(&(key, _)) = self.by_socket.get(&socket) else { continue };
+            match self.sessions.get(&key) {
+                Some(session) if session.until > seen => self.turns.push_back((socket, session.until)),
+                _ => return self.remove(host, &key),
+            }
+        }
     }
 }
 
@@ -99,11 +121,7 @@ impl Turn<'_> {
         if let Some(session) = self.sessions.sessions.get_mut(&key) {
             let backend = (session.backend.ip(), session.backend.port());
             match self.services.balancer.standing(session.mark, &key.0, backend) {
-                Standing::Gone { .. } => {
-                    self.sessions.by_socket.remove(&session.socket);
-                    self.host.udp_close(session.socket);
-                    self.sessions.sessions.remove(&key);
-                }
+                Standing::Gone { .. } => self.sessions.remove(self.host, &key),
                 standing @ (Standing::Current | Standing::Renewed(_)) => {
                     if let Standing::Renewed(mark) = standing {
                         session.mark = mark;
@@ -114,10 +132,11 @@ impl Turn<'_> {
             }
         }
         let (frontend, client) = key;
-        if self.sessions.len() >= SESSIONS as usize {
-            return None;
-        }
         let chosen = self.services.choose(self.now, frontend, client)?;
+        if self.sessions.len() >= SESSIONS as usize {
+            self.sessions.displace(self.host);
+            self.counters.displaced += 1;
+        }
         let backend = SocketAddr::from(chosen.backend);
         let any = match client {
             SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
@@ -127,8 +146,9 @@ impl Turn<'_> {
         if self.sessions.sessions.is_empty() {
             self.sessions.next_sweep = self.now + SWEEP;
         }
-        let session = Session { socket, backend, mark: chosen.mark, until: self.now + IDLE };
-        self.sessions.sessions.insert(key, session);
+        let until = self.now + IDLE;
+        self.sessions.sessions.insert(key, Session { socket, backend, mark: chosen.mark, until });
+        self.sessions.turns.push_back((socket, until));
         self.sessions.by_socket.insert(socket, (key, answers_from));
         Some((socket, backend))
     }

@@ -22,6 +22,7 @@ pub(crate) use connections::ConnectionCounts;
 pub use connections::{ConnectionFilter, FilterError};
 pub use fabric::Applied;
 pub use packet::{Kind, PacketSpec, PacketSpecError};
+pub(crate) use proxies::ProxyCounts;
 pub use station::Exchange;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -389,11 +390,21 @@ impl Runtime {
         };
         let ends = self.notice_ends().into_iter();
         told.extend(ends.map(|(switch, text)| EventView { at_seconds, switch, text }));
+        self.keep(told.iter().cloned());
+        told
+    }
+
+    /// Has an event of a node's switch stand among the others.
+    pub(crate) fn tell(&self, switch: &str, text: String) {
+        let at_seconds = self.clock.now().as_secs_f64();
+        self.keep([EventView { at_seconds, switch: switch.to_owned(), text }]);
+    }
+
+    fn keep(&self, told: impl IntoIterator<Item = EventView>) {
         let events = &mut self.log.lock().events;
-        events.extend(told.iter().cloned());
+        events.extend(told);
         let surplus = events.len().saturating_sub(EVENTS);
         events.drain(..surplus);
-        told
     }
 
     /// Events collected so far, oldest first.

@@ -1,6 +1,8 @@
 //! The userspace proxies of nodes: engines beside the switches, each on a memory link to its node's.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
 
 use lb::{Frontend, Registry};
 use netstack::addr::PortId;
@@ -8,12 +10,17 @@ use netstack::device::memory::{self, MemoryDevice, MemoryOptions};
 use netstack::driver::EngineId;
 use netstack::frame::OffloadFeatures;
 use netstack::host::BindError;
+use netstack::parse::{self, Network};
 use netstack::seed::Seed;
 
 use super::fabric::{Applied, attach};
 use super::{LINK_BATCHES, Runtime, RuntimeError};
 use crate::cluster::{Attachment, Cluster, ProxyPlan};
-use crate::proxy::ServiceProxy;
+use crate::proxy::{ProxyCounters, ServiceProxy};
+use crate::service::Detour;
+
+/// So many backends are shown.
+const SHOWN: usize = 5;
 
 /// A proxy that runs.
 #[derive(Clone, Debug)]
@@ -80,9 +87,15 @@ fn make(cluster: &Cluster, plan: &ProxyPlan, seed: &Seed) -> Result<New, Runtime
     Ok(New { plan: plan.clone(), engine: Box::new(engine), near, far })
 }
 
-fn sentences(node: &str, failed: Vec<(Frontend, BindError)>) -> impl Iterator<Item = String> {
-    let at = format!("the service proxy of {node}: port");
-    failed.into_iter().map(move |(frontend, error)| format!("{at} {}: {error}", frontend.port))
+/// What a proxy has done so far, and does now.
+#[derive(Clone, Debug)]
+pub(crate) struct ProxyCounts {
+    /// Its node.
+    pub(crate) node: String,
+    /// So far.
+    pub(crate) counters: ProxyCounters,
+    /// TCP connections that are carried, and clients of UDP.
+    pub(crate) carried: (usize, usize),
 }
 
 impl Runtime {
@@ -109,8 +122,8 @@ impl Runtime {
                 let Attachment { switch, port } = plan.attachment.clone();
                 let mut engine = engine;
                 if let Some(registry) = proxied.get(&switch) {
-                    problems
-                        .extend(sentences(&switch, engine.install(driver.clock().now(), registry.clone())));
+                    // What cannot be opened is told by whoever gives it other Services.
+                    let _ = engine.install(driver.clock().now(), registry.clone());
                 }
                 let id = driver.add_engine(engine);
                 attach(driver, id, PortId(0), Box::new(far), &mut problems);
@@ -123,18 +136,62 @@ impl Runtime {
         Ok(proxies)
     }
 
-    /// Gives a node's proxy other Services, at once or when it stands; returns in sentences what it could not open.
+    /// Gives a node's proxy other Services, at once or when it stands; returns those that it cannot listen for, by the names
+    /// that they have in `registry`, and why.
     ///
     /// # Errors
     /// When the data path has stopped.
-    pub fn set_proxied(&self, node: &str, registry: Registry) -> Result<Vec<String>, RuntimeError> {
+    pub fn set_proxied(
+        &self,
+        node: &str,
+        registry: Registry,
+    ) -> Result<Vec<(Arc<str>, BindError)>, RuntimeError> {
         self.proxied.lock().insert(node.to_owned(), registry.clone());
         let Some(engine) = self.proxy_of(node) else { return Ok(Vec::new()) };
+        let given = registry.clone();
         let failed = self.handle.call(move |driver| {
             let now = driver.clock().now();
-            driver.engine_mut::<ServiceProxy>(engine).map(|proxy| proxy.install(now, registry))
+            driver.engine_mut::<ServiceProxy>(engine).map(|proxy| proxy.install(now, given))
         })?;
-        Ok(sentences(node, failed.unwrap_or_default()).collect())
+        let named = |(frontend, error)| Some((Arc::clone(&registry.find(&frontend)?.0.name), error));
+        Ok(failed.into_iter().flatten().filter_map(named).collect())
+    }
+
+    /// What each proxy has done and does.
+    ///
+    /// # Errors
+    /// When the data path has stopped.
+    pub(crate) fn proxy_counts(&self) -> Result<Vec<ProxyCounts>, RuntimeError> {
+        let engines = self.fabric.read().proxies.0.clone();
+        let counts = self.handle.call(move |driver| {
+            let counts = |(node, running): (String, Running)| {
+                let proxy = driver.engine_mut::<ServiceProxy>(running.engine)?;
+                Some(ProxyCounts { node, counters: proxy.counters(), carried: proxy.carried() })
+            };
+            engines.into_iter().filter_map(counts).collect()
+        })?;
+        Ok(counts)
+    }
+
+    /// What becomes of a frame that a switch sends to its node's proxy by this port, in a sentence; none if there is no proxy.
+    pub(super) fn proxied_on(&self, node: &str, port: PortId, frame: &[u8]) -> Option<String> {
+        self.fabric.read().proxies.0.get(node).filter(|running| running.plan.attachment.port == port)?;
+        let Ok(Network::Ip(ip)) = parse::network(frame, &parse::link(frame).ok()?) else { return None };
+        let key = ip.flow_key();
+        let frontend =
+            Frontend { address: key.destination, protocol: key.protocol, port: key.destination_port };
+        let proxied = self.proxied.lock();
+        let (service, entrance) = proxied.get(node)?.find(&frontend)?;
+        let backends = entrance.ways[0].pool.backends();
+        let shown = backends.iter().take(SHOWN).map(|b| SocketAddr::new(b.address, b.port).to_string());
+        let more = backends.len().checked_sub(SHOWN).filter(|more| *more > 0);
+        let shown: Vec<String> = shown.chain(more.map(|more| format!("{more} more"))).collect();
+        Some(format!(
+            "taken by the service proxy of {node} at port {}, which carries {} on to one of {}",
+            frontend.port,
+            Detour::service_of(&service.name),
+            shown.join(", ")
+        ))
     }
 
     fn proxy_of(&self, node: &str) -> Option<EngineId> {

@@ -64,6 +64,9 @@ impl Runtime {
                 } else if let Some(place) = self.behind(&arriving.switch, port) {
                     view.delivered = true;
                     view.outcome = format!("delivered to {place}");
+                } else if let Some(outcome) = self.proxied_on(&arriving.switch, port, &frame) {
+                    view.delivered = true;
+                    view.outcome = outcome;
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! Tables of a running cluster, as plain data.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use netstack::addr::{PortId, SegmentId};
@@ -321,6 +321,13 @@ fn event_text(event: &Event, snapshot: &Snapshot) -> Option<String> {
         Event::NeighborTableFull { .. } => "the neighbour table is full".to_owned(),
         Event::ConnectionRefused { reason, source } => {
             format!("{source} wants more connections than there may be ({reason})")
+        }
+        Event::ServiceRefused { reason, source, destination, port } => {
+            let at = match port {
+                0 => destination.to_string(),
+                port => SocketAddr::new(*destination, *port).to_string(),
+            };
+            format!("{source} asks {at} in vain ({reason})")
         }
         Event::Installed { .. } => return None,
         _ => return None,

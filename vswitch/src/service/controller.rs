@@ -69,7 +69,7 @@ pub struct Controller {
     dirty: BTreeSet<Arc<str>>,
     /// Load balancer addresses, and the Services that share each.
     sharers: BTreeMap<IpAddr, BTreeSet<Arc<str>>>,
-    /// Services that are asked for at nodes themselves.
+    /// Services that are or were asked for at nodes themselves, and have changed since somebody took them.
     exposed: BTreeSet<Arc<str>>,
     /// The node that announces each.
     owners: BTreeMap<IpAddr, Option<Arc<str>>>,
@@ -134,15 +134,10 @@ impl Controller {
 
     /// A Service, `NAMESPACE/NAME`; `None` if it is gone.
     pub fn set_service(&mut self, name: &Arc<str>, planned: Option<Arc<Planned>>) {
-        let exposes = |planned: &Planned| {
-            let Allocation { node_ports, health_check_port, .. } = &planned.allocation;
-            !node_ports.is_empty() || health_check_port.is_some()
-        };
-        match planned.as_deref().is_some_and(exposes) {
-            true => self.exposed.insert(Arc::clone(name)),
-            false => self.exposed.remove(name),
-        };
         if let Some(entry) = self.services.get(name) {
+            if is_exposed(&entry.planned.allocation) {
+                self.exposed.insert(Arc::clone(name));
+            }
             if let Some(label) = selected_by(&entry.planned.spec) {
                 forget(&mut self.by_selector, &label, name);
             }
@@ -290,9 +285,9 @@ impl Controller {
         self.nodes.iter().map(|node| &node.facts)
     }
 
-    /// Services that are asked for at nodes themselves.
-    pub fn exposed(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.exposed.iter()
+    /// Services that are or were asked for at nodes themselves, and have changed since this was called last.
+    pub fn take_exposed(&mut self) -> BTreeSet<Arc<str>> {
+        std::mem::take(&mut self.exposed)
     }
 
     /// The node that announces each load balancer address, if any can.
@@ -330,6 +325,9 @@ impl Controller {
     fn compute(&mut self, name: &Arc<str>) {
         let Some(mut entry) = self.services.remove(name) else { return };
         let planned = Arc::clone(&entry.planned);
+        if is_exposed(&planned.allocation) {
+            self.exposed.insert(Arc::clone(name));
+        }
         let mut before = std::mem::take(&mut entry.served);
         for (family, port) in self.wanted(&planned) {
             let known = name_of(&planned.spec, port, family);
@@ -489,6 +487,10 @@ impl Controller {
             None => self.conflicts.remove(&served.name),
         };
     }
+}
+
+fn is_exposed(allocation: &Allocation) -> bool {
+    !allocation.node_ports.is_empty() || allocation.health_check_port.is_some()
 }
 
 /// What registries call a port of a Service in one family.

@@ -1,58 +1,65 @@
 //! What has to listen in nodes' own namespaces for Services.
 //!
-//! What a node asks of its own addresses never reaches its switch, so its agent relays its ports to the Service's cluster
-//! IP, which does. Load balancers ask nodes whether they have endpoints of their own (`healthCheckNodePort`); endpoints
-//! that are about to go do not count, though they are still asked when there is nobody else.
+//! What a node asks of its own addresses never reaches its switch, so its agent relays its ports to the same ports of the
+//! address that the node has as its pods' router, which does: whoever asks there comes from the node itself. Load balancers
+//! ask nodes whether they have endpoints of their own (`healthCheckNodePort`); endpoints that are about to go do not count,
+//! though they are still asked when there is nobody else.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use super::{Controller, Family, Planned, PortEndpoints, ways};
+use super::{Controller, Family, NodeFacts, PortEndpoints, ways};
 use crate::agent::{HealthCheck, NodeDuties, Relay};
 use crate::cluster::Protocol;
 
-/// What each node's agent is to do.
-pub fn duties(controller: &Controller) -> Vec<(Arc<str>, NodeDuties)> {
-    let mut all: Vec<(Arc<str>, Vec<IpAddr>, NodeDuties)> = controller
-        .nodes()
-        .map(|node| (Arc::clone(&node.name), node.addresses.clone(), NodeDuties::default()))
-        .collect();
-    for name in controller.exposed() {
-        let Some((planned, ports)) = controller.service(name) else { continue };
-        for PortEndpoints { family, port, endpoints, .. } in &ports {
-            let family = *family;
-            // Agents relay no SCTP.
-            if port.protocol == Protocol::Sctp {
-                continue;
-            }
-            let Some(node_port) = planned.allocation.node_port(port.protocol, port.port) else { continue };
-            let answered = endpoints.iter().any(|endpoint| endpoint.condition.is_usable());
-            let to = cluster_ip(planned, family).filter(|_| answered);
-            let to: Vec<SocketAddr> =
-                to.map(|address| SocketAddr::new(address, port.port)).into_iter().collect();
-            for (_, addresses, duties) in &mut all {
-                let own = addresses.iter().copied().filter(|address| Family::of(*address) == family);
-                let listen = std::iter::once(loopback(family)).chain(own).collect();
-                let to = to.clone();
-                duties.relays.push(Relay { protocol: port.protocol, listen, port: node_port, to });
-            }
-        }
-        let Some(port) = planned.allocation.health_check_port else { continue };
-        for (node, _, duties) in &mut all {
-            let count = ports.iter().map(|port| ways::healthy(port.endpoints, node)).max().unwrap_or(0);
-            duties.health_checks.push(HealthCheck {
-                port,
-                namespace: planned.spec.namespace.clone(),
-                name: planned.spec.name.clone(),
-                local_endpoints: u32::try_from(count).unwrap_or(u32::MAX),
-            });
-        }
+/// By node: what its agent is to do for Services, of which this is all that has changed since it was asked last. That is
+/// nothing for those that are gone.
+pub fn duties(controller: &mut Controller) -> BTreeMap<Arc<str>, Vec<(Arc<str>, NodeDuties)>> {
+    let changed = controller.take_exposed();
+    if changed.is_empty() {
+        return BTreeMap::new();
     }
-    all.into_iter().map(|(node, _, duties)| (node, duties)).collect()
+    let of_node = |node: &NodeFacts| {
+        let of_service = |name: &Arc<str>| (Arc::clone(name), duties_of(controller, name, node));
+        (Arc::clone(&node.name), changed.iter().map(of_service).collect())
+    };
+    controller.nodes().map(of_node).collect()
 }
 
-fn cluster_ip(planned: &Planned, family: Family) -> Option<IpAddr> {
-    planned.allocation.cluster_ips.iter().copied().find(|address| Family::of(*address) == family)
+fn duties_of(controller: &Controller, service: &str, node: &NodeFacts) -> NodeDuties {
+    let mut duties = NodeDuties::default();
+    let Some((planned, ports)) = controller.service(service) else { return duties };
+    for PortEndpoints { family, port, endpoints, .. } in &ports {
+        // Agents relay no SCTP.
+        if port.protocol == Protocol::Sctp {
+            continue;
+        }
+        let Some(number) = planned.allocation.node_port(port.protocol, port.port) else { continue };
+        let of_family = |addresses: &[IpAddr]| {
+            let mut addresses = addresses.to_vec();
+            addresses.retain(|address| Family::of(*address) == *family);
+            addresses
+        };
+        let answered = endpoints.iter().any(|endpoint| endpoint.condition.is_usable());
+        let to = of_family(&node.gateways).into_iter().filter(|_| answered);
+        duties.relays.push(Relay {
+            protocol: port.protocol,
+            listen: [vec![loopback(*family)], of_family(&node.addresses)].concat(),
+            port: number,
+            to: to.map(|gateway| SocketAddr::new(gateway, number)).collect(),
+        });
+    }
+    duties.health_checks.extend(planned.allocation.health_check_port.map(|port| {
+        let count = ports.iter().map(|port| ways::healthy(port.endpoints, &node.name)).max().unwrap_or(0);
+        HealthCheck {
+            port,
+            namespace: planned.spec.namespace.clone(),
+            name: planned.spec.name.clone(),
+            local_endpoints: u32::try_from(count).unwrap_or(u32::MAX),
+        }
+    }));
+    duties
 }
 
 const fn loopback(family: Family) -> IpAddr {

@@ -123,7 +123,8 @@ pub(super) fn entrances(
     }
     spec.external_ips.iter().for_each(|address| enter(Door::ExternalIp, *address, port.port));
     if let Some(number) = allocation.node_port(port.protocol, port.port) {
-        node.addresses.iter().for_each(|address| enter(Door::NodePort, *address, number));
+        let own = node.addresses.iter().chain(&node.gateways);
+        own.for_each(|address| enter(Door::NodePort, *address, number));
     }
     entrances
 }

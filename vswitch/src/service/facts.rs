@@ -20,6 +20,8 @@ pub struct NodeFacts {
     pub labels: Labels,
     /// Its addresses, at which its ports are.
     pub addresses: Vec<IpAddr>,
+    /// Those that it has as its pods' router, where its ports are as well: what the node itself sends there reaches its switch.
+    pub gateways: Vec<IpAddr>,
     /// The prefixes of the segment that it is on.
     pub prefixes: Vec<IpNet>,
 }

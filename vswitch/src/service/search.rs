@@ -15,7 +15,7 @@ pub(super) const RESERVED: [(u128, &str); 2] = [(1, "default/kubernetes"), (10, 
 pub(super) fn addresses(cidr: IpNet, name: &str, in_use: usize) -> impl Iterator<Item = IpAddr> {
     let mine = RESERVED.iter().find(|(_, holder)| *holder == name).map(|(n, _)| *n);
     let last = last(cidr);
-    let kept = (last / 16).clamp(16, 256).min(last);
+    let kept = static_band(cidr);
     let begin = u128::from(spread(name, &cidr.to_string()));
     let upper = (last - kept).min(1 << 64);
     let most = upper.min(in_use as u128 + 1);
@@ -38,6 +38,15 @@ pub(super) fn is_usable(cidr: IpNet, address: IpAddr) -> bool {
     offset(cidr, address).is_some_and(|n| (1..=last(cidr)).contains(&n))
 }
 
+/// How many of the lowest addresses of a prefix are left to those who ask for a certain one.
+fn static_band(cidr: IpNet) -> u128 {
+    match 1u128.checked_shl(host_bits(cidr)) {
+        Some(..=16) => 0,
+        Some(size) => (size / 16).clamp(16, 256),
+        None => 256,
+    }
+}
+
 /// The number of the last address of a prefix that somebody can have.
 fn last(cidr: IpNet) -> u128 {
     let all = 1u128.checked_shl(host_bits(cidr)).unwrap_or(0).wrapping_sub(1);
@@ -57,4 +66,33 @@ fn offset(cidr: IpNet, address: IpAddr) -> Option<u128> {
 fn spread(name: &str, what: &str) -> u64 {
     let digest = Sha256::new().chain_update(what).chain_update([0]).chain_update(name).finalize();
     digest.iter().take(7).fold(0, |number, octet| number << 8 | u64::from(*octet))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first three are the examples of Kubernetes' documentation.
+    #[test]
+    fn cluster_ip_static_band_is_a_sixteenth_of_16_to_256_addresses() {
+        for (cidr, end) in [
+            ("10.96.0.0/24", "10.96.0.16"),
+            ("10.96.0.0/20", "10.96.1.0"),
+            ("10.96.0.0/16", "10.96.1.0"),
+            ("10.96.0.0/23", "10.96.0.32"),
+            ("10.96.0.0/27", "10.96.0.16"),
+            ("10.96.0.0/28", "10.96.0.0"),
+            ("fd00::/112", "fd00::100"),
+            ("fd00::/120", "fd00::10"),
+        ] {
+            let (cidr, end): (IpNet, IpAddr) = (cidr.parse().unwrap(), end.parse().unwrap());
+            let all: Vec<IpAddr> = addresses(cidr, "default/web", usize::MAX).collect();
+            let dynamic = all.iter().position(|address| *address <= end).unwrap_or(all.len());
+            let lowest = all.iter().take(dynamic).min().copied();
+            assert_eq!(lowest.and_then(|lowest| offset(cidr, lowest)), Some(offset(cidr, end).unwrap() + 1));
+            // What is left when those are gone is all of the band, but for the two that are kept.
+            assert!(all.iter().skip(dynamic).all(|address| *address <= end), "{cidr}");
+            assert_eq!(all.len() as u128 + RESERVED.len() as u128, last(cidr), "{cidr}");
+        }
+    }
 }

@@ -15,6 +15,9 @@ use netstack::parse::protocol;
 
 use crate::proxy::{FIRST_PORT, LAST_PORT};
 
+/// What is between the name of a Service's port and which of its sets it is.
+const SET: char = '#';
+
 /// One node's.
 #[derive(Debug, Default)]
 pub struct Detour {
@@ -61,6 +64,11 @@ impl Detour {
     /// What the switch balances.
     pub fn switch(&self) -> &Registry {
         &self.switch
+    }
+
+    /// The Service's port that one of [`Self::proxy`] stands for.
+    pub fn service_of(proxied: &str) -> &str {
+        proxied.rsplit_once(SET).map_or(proxied, |(service, _)| service)
     }
 
     /// What the proxy does.
@@ -116,7 +124,7 @@ fn sets(service: &Service, addresses: &[IpAddr]) -> Vec<Arc<Pool>> {
 fn proxied(service: &Service, which: usize, frontend: Frontend, pool: &Arc<Pool>) -> Service {
     let way = || Way { pool: Arc::clone(pool), masquerade: false, when_empty: Refusal::Reject };
     Service {
-        name: format!("{}#{which}", service.name).into(),
+        name: format!("{}{SET}{which}", service.name).into(),
         entrances: vec![Entrance { frontend, sources: Vec::new(), ways: std::array::from_fn(|_| way()) }],
         affinity: service.affinity,
         serving: service.serving.clone(),

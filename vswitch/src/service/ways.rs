@@ -24,7 +24,7 @@ use super::endpoint::Endpoint;
 pub enum Door {
     /// A cluster IP.
     ClusterIp,
-    /// A node's own address.
+    /// A node's own address, towards other nodes or towards its pods.
     NodePort,
     /// An address of `externalIPs`.
     ExternalIp,

@@ -7,6 +7,8 @@
     reason = "test code, of which each test file uses its own part"
 )]
 
+pub(crate) mod two_nodes;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};

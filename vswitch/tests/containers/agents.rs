@@ -55,13 +55,10 @@ pub(crate) fn an_agent_listens_for_its_node(lab: &Lab) {
         bash(&format!("curl -sS -g -m 4 -w ' %{{http_code}}' '{url}'"))
     };
     runner.add(workload.clone());
-    agents.set(
-        "a",
-        &NodeDuties {
-            relays: [relay(Protocol::Tcp, &TO), relay(Protocol::Udp, &TO)].concat(),
-            health_checks: check(2),
-        },
-    );
+    let set = |agents: &Agents, relays, health_checks| {
+        agents.set("a", vec![("default/web".into(), NodeDuties { relays, health_checks })]);
+    };
+    set(&agents, [relay(Protocol::Tcp, &TO), relay(Protocol::Udp, &TO)].concat(), check(2));
     let everywhere = ["127.0.0.1", "::1", "10.244.0.22", "fd00:10:244::22"];
     for host in everywhere {
         for protocol in ["tcp", "udp"] {
@@ -89,17 +86,16 @@ pub(crate) fn an_agent_listens_for_its_node(lab: &Lab) {
     let agents = Agents::start(&lab.options.state).unwrap();
     let runner = Runner::start(&lab.options).unwrap();
     runner.add(workload.clone());
-    agents.set("a", &NodeDuties { relays: relay(Protocol::Tcp, &TO), health_checks: check(1) });
+    set(&agents, relay(Protocol::Tcp, &TO), check(1));
     until("the check succeeds", || get("10.244.0.22", 30900, "/").ends_with(" 200"));
     assert_eq!(agent(&mut containers).starts, 2, "it is the one that was there");
     // Nobody to lead to: refused by whatever way.
-    agents.set("a", &NodeDuties { relays: relay(Protocol::Tcp, &[]), health_checks: check(0) });
+    set(&agents, relay(Protocol::Tcp, &[]), check(0));
     until("the check fails", || get("10.244.0.22", 30900, "/").ends_with(" 503"));
     for host in everywhere {
         until("it is refused", || ask("tcp", host).contains("refused"));
     }
-    agents
-        .set("a", &NodeDuties { relays: relay(Protocol::Tcp, &["127.0.0.1:1"]), health_checks: Vec::new() });
+    set(&agents, relay(Protocol::Tcp, &["127.0.0.1:1"]), Vec::new());
     until("it is reset", || ask("tcp", "127.0.0.1").contains("reset"));
     until("nobody answers", || {
         get("10.244.0.22", 30900, "/").contains("refused") || get("10.244.0.22", 30900, "/").contains("Could")

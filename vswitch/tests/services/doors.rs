@@ -118,6 +118,37 @@ fn a_node_reaches_its_own_ports_and_everybody_elses() {
 }
 
 #[test]
+fn a_node_gets_pods_of_all_nodes_at_its_own_port_whatever_the_policies_say() {
+    if !ready(&["curl", "python3"]) {
+        return;
+    }
+    let ports = "ports: [{name: t, port: 80, targetPort: web, nodePort: 30080}, {name: u, port: 53, protocol: UDP, \
+                 targetPort: talk, nodePort: 30053}]";
+    let local = "type: NodePort, internalTrafficPolicy: Local, externalTrafficPolicy: Local";
+    let cluster = lab("local", &[talker("u2", "node-2"), service("s", &format!("{local}, {DUAL}, {ports}"))]);
+    apply(&cluster, "delete", &web("w1", "node-1", ""));
+    until("the other is ready", || is_ready(&cluster, "u2"));
+    for (address, own) in [
+        ("127.0.0.1", NODE_ADDRESSES[0]),
+        ("::1", NODE_ADDRESSES[1]),
+        (NODE_ADDRESSES[0], NODE_ADDRESSES[0]),
+        (NODE_ADDRESSES[1], NODE_ADDRESSES[1]),
+    ] {
+        let all_nodes = ("w2".to_owned(), own.to_owned());
+        assert_eq!(seen(&cluster, "node/node-1", address, 30_080), all_nodes, "{address}");
+        let all_nodes = ("u2".to_owned(), own.to_owned());
+        assert_eq!(talk(&cluster, "node/node-1", address, 30_053, 0), all_nodes, "{address}");
+    }
+    // Of the cluster IP the policy holds for nodes as for everybody, and whoever comes from outside gets nobody here.
+    for (from, address, port) in
+        [("node/node-1", VIPS[0], 80), ("alpha", VIPS[1], 80), ("host/inside", NODE_ADDRESSES[0], 30_080)]
+    {
+        let dropped = refused(&cluster, from, address, port, "tcp");
+        assert!(["TimeoutError", "timeout"].contains(&dropped.as_str()), "{from} {address}: {dropped}");
+    }
+}
+
+#[test]
 fn a_node_is_healthy_as_long_as_it_has_endpoints_that_stay() {
     if !ready(&["curl"]) {
         return;

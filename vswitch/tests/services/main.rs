@@ -12,36 +12,11 @@ mod userspace;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::process::Output;
 use std::time::Duration;
 
+use common::two_nodes::{LAB, curl, seen};
 use common::{Background, Cluster, ManifestFile, executable, ready, success, until};
 use serde_json::Value;
-
-/// Two nodes with a client and a server each, and a machine beside them.
-const LAB: &str = r#"apiVersion: vswitch/v1alpha1
-kind: Cluster
-spec:
-  segments:
-    - {name: rack, cidrs: [10.20.30.0/24, "fd00:20:30::/64"]}
-    - {name: internet, cidrs: [198.51.100.0/24, "fd00:198::/64"], external: true}
-  hosts:
-    - {name: inside, addresses: [10.20.30.200, "fd00:20:30::200"]}
-    - {name: outside, addresses: [198.51.100.7, "fd00:198::7"]}
----
-{apiVersion: v1, kind: Node, metadata: {name: node-1}}
----
-{apiVersion: v1, kind: Node, metadata: {name: node-2}}
----
-{apiVersion: v1, kind: Pod, metadata: {name: alpha}, spec: {nodeName: node-1, containers: [{name: c, image: none}]}}
----
-{apiVersion: v1, kind: Pod, metadata: {name: gamma}, spec: {nodeName: node-2, containers: [{name: c, image: none}]}}
----
-apiVersion: metallb.io/v1beta1
-kind: IPAddressPool
-metadata: {name: rack}
-spec: {addresses: [10.20.30.100-10.20.30.110, "fd00:20:30::100-fd00:20:30::110"]}
-"#;
 
 const NODES: [&str; 2] = ["10.20.30.2", "10.20.30.3"];
 const CLIENTS: [&str; 5] = ["alpha", "gamma", "node/node-1", "node/node-2", "host/inside"];
@@ -80,24 +55,6 @@ fn lab(label: &str, more: &[String]) -> Cluster {
 fn apply(cluster: &Cluster, verb: &str, text: &str) {
     let file = ManifestFile::new("services", text);
     success(verb, &cluster.verb(&[verb, "-f", file.path()]));
-}
-
-fn curl(cluster: &Cluster, from: &str, address: &str, port: u16) -> Output {
-    let url = match address.contains(':') {
-        true => format!("http://[{address}]:{port}/"),
-        false => format!("http://{address}:{port}/"),
-    };
-    cluster.exec(from, &["curl", "-sS", "--noproxy", "*", "-m", "10", &url])
-}
-
-/// Who answers, and with which address it sees the asker.
-#[track_caller]
-fn seen(cluster: &Cluster, from: &str, address: &str, port: u16) -> (String, String) {
-    let text = success(&format!("{from} asks {address}"), &curl(cluster, from, address, port));
-    let of = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)).unwrap().to_owned();
-    let peer = of("peer address ");
-    let peer = peer.rsplit_once(':').unwrap().0.trim_matches(['[', ']']).to_owned();
-    (of("host "), peer)
 }
 
 /// How often each server answers, each time by a connection of its own.

@@ -8,6 +8,7 @@ fn node(name: &str, last: u8, zone: &str) -> NodeFacts {
         zone: (!zone.is_empty()).then(|| zone.into()),
         labels: BTreeMap::from([("name".to_owned(), name.to_owned())]),
         addresses: vec![IpAddr::from([192, 168, 10, last]), ip(&format!("fd00:192:168:10::{last:x}"))],
+        gateways: vec![IpAddr::from([10, 244, last, 1]), ip(&format!("fd00:10:244:{last:x}::1"))],
         prefixes: vec!["192.168.10.0/24".parse().unwrap(), "fd00:192:168:10::/64".parse().unwrap()],
     }
 }
@@ -200,7 +201,7 @@ fn doors_lead_where_policies_say_on_each_node() {
         service(
             "s",
             "clusterIP: 10.96.1.1, type: LoadBalancer, externalTrafficPolicy: Local, selector: {app: s}, externalIPs: \
-             [203.0.113.1], loadBalancerSourceRanges: [198.51.100.0/24], ports: [{port: 80, nodePort: 30080}]",
+             [203.0.113.1], ports: [{port: 80, nodePort: 30080}]",
         ),
     ];
     applied(&mut controller, World::new(&cluster("")), &text.concat());
@@ -216,15 +217,47 @@ fn doors_lead_where_policies_say_on_each_node() {
     assert_eq!(reached(&controller, "a", Origin::Outside, "192.168.10.2:30080"), Some(vec![pod]));
     assert_eq!(reached(&controller, "a", Origin::Outside, "192.168.10.3:30080"), None, "the other node's");
     assert_eq!(reached(&controller, "b", Origin::Outside, "192.168.10.3:30080"), Some(vec![]));
-    let duties = duties(&controller);
-    let of = |node: &str| &duties.iter().find(|(name, _)| **name == *node).unwrap().1;
-    let health = |node: &str| of(node).health_checks[0].local_endpoints;
-    assert_eq!((health("a"), health("b")), (1, 0));
-    // What a node asks of itself goes by the Service's own address, to a pod wherever it is.
-    let relay = &of("b").relays[0];
-    assert_eq!(relay.listen, [ip("127.0.0.1"), ip("192.168.10.3")]);
-    assert_eq!((relay.port, &relay.to[..]), (30080, &["10.96.1.1:80".parse().unwrap()][..]));
-    // Source ranges hold at the load balancer's address alone, and never for the node itself.
+}
+
+#[test]
+fn maglev_is_the_same_on_every_node() {
+    let mut controller = controller();
+    for last in 1..=7 {
+        controller.set_pod(&format!("default/p{last}").into(), Some(pod("a", last, "s")));
+    }
+    let spec =
+        "clusterIP: 10.96.1.1, type: NodePort, selector: {app: s}, ports: [{port: 80, nodePort: 30080}]";
+    applied(&mut controller, World::new(&cluster("")), &service("s", spec));
+    controller.publish();
+    let pool = |node: &str, address: &str, port| {
+        let frontend = Frontend { address: ip(address), protocol: 6, port };
+        Arc::clone(&registry(&controller, node).find(&frontend).unwrap().1.ways[0].pool)
+    };
+    let one = pool("a", "10.96.1.1", 80);
+    // As many as there are hundreds of backends, and a prime.
+    assert_eq!(one.table_size(), Some(1021));
+    for other in [pool("b", "10.96.1.1", 80), pool("b", "192.168.10.3", 30_080)] {
+        assert!((0..10_000u64).all(|n| one.select(n << 40, 0) == other.select(n << 40, 0)));
+        assert_eq!(one.table_size(), other.table_size());
+    }
+    // And with the next start.
+    let key = || World::new(&service("s", spec)).cluster.balancing_key();
+    assert_eq!(key(), key());
+}
+
+#[test]
+fn source_ranges_hold_at_load_balancer_addresses_alone_and_never_for_the_node() {
+    let mut controller = controller();
+    let text = [
+        pool("pool", "addresses: [192.168.10.100/32]"),
+        service(
+            "s",
+            "clusterIP: 10.96.1.1, type: LoadBalancer, selector: {app: s}, externalIPs: [203.0.113.1], \
+             loadBalancerSourceRanges: [198.51.100.0/24], ports: [{port: 80, nodePort: 30080}]",
+        ),
+    ];
+    applied(&mut controller, World::new(&cluster("")), &text.concat());
+    controller.publish();
     let entrance = |door: &str| {
         let at: std::net::SocketAddr = door.parse().unwrap();
         let frontend = Frontend { address: at.ip(), protocol: 6, port: at.port() };
@@ -237,6 +270,49 @@ fn doors_lead_where_policies_say_on_each_node() {
     for door in ["192.168.10.2:30080", "203.0.113.1:80", "10.96.1.1:80"] {
         assert!(entrance(door).admits(ip("192.0.2.1"), Origin::Outside), "{door}");
     }
+}
+
+#[test]
+fn agents_are_told_of_services_that_changed_and_relay_to_their_own_switch() {
+    let mut controller = controller();
+    let spec = "clusterIP: 10.96.1.1, type: LoadBalancer, externalTrafficPolicy: Local, internalTrafficPolicy: Local, \
+                selector: {app: s}, ports: [{port: 80, nodePort: 30080}]";
+    let texts = [service("s", spec), service("inside", "selector: {app: s}"), service("t", "type: NodePort")];
+    let world = applied(&mut controller, World::new(&cluster("")), &texts.concat());
+    let told = |controller: &mut Controller| {
+        controller.publish();
+        duties(controller)
+    };
+    let names = |told: &BTreeMap<Arc<str>, Vec<(Arc<str>, crate::agent::NodeDuties)>>| {
+        told.values().map(|of| of.iter().map(|(name, _)| name.to_string()).collect()).collect::<Vec<Vec<_>>>()
+    };
+    assert_eq!(names(&told(&mut controller)), [["default/s", "default/t"]; 2]);
+    assert_eq!(names(&told(&mut controller)), [[""; 0]; 0]);
+    controller.set_pod(&"default/p".into(), Some(pod("a", 1, "s")));
+    let told_of_pod = told(&mut controller);
+    assert_eq!(names(&told_of_pod), [["default/s"]; 2]);
+    let of = |node: &str| &told_of_pod[node][0].1;
+    assert_eq!(["a", "b"].map(|node| of(node).health_checks[0].local_endpoints), [1, 0]);
+    let relay = &of("b").relays[0];
+    assert_eq!(relay.listen, [ip("127.0.0.1"), ip("192.168.10.3")]);
+    assert_eq!((relay.port, &relay.to[..]), (30080, &["10.244.3.1:30080".parse().unwrap()][..]));
+    // There a node gets a pod wherever it is, whatever the policies say to others.
+    let there = |origin| reached(&controller, "b", origin, "10.244.3.1:30080");
+    assert_eq!(there(Origin::Node), Some(vec!["10.244.0.1:80".to_owned()]));
+    assert_eq!(there(Origin::Outside), Some(vec![]));
+    assert_eq!(reached(&controller, "b", Origin::Node, "10.96.1.1:80"), Some(vec![]));
+    // Who is gone, or is no more to be asked there, has nothing to be done for.
+    let world = applied(&mut controller, world, &service("t", ""));
+    let told_of_end = told(&mut controller);
+    assert_eq!(names(&told_of_end), [["default/t"]; 2]);
+    assert!(told_of_end.values().all(|of| of[0].1 == crate::agent::NodeDuties::default()));
+    let mut gone = world;
+    let read = load(&[Source { name: "x".into(), text: service("s", spec) }], Strictness::Strict).unwrap();
+    let keys: Vec<Key> = gone.store.delete(&read).unwrap().into_iter().map(|(key, _)| key).collect();
+    tell(&mut controller, &gone.change(Some(&keys)).unwrap().1);
+    let told_of_end = told(&mut controller);
+    assert_eq!(names(&told_of_end), [["default/s"]; 2]);
+    assert!(told_of_end.values().all(|of| of[0].1 == crate::agent::NodeDuties::default()));
 }
 
 #[test]
