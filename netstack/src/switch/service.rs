@@ -64,7 +64,8 @@ impl Layer3<'_> {
     }
 
     fn words(&self, denial: &Denial) -> String {
-        let registry = self.snapshot.services().map(|services| services.registry());
+        // The mark is the balancer's, whose registry may have come to the same services by another line of changes.
+        let registry = self.switch.balancer().map(|balancer| balancer.registry());
         let service = registry.zip(denial.mark).and_then(|(registry, mark)| registry.of(mark));
         let how = match denial.how {
             Refusal::Reject => "rejected",
