@@ -13,6 +13,7 @@
 
 mod mischief;
 mod partition;
+mod services;
 mod traffic;
 mod world;
 
@@ -24,7 +25,7 @@ use netstack::seed::Seed;
 use netstack::sim::{LabError, LineCounters, Side};
 use netstack::verdict::Fate;
 
-use crate::mischief::Act;
+use crate::mischief::{Act, Change};
 use crate::traffic::Traffic;
 use crate::world::{Weather, World, below, chance};
 
@@ -54,6 +55,9 @@ struct Report {
     dropped: u64,
     parked: u64,
     connections: u64,
+    balanced: u64,
+    /// Configurations with other services.
+    reloads: u64,
 }
 
 impl Report {
@@ -71,6 +75,8 @@ impl Report {
         self.dropped += other.dropped;
         self.parked += other.parked;
         self.connections += other.connections;
+        self.balanced += other.balanced;
+        self.reloads += other.reloads;
         self.add_line(&other.lines);
     }
 
@@ -133,7 +139,7 @@ fn run(seed: u64, tamper: bool, log: Option<netstack::sim::Observer>) -> Result<
     let mut world = World::new(seed, &mut rng);
     world.lab.set_observer(log);
     world.lab.set_trace_capacity(if alone().is_some() { 100_000 } else { 512 });
-    let traffic = Traffic::new(&mut world.lab, &world.members, &mut rng, tamper);
+    let traffic = Traffic::new(&mut world, &mut rng, tamper);
     let mut acts = mischief::plan(&mut rng);
     if world.weather != Weather::Clear && chance(&mut rng, 30) {
         let links: Vec<_> = world.lab.links().collect();
@@ -155,6 +161,7 @@ fn run(seed: u64, tamper: bool, log: Option<netstack::sim::Observer>) -> Result<
         let counters = lab.switch(*id).counters();
         report.dropped += counters.fate(Fate::Dropped);
         report.parked += counters.fate(Fate::Parked);
+        report.balanced += lab.switch(*id).balanced();
         if let Some((v4, v6)) = lab.switch(*id).connections() {
             report.connections += v4.counters().opened + v6.counters().opened;
         }
@@ -185,6 +192,8 @@ fn play(
         run.until(at, false)?;
         report.hostile += u64::from(matches!(act, Act::Hostile));
         report.swaps += u64::from(matches!(act, Act::Install { .. }));
+        let reloads = matches!(act, Act::Install { change: Change::Services, .. });
+        report.reloads += u64::from(reloads && !run.world.services.is_empty());
         acts.extend(mischief::act(&mut run.world, rng, act));
     }
     let foul = run.world.weather == Weather::Foul;
@@ -262,6 +271,8 @@ fn runs(part: u64) {
         ("dropped", sum.dropped),
         ("parked", sum.parked),
         ("connections", sum.connections),
+        ("balanced", sum.balanced),
+        ("other services", sum.reloads),
         ("tried again", sum.attempts - sum.transfers),
     ] {
         assert!(count >= 10, "{what}: {count}");

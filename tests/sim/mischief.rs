@@ -10,6 +10,7 @@ use netstack::offload::{Checksum, Offload, SegmentKind, Segmentation};
 use netstack::seed::Rng;
 use netstack::sim::{End, LinkId, LinkProfile, Side};
 
+use crate::services;
 use crate::world::{World, below, chance};
 
 /// The latest that anything disturbs.
@@ -38,7 +39,19 @@ pub(crate) enum Change {
     Routes,
     Managed,
     Mtu,
+    Services,
 }
+
+const CHANGES: [Change; 8] = [
+    Change::Nothing,
+    Change::Port,
+    Change::Routes,
+    Change::Managed,
+    Change::Mtu,
+    Change::Services,
+    Change::Services,
+    Change::Services,
+];
 
 /// What disturbs a run, in order of time.
 pub(crate) fn plan(rng: &mut Rng) -> Vec<(Duration, Act)> {
@@ -51,8 +64,7 @@ pub(crate) fn plan(rng: &mut Rng) -> Vec<(Duration, Act)> {
     }
     if chance(rng, 40) {
         for _ in 0..=below(rng, 3) {
-            let change =
-                [Change::Nothing, Change::Port, Change::Routes, Change::Managed, Change::Mtu][below(rng, 5)];
+            let change = CHANGES[below(rng, CHANGES.len())];
             let (switch, at) = (below(rng, 8), time(rng));
             acts.push((at, Act::Install { switch, change }));
             let back = at + Duration::from_millis(u64::from(rng.below(3000)));
@@ -70,7 +82,7 @@ pub(crate) fn plan(rng: &mut Rng) -> Vec<(Duration, Act)> {
 pub(crate) fn act(world: &mut World, rng: &mut Rng, act: Act) -> Option<(Duration, Act)> {
     match act {
         Act::Hostile => hostile(world, rng),
-        Act::Install { switch, change } => install(world, switch % world.switches.len(), change),
+        Act::Install { switch, change } => install(world, rng, switch % world.switches.len(), change),
         Act::Cut(link) => {
             let before = [Side::First, Side::Second].map(|side| *world.lab.line(link, side).profile());
             for side in [Side::First, Side::Second] {
@@ -98,7 +110,7 @@ pub(crate) fn act(world: &mut World, rng: &mut Rng, act: Act) -> Option<(Duratio
     None
 }
 
-fn install(world: &mut World, switch: usize, change: Change) {
+fn install(world: &mut World, rng: &mut Rng, switch: usize, change: Change) {
     let (id, config) = &world.switches[switch];
     let mut config = config.clone();
     match change {
@@ -107,8 +119,15 @@ fn install(world: &mut World, switch: usize, change: Change) {
         Change::Routes => config.routes.clear(),
         Change::Managed => config.ports.iter_mut().for_each(|p| p.station = Station::Foreign),
         Change::Mtu => config.segments.iter_mut().for_each(|s| s.mtu = 1300),
+        Change::Services => config.services = config.services.map(|before| services::fewer(&before, rng)),
     }
-    let next = Snapshot::compile(config, Some(world.lab.switch(*id).snapshot())).unwrap();
+    let before = world.lab.switch(*id).snapshot();
+    if matches!(change, Change::Services) && chance(rng, 50) {
+        let next = before.with_services(config.services).unwrap();
+        drop(world.lab.install(*id, next));
+        return;
+    }
+    let next = Snapshot::compile(config, Some(before)).unwrap();
     drop(world.lab.install(*id, next));
 }
 

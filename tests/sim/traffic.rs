@@ -9,13 +9,13 @@ use netstack::host::{Host, HostEvent, TcpError, TcpHandle, TcpListener, TcpState
 use netstack::seed::{Rng, Seed};
 use netstack::sim::Lab;
 
-use crate::world::{Member, below, chance};
+use crate::world::{Member, World, below, chance};
 
 /// How long after a failed connect the next one is tried.
 const RETRY: Duration = Duration::from_secs(1);
 /// Where the answering sockets are.
-const ECHO: u16 = 7;
-const TRANSFERS: u16 = 5000;
+pub(crate) const ECHO: u16 = 7;
+pub(crate) const TRANSFERS: u16 = 5000;
 /// The identifier of all pings.
 const PING: u16 = 0x5a17;
 
@@ -35,16 +35,17 @@ fn any(v6: bool) -> IpAddr {
     if v6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() }
 }
 
-/// One transfer: the client tries until the server has read everything and its end.
+/// One transfer: the client tries until a server has read everything and its end. There is one server, unless a service
+/// is asked.
 pub(crate) struct Transfer {
     from: usize,
-    to: usize,
     remote: SocketAddr,
     data: Vec<u8>,
-    listener: TcpListener,
+    listeners: Vec<(usize, TcpListener)>,
     client: Option<(TcpHandle, usize)>,
     retry_at: Option<Duration>,
-    servers: Vec<(TcpHandle, Vec<u8>)>,
+    /// Connections, each with its server's host.
+    servers: Vec<(usize, TcpHandle, Vec<u8>)>,
     pub(crate) attempts: u32,
     pub(crate) done: bool,
 }
@@ -87,11 +88,12 @@ impl Transfer {
 
     /// How far it is, for a failure's report.
     pub(crate) fn describe(&self, lab: &Lab, members: &[Member]) -> String {
-        let (client, server) = (lab.host(members[self.from].id), lab.host(members[self.to].id));
+        let client = lab.host(members[self.from].id);
         let sent =
             self.client.map(|(handle, sent)| (sent, client.tcp_state(handle), client.tcp_error(handle)));
+        let state = |at: usize, handle| lab.host(members[at].id).tcp_state(handle);
         let got: Vec<_> =
-            self.servers.iter().map(|(handle, got)| (got.len(), server.tcp_state(*handle))).collect();
+            self.servers.iter().map(|&(at, handle, ref got)| (at, got.len(), state(at, handle))).collect();
         format!(
             "host {} to {}, {} octets, attempt {}, retry at {:?}: sent {sent:?}, got {got:?}",
             self.from,
@@ -102,14 +104,20 @@ impl Transfer {
         )
     }
 
-    /// Reads on all connections. `tamper` turns a bit of what was read, for the test of this test.
-    fn server(&mut self, now: Duration, host: &mut Host, tamper: bool) -> Result<(), String> {
-        while let Some(server) = host.tcp_accept(self.listener) {
-            self.servers.push((server, Vec::new()));
+    /// Reads on all connections of a host. `tamper` turns a bit of what was read, for the test of this test.
+    fn server(&mut self, now: Duration, own: usize, host: &mut Host, tamper: bool) -> Result<(), String> {
+        for (_, listener) in self.listeners.iter().filter(|(at, _)| *at == own) {
+            while let Some(server) = host.tcp_accept(*listener) {
+                self.servers.push((own, server, Vec::new()));
+            }
         }
         let mut buffer = [0; 4096];
         let mut at = 0;
-        while let Some((server, got)) = self.servers.get_mut(at) {
+        while let Some((place, server, got)) = self.servers.get_mut(at) {
+            if *place != own {
+                at += 1;
+                continue;
+            }
             match host.tcp_recv(now, *server, &mut buffer) {
                 Ok(0) => {
                     if hash(got) != hash(&self.data) || got.len() != self.data.len() {
@@ -140,7 +148,7 @@ impl Transfer {
 /// A question that was asked: by ping (its sequence number) or datagram.
 struct Question {
     from: usize,
-    remote: IpAddr,
+    remote: SocketAddr,
     at: Duration,
     asked: bool,
     ping: bool,
@@ -159,7 +167,8 @@ pub(crate) struct Traffic {
 }
 
 impl Traffic {
-    pub(crate) fn new(lab: &mut Lab, members: &[Member], rng: &mut Rng, tamper: bool) -> Self {
+    pub(crate) fn new(world: &mut World, rng: &mut Rng, tamper: bool) -> Self {
+        let World { lab, members, services, .. } = world;
         let mut traffic = Self {
             transfers: Vec::new(),
             questions: Vec::new(),
@@ -179,17 +188,24 @@ impl Traffic {
             let from = below(rng, members.len());
             (from, (from + 1 + below(rng, members.len() - 1)) % members.len())
         };
-        for l4_port in (TRANSFERS..).take(1 + below(rng, 3)) {
+        for (number, l4_port) in (TRANSFERS..).take(1 + below(rng, 3)).enumerate() {
             let ((from, to), v6) = (pair(rng), chance(rng, 50));
-            let remote = SocketAddr::new(members[to].address(v6), l4_port);
+            let mut by_service = services.iter().filter(|service| service.is_for_transfers());
+            let (remote, to) = match by_service.nth(number).filter(|_| chance(rng, 70)) {
+                Some(service) => (service.socket(v6), service.backends.clone()),
+                None => (SocketAddr::new(members[to].address(v6), l4_port), vec![to]),
+            };
+            let listeners = to.into_iter().map(|to| {
+                let own = SocketAddr::new(members[to].address(v6), l4_port);
+                (to, lab.host_mut(members[to].id).tcp_listen(own).unwrap())
+            });
             let most = if chance(rng, 20) { 100_000 } else { 20_000 };
             let len = 1 + below(rng, most);
             traffic.transfers.push(Transfer {
                 from,
-                to,
                 remote,
+                listeners: listeners.collect(),
                 data: pattern(rng.next_u64(), len),
-                listener: lab.host_mut(members[to].id).tcp_listen(remote).unwrap(),
                 client: None,
                 retry_at: None,
                 servers: Vec::new(),
@@ -201,12 +217,15 @@ impl Traffic {
             let ((from, to), v6) = (pair(rng), chance(rng, 50));
             let mut data = pattern(rng.next_u64(), 2 + below(rng, 1000));
             data[..2].copy_from_slice(&u16::try_from(number).unwrap().to_be_bytes());
+            let mut by_service = services.iter().filter(|service| !service.is_for_transfers());
+            let service = by_service.next().filter(|_| chance(rng, 50));
+            let host = SocketAddr::new(members[to].address(v6), ECHO);
             traffic.questions.push(Question {
                 from,
-                remote: members[to].address(v6),
+                remote: service.map_or(host, |service| service.socket(v6)),
                 at: Duration::from_millis(u64::from(rng.below(3000))),
                 asked: false,
-                ping: chance(rng, 50),
+                ping: service.is_none() && chance(rng, 50),
                 answers: 0,
                 data,
             });
@@ -241,18 +260,16 @@ impl Traffic {
         while let Some(event) = host.poll_event() {
             // Another's identifier is no answer to us: a liar may have asked in our name.
             if let HostEvent::EchoReply { from, id: PING, sequence, payload, .. } = event {
-                self.answered(at, from, usize::from(sequence), &payload, true)?;
+                self.answered(at, SocketAddr::new(from, ECHO), usize::from(sequence), &payload, true)?;
             }
         }
         for transfer in &mut self.transfers {
             if transfer.from == at {
                 transfer.client(now, host);
             }
-            if transfer.to == at {
-                transfer
-                    .server(now, host, self.tamper)
-                    .map_err(|e| format!("transfer to {}: {e}", transfer.remote))?;
-            }
+            transfer
+                .server(now, at, host, self.tamper)
+                .map_err(|e| format!("transfer to {}: {e}", transfer.remote))?;
         }
         for (sequence, question) in (0..).zip(&mut self.questions) {
             if question.from == at && !question.asked && question.at <= now {
@@ -260,9 +277,9 @@ impl Traffic {
                 let remote = question.remote;
                 if question.ping {
                     // The answer may be that there is no way, or a path MTU: then nothing is asked.
-                    let _ = host.ping(now, remote, PING, sequence, &question.data);
+                    let _ = host.ping(now, remote.ip(), PING, sequence, &question.data);
                 } else if let Some(&socket) = self.asking.get(&(at, remote.is_ipv6())) {
-                    let _ = host.udp_send_to(now, socket, &question.data, SocketAddr::new(remote, ECHO));
+                    let _ = host.udp_send_to(now, socket, &question.data, remote);
                 }
             }
         }
@@ -274,7 +291,7 @@ impl Traffic {
             }
             while let Ok(got) = host.udp_recv_from(asking, &mut buffer) {
                 let number = buffer[..got.len].first_chunk().map_or(0, |&octets| u16::from_be_bytes(octets));
-                self.answered(at, got.from.ip(), usize::from(number), &buffer[..got.len], false)?;
+                self.answered(at, got.from, usize::from(number), &buffer[..got.len], false)?;
             }
         }
         Ok(())
@@ -284,7 +301,7 @@ impl Traffic {
     fn answered(
         &mut self,
         at: usize,
-        from: IpAddr,
+        from: SocketAddr,
         number: usize,
         data: &[u8],
         ping: bool,

@@ -15,6 +15,8 @@ use netstack::offload::OffloadFeatures;
 use netstack::seed::{Rng, Seed};
 use netstack::sim::{End, HostId, Lab, LinkProfile, Probability, SwitchId};
 
+use crate::services::{self, Balanced};
+
 /// How bad the links are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Weather {
@@ -49,6 +51,8 @@ pub(crate) struct World {
     pub(crate) vlans: bool,
     pub(crate) switches: Vec<(SwitchId, Config)>,
     pub(crate) members: Vec<Member>,
+    /// Services that every node has.
+    pub(crate) services: Vec<Balanced>,
 }
 
 /// A random number below `bound`.
@@ -92,11 +96,11 @@ fn host_limits() -> HostLimits {
     }
 }
 
-fn net(text: &str) -> IpNet {
+pub(crate) fn net(text: &str) -> IpNet {
     text.parse().unwrap()
 }
 
-fn ip(text: &str) -> IpAddr {
+pub(crate) fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
@@ -117,6 +121,7 @@ struct Plan {
     /// Links between switches.
     trunks: Vec<[(usize, PortId); 2]>,
     hosts: Vec<HostPlan>,
+    services: Vec<Balanced>,
 }
 
 impl Plan {
@@ -183,15 +188,20 @@ fn tree(rng: &mut Rng, hosts: usize, vlans: bool) -> Plan {
     plan
 }
 
+/// A node tracks connections behind its own address.
+fn tracking(uplink: [IpNet; 2]) -> NatConfig {
+    let pool = PoolConfig::new("node", uplink.iter().map(IpNet::addr).collect());
+    NatConfig { pools: vec![pool], ..NatConfig::default() }
+}
+
 /// Pods leave behind their node's address, whoever they go to.
 fn masquerade(pods: [IpNet; 2], uplink: [IpNet; 2]) -> NatConfig {
-    let pool = PoolConfig::new("node", uplink.iter().map(IpNet::addr).collect());
     let rule = |pods: IpNet| {
         let matches =
             NatMatch { sources: vec![pods.trunc()], egress: Some(SegmentId(0)), ..NatMatch::default() };
         SourceRule { matches, action: SourceNat::Pool("node".into()) }
     };
-    NatConfig { pools: vec![pool], source: pods.map(rule).to_vec(), ..NatConfig::default() }
+    NatConfig { source: pods.map(rule).to_vec(), ..tracking(uplink) }
 }
 
 /// Nodes with a pod segment and an uplink each, on one or two racks that a router joins; now and then a plain host on a
@@ -200,6 +210,7 @@ fn cluster(rng: &mut Rng, hosts: usize) -> Plan {
     let mut plan = Plan::default();
     let (nodes, racks) = (1 + below(rng, 4), 1 + below(rng, 2));
     let mtu = if chance(rng, 25) { 1400 } else { 1500 };
+    let balanced = chance(rng, 60);
     let rack_gateways = |r: usize| [net(&format!("10.10{r}.0.1/24")), net(&format!("fd00:10{r}::1/64"))];
     let number = |n: usize| u16::try_from(n).unwrap();
     let mut underlay = Config::default();
@@ -211,7 +222,11 @@ fn cluster(rng: &mut Rng, hosts: usize) -> Plan {
         let uplink = [net(&format!("10.10{rack}.0.1{node}/24")), net(&format!("fd00:10{rack}::1{node}/64"))];
         let pods = [net(&format!("10.244.{node}.1/24")), net(&format!("fd00:244:{node}::1/64"))];
         let [v4, v6] = rack_gateways(rack).map(|g| g.addr());
-        let nat = chance(rng, 50).then(|| masquerade(pods, uplink));
+        let nat = match (chance(rng, 50), balanced) {
+            (true, _) => Some(masquerade(pods, uplink)),
+            (false, true) => Some(tracking(uplink)),
+            (false, false) => None,
+        };
         plan.configs.push(Config {
             nat,
             segments: vec![
@@ -223,6 +238,12 @@ fn cluster(rng: &mut Rng, hosts: usize) -> Plan {
         });
         for (pods, hop) in pods.iter().zip(uplink) {
             underlay.routes.push(via(&pods.trunc().to_string(), number(rack), hop.addr()));
+        }
+        if balanced && node == 0 {
+            // Whoever is no pod asks by the first node.
+            for (prefix, hop) in services::RANGES.iter().zip(uplink) {
+                underlay.routes.push(via(prefix, number(rack), hop.addr()));
+            }
         }
     }
     plan.configs.push(underlay);
@@ -250,6 +271,13 @@ fn cluster(rng: &mut Rng, hosts: usize) -> Plan {
             let gateways = [ip(&format!("10.244.{n}.1")), ip(&format!("fd00:244:{n}::1"))];
             plan.host(n, 1, nets, gateways, chance(rng, 80));
         }
+    }
+    if balanced {
+        plan.services = services::plan(rng, hosts);
+        let addresses: Vec<[IpAddr; 2]> =
+            plan.hosts.iter().map(|host| host.nets.map(|net| net.addr())).collect();
+        let of = services::config(&plan.services, &addresses, rng);
+        plan.configs[..nodes].iter_mut().for_each(|config| config.services = Some(of.clone()));
     }
     plan
 }
@@ -333,6 +361,6 @@ impl World {
             let [v4, v6] = host.nets.map(|n| n.addr());
             members.push(Member { id, at, mac: host.mac, v4, v6 });
         }
-        Self { lab, weather, vlans, switches, members }
+        Self { lab, weather, vlans, switches, members, services: plan.services }
     }
 }

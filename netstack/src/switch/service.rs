@@ -92,7 +92,8 @@ impl Layer3<'_> {
     }
 
     fn words(&self, denial: &Denial) -> String {
-        let registry = self.switch.connections.as_ref().and_then(|all| all.balancing().registry());
+        // The mark is the balancer's, whose registry may have come to the same services by another line of changes.
+        let registry = self.switch.balancer().map(|balancer| balancer.registry());
         let service = registry.zip(denial.mark).and_then(|(registry, mark)| registry.of(mark));
         let how = match denial.how {
             Refusal::Reject => "rejected",

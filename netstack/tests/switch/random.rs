@@ -20,7 +20,8 @@ use proptest::prelude::*;
 
 use crate::packets::{self, BROADCAST, Packet, announce, ask, ethernet, tagged, tell};
 use crate::world::{
-    FAR, Family, GUEST, Host, NODE, OTHER, POD_A, POD_B, everybody, ip, reverse_path, route, trunk, via,
+    FAMILIES, FAR, FREE, Family, GUEST, Host, NODE, OTHER, POD_A, POD_B, VIP, everybody, ip, reverse_path,
+    route, service, services, trunk, via,
 };
 
 /// A switch with everything on it: managed and foreign ports, a trunk, devices with and without offload, a node-local
@@ -87,6 +88,34 @@ fn translating() -> Config {
     config
 }
 
+/// The same with services.
+fn balanced() -> Config {
+    Config { services: Some(services(some_services(0b111_111))), ..translating() }
+}
+
+/// The lower bits of `which` are the services that there are, the upper ones say which of them have a second backend.
+fn some_services(which: u8) -> Vec<lb::Service> {
+    let mut all = Vec::new();
+    for family in FAMILIES {
+        let address = |text: [&str; 2]| ip(family.of(text[0], text[1]));
+        let (pod, far, own) = (POD_B.ip(family), FAR.ip(family), NODE.ip(family));
+        let backends = |bit: u8| if which & bit == 0 { vec![(far, 53)] } else { vec![(pod, 53), (far, 53)] };
+        for (bit, protocol, frontends) in [
+            (1, 6, vec![(address(VIP), 2), (own, 2)]),
+            (2, 17, vec![(address(VIP), 2), (address(VIP), 53)]),
+            (4, 132, vec![(address(VIP), 2)]),
+        ] {
+            let name = format!("{family:?}-{protocol}");
+            let mut one = service(&name, protocol, &frontends, &backends(bit << 3));
+            one.affinity = (bit == 2).then_some(Duration::from_secs(2));
+            one.reset_gone = true;
+            all.extend((which & bit != 0).then_some(one));
+        }
+        all.push(service(&format!("{family:?}-empty"), 17, &[(address(VIP), 80)], &[]));
+    }
+    all
+}
+
 /// Small, so that the bounds are met.
 const SMALL: Limits = Limits {
     fdb_entries: 8,
@@ -118,6 +147,8 @@ enum Step {
     Patch(u16),
     /// A configuration with this many of the ports.
     Install(usize),
+    /// These services in the place of those that there are.
+    Services(Option<u8>),
     Event,
     Explain {
         port: u16,
@@ -140,6 +171,8 @@ fn valid_frame() -> impl Strategy<Value = (u16, Vec<u8>)> {
         ("10.5.0.1", "fe80::1"),
         ("255.255.255.255", "ff02::1"),
         ("10.0.0.100", "fd00::100"),
+        (VIP[0], VIP[1]),
+        (FREE[0], FREE[1]),
     ]);
     (
         0usize..6,
@@ -245,18 +278,22 @@ fn fragment() -> impl Strategy<Value = Step> {
     )
 }
 
-/// What several pods ask of one server, and what it answers to any of its askers.
+/// What several pods ask of one server, or of a service, and what it answers to any of its askers.
 fn conversation() -> impl Strategy<Value = Step> {
-    (any::<bool>(), any::<bool>(), 1u16..9, 0u8..6).prop_map(|(v6, second, port, kind)| {
+    (any::<bool>(), any::<bool>(), 1u16..9, 0u8..9).prop_map(|(v6, second, port, kind)| {
         let family = if v6 { Family::V6 } else { Family::V4 };
         let pod = if second { POD_B } else { POD_A };
         let (ask, answer) = (pod.via_router(FAR.ip(family)), FAR.via_router(NODE.ip(family)));
+        let balanced = pod.via_router(ip(family.of(VIP[0], VIP[1])));
         let (port, bytes) = match kind {
             0 => (pod.port, ask.udp(port, 53, b"question")),
             1 => (pod.port, ask.tcp_syn(port, 80)),
             2 => (pod.port, ask.echo(port, 1, b"ping")),
             3 => (FAR.port, answer.udp(53, 5000 + port % 2, b"answer")),
             4 => (FAR.port, answer.echo_reply(port, 1, b"ping")),
+            6 => (pod.port, balanced.udp(port, [2, 53, 80][usize::from(port % 3)], b"question")),
+            7 => (pod.port, balanced.tcp_syn(port, 2)),
+            8 => (POD_B.port, POD_B.to(&pod, family).udp(53, port, b"answer")),
             _ => (FAR.port, answer.tcp_syn_ack(80, 5000 + port % 2, 1001)),
         };
         Step::Frame { port, bytes, offload: Offload::default() }
@@ -274,6 +311,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (1usize..4).prop_map(Step::Transmit),
         1 => (0u16..8).prop_map(Step::Patch),
         1 => prop_oneof![3 => Just(7), 1 => 0usize..7].prop_map(Step::Install),
+        2 => proptest::option::weighted(0.8, 0u8..64).prop_map(Step::Services),
         1 => Just(Step::Event),
         1 => mutated().prop_map(|(port, bytes)| Step::Explain { port, bytes }),
     ]
@@ -327,6 +365,12 @@ impl Run {
                 let next = Snapshot::compile(config, Some(self.switch.snapshot())).unwrap();
                 self.switch.install(next);
             }
+            Step::Services(which) if (self.config)().services.is_some() => {
+                let of = which.map(|which| services(some_services(which)));
+                let next = self.switch.snapshot().with_services(of).unwrap();
+                self.switch.install(next);
+            }
+            Step::Services(_) => {}
             Step::Event => {
                 let event = self.switch.poll_event();
                 self.record.push(format!("{event:?}"));
@@ -362,6 +406,7 @@ impl Run {
         assert!(self.switch.neighbors().len() <= 4);
         assert!(self.switch.parked() <= 3);
         assert!(self.switch.connections().is_none_or(|(v4, v6)| v4.len().max(v6.len()) <= 6));
+        assert!(self.switch.balancer().is_none_or(|balancer| balancer.affinities(self.now).count() <= 8));
         assert!(self.switch.queued() <= 7 * 6);
     }
 
@@ -400,11 +445,12 @@ proptest! {
         run(everything, 1, &steps);
         run(protected, 1, &steps);
         run(translating, 1, &steps);
+        run(balanced, 1, &steps);
     }
 
     #[test]
     fn the_same_seed_and_inputs_give_the_same_outputs(seed: u64, steps in proptest::collection::vec(step(), 1..40)) {
-        for config in [everything, protected, translating] {
+        for config in [everything, protected, translating, balanced] {
             prop_assert_eq!(run(config, seed, &steps), run(config, seed, &steps));
         }
     }
@@ -442,9 +488,10 @@ fn the_generator_reaches_every_fate() {
     let mut run = Run::new(everything, 1);
     let mut guarded = Run::new(protected, 1);
     let mut translated = Run::new(translating, 1);
+    let mut balanced = Run::new(balanced, 1);
     for _ in 0..24_000 {
         let step = step().new_tree(&mut runner).unwrap().current();
-        for run in [&mut run, &mut guarded, &mut translated] {
+        for run in [&mut run, &mut guarded, &mut translated, &mut balanced] {
             run.step(&step);
             run.step(&Step::Transmit(1));
             run.record.clear();
@@ -466,6 +513,13 @@ fn the_generator_reaches_every_fate() {
     ] {
         assert!(counters.dropped(reason) > 0, "{reason}: {:?}", counters.drops_by_name());
     }
+    let counters = balanced.switch.counters();
+    for reason in
+        [DropReason::ServiceNoBackend, DropReason::ServicePortClosed, DropReason::ServiceAddressFree]
+    {
+        assert!(counters.dropped(reason) > 0, "{reason}: {:?}", counters.drops_by_name());
+    }
+    assert!(balanced.switch.balanced() > 100);
     let counters = run.switch.counters();
     for &fate in netstack::verdict::Fate::ALL {
         assert!(counters.fate(fate) > 0, "{fate}: {counters:?}");
