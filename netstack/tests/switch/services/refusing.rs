@@ -6,8 +6,11 @@ use super::*;
 fn a_service_without_backends_refuses_at_once() {
     for family in FAMILIES {
         let mut lab = lab(web(family, &[]));
+        let (reason, source) = (DropReason::ServiceNoBackend, POD_A.ip(family));
+        let mut events = vec![Event::ServiceRefused { reason, source, destination: vip(family), port: 80 }];
         for frame in questions(&POD_A.via_router(vip(family)), 80) {
             told(&mut lab, &POD_A, family, &frame);
+            assert_eq!(lab.events(), std::mem::take(&mut events), "once a minute");
             lab.expect([
                 dropped(POD_A.port, DropReason::ServiceNoBackend),
                 left(POD_A.port, From::Originated),
@@ -19,9 +22,6 @@ fn a_service_without_backends_refuses_at_once() {
         assert!(lab.send(POD_A.port, &damaged).is_empty());
         lab.expect([dropped(POD_A.port, DropReason::TransportChecksum)]);
         assert_eq!((connections(&lab), lab.switch.balanced()), (0, 0));
-        let (reason, source) = (DropReason::ServiceNoBackend, POD_A.ip(family));
-        let refused = Event::ServiceRefused { reason, source, destination: vip(family), port: 80 };
-        assert_eq!(lab.events(), [refused], "once a minute");
 
         let mut silent = web(family, &[]);
         for service in &mut silent {
