@@ -17,7 +17,7 @@ use super::announce::{Advertisement, owner};
 use super::endpoint::{Condition, Endpoint, Hints, merge};
 use super::entrances::{Pooling, Served, entrances, serving};
 use super::facts::{Label, NodeFacts, PodFacts, PodPort, forget, label, labels, selected_by, selects};
-use super::given::{Allocation, Planned};
+use super::given::Planned;
 use super::pool::Pools;
 use super::port::{Port, Target};
 use super::slice::Slice;
@@ -135,7 +135,7 @@ impl Controller {
     /// A Service, `NAMESPACE/NAME`; `None` if it is gone.
     pub fn set_service(&mut self, name: &Arc<str>, planned: Option<Arc<Planned>>) {
         if let Some(entry) = self.services.get(name) {
-            if is_exposed(&entry.planned.allocation) {
+            if entry.planned.allocation.is_exposed() {
                 self.exposed.insert(Arc::clone(name));
             }
             if let Some(label) = selected_by(&entry.planned.spec) {
@@ -285,7 +285,7 @@ impl Controller {
         self.nodes.iter().map(|node| &node.facts)
     }
 
-    /// Services that are or were asked for at nodes themselves, and have changed since this was called last.
+    /// Those of the Services that are or were asked for at nodes themselves that have changed since this was called last.
     pub fn take_exposed(&mut self) -> BTreeSet<Arc<str>> {
         std::mem::take(&mut self.exposed)
     }
@@ -325,7 +325,7 @@ impl Controller {
     fn compute(&mut self, name: &Arc<str>) {
         let Some(mut entry) = self.services.remove(name) else { return };
         let planned = Arc::clone(&entry.planned);
-        if is_exposed(&planned.allocation) {
+        if planned.allocation.is_exposed() {
             self.exposed.insert(Arc::clone(name));
         }
         let mut before = std::mem::take(&mut entry.served);
@@ -487,10 +487,6 @@ impl Controller {
             None => self.conflicts.remove(&served.name),
         };
     }
-}
-
-fn is_exposed(allocation: &Allocation) -> bool {
-    !allocation.node_ports.is_empty() || allocation.health_check_port.is_some()
 }
 
 /// What registries call a port of a Service in one family.

@@ -74,6 +74,11 @@ pub struct Allocation {
 }
 
 impl Allocation {
+    /// Whether it is asked for at nodes themselves.
+    pub fn is_exposed(&self) -> bool {
+        !self.node_ports.is_empty() || self.health_check_port.is_some()
+    }
+
     /// The port of nodes that leads to a port.
     pub fn node_port(&self, protocol: Protocol, port: u16) -> Option<u16> {
         let same = |one: &&NodePort| (one.protocol, one.port) == (protocol.number(), port);

@@ -18,10 +18,10 @@ pub(super) fn addresses(cidr: IpNet, name: &str, in_use: usize) -> impl Iterator
     let kept = static_band(cidr);
     let begin = u128::from(spread(name, &cidr.to_string()));
     let upper = (last - kept).min(1 << 64);
-    let most = upper.min(in_use as u128 + 1);
+    let most = upper.min((in_use + RESERVED.len()) as u128 + 1);
     let upper = (0..most).map(move |n| kept + 1 + (begin + n) % upper);
-    let lower = (1..=kept).filter(|n| RESERVED.iter().all(|(reserved, _)| reserved != n));
-    mine.into_iter().chain(upper).chain(lower).filter_map(move |n| nth(cidr, n))
+    let others = upper.chain(1..=kept).filter(|n| RESERVED.iter().all(|(reserved, _)| reserved != n));
+    mine.into_iter().chain(others).filter_map(move |n| nth(cidr, n))
 }
 
 /// Ports of nodes for a Service, best first.
@@ -86,7 +86,7 @@ mod tests {
             ("fd00::/120", "fd00::10"),
         ] {
             let (cidr, end): (IpNet, IpAddr) = (cidr.parse().unwrap(), end.parse().unwrap());
-            let all: Vec<IpAddr> = addresses(cidr, "default/web", usize::MAX).collect();
+            let all: Vec<IpAddr> = addresses(cidr, "default/web", 1 << 32).collect();
             let dynamic = all.iter().position(|address| *address <= end).unwrap_or(all.len());
             let lowest = all.iter().take(dynamic).min().copied();
             assert_eq!(lowest.and_then(|lowest| offset(cidr, lowest)), Some(offset(cidr, end).unwrap() + 1));

@@ -105,5 +105,16 @@ fn either_proxy_does_the_same_and_takes_the_others_place() {
     for (mode, text) in [("maglev", LAB), ("userspace", userspace.as_str()), ("maglev", LAB)] {
         apply(&cluster, "apply", text);
         everything(&cluster, mode);
+        assert_eq!(accepted(&cluster) > 0, mode == "userspace", "{mode}");
     }
+}
+
+/// Connections that proxies have taken, as the metrics have it.
+fn accepted(cluster: &Cluster) -> u64 {
+    let socket = cluster.state.join("control.sock");
+    let mut ask = std::process::Command::new("curl");
+    ask.args(["-sS", "http://vswitch/metrics", "--unix-socket"]).arg(socket);
+    let metrics = success("metrics", &ask.output().unwrap());
+    let of_proxies = metrics.lines().filter(|line| line.starts_with("vswitch_proxy_accepted_total"));
+    of_proxies.map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()).sum()
 }
