@@ -152,6 +152,7 @@ struct Question {
     at: Duration,
     asked: bool,
     ping: bool,
+    by_service: bool,
     answers: u32,
     data: Vec<u8>,
 }
@@ -160,9 +161,11 @@ struct Question {
 pub(crate) struct Traffic {
     pub(crate) transfers: Vec<Transfer>,
     questions: Vec<Question>,
-    /// Answering and asking sockets, by host and family.
+    /// Answering sockets, by host and family.
     echo: BTreeMap<(usize, bool), UdpHandle>,
-    asking: BTreeMap<(usize, bool), UdpHandle>,
+    /// Asking ones; those for services are others, because whom a foreign station asks on its own bridge nobody remembers,
+    /// and the two would look alike to a service's backend.
+    asking: BTreeMap<(usize, bool, bool), UdpHandle>,
     tamper: bool,
 }
 
@@ -181,7 +184,9 @@ impl Traffic {
             for v6 in [false, true] {
                 let socket = |l4_port| SocketAddr::new(any(v6), l4_port);
                 traffic.echo.insert((number, v6), host.udp_bind(socket(ECHO)).unwrap());
-                traffic.asking.insert((number, v6), host.udp_bind(socket(0)).unwrap());
+                for by_service in [false, true] {
+                    traffic.asking.insert((number, v6, by_service), host.udp_bind(socket(0)).unwrap());
+                }
             }
         }
         let pair = |rng: &mut Rng| {
@@ -226,6 +231,7 @@ impl Traffic {
                 at: Duration::from_millis(u64::from(rng.below(3000))),
                 asked: false,
                 ping: service.is_none() && chance(rng, 50),
+                by_service: service.is_some(),
                 answers: 0,
                 data,
             });
@@ -278,20 +284,23 @@ impl Traffic {
                 if question.ping {
                     // The answer may be that there is no way, or a path MTU: then nothing is asked.
                     let _ = host.ping(now, remote.ip(), PING, sequence, &question.data);
-                } else if let Some(&socket) = self.asking.get(&(at, remote.is_ipv6())) {
+                } else if let Some(&socket) = self.asking.get(&(at, remote.is_ipv6(), question.by_service)) {
                     let _ = host.udp_send_to(now, socket, &question.data, remote);
                 }
             }
         }
         let mut buffer = [0; 2000];
         for v6 in [false, true] {
-            let (echo, asking) = (self.echo[&(at, v6)], self.asking[&(at, v6)]);
+            let (echo, asking) = (self.echo[&(at, v6)], [false, true].map(|by| self.asking[&(at, v6, by)]));
             while let Ok(got) = host.udp_recv_from(echo, &mut buffer) {
                 let _ = host.udp_send_to(now, echo, &buffer[..got.len], got.from);
             }
-            while let Ok(got) = host.udp_recv_from(asking, &mut buffer) {
-                let number = buffer[..got.len].first_chunk().map_or(0, |&octets| u16::from_be_bytes(octets));
-                self.answered(at, got.from, usize::from(number), &buffer[..got.len], false)?;
+            for asking in asking {
+                while let Ok(got) = host.udp_recv_from(asking, &mut buffer) {
+                    let octets = &buffer[..got.len];
+                    let number = octets.first_chunk().map_or(0, |&octets| u16::from_be_bytes(octets));
+                    self.answered(at, got.from, usize::from(number), octets, false)?;
+                }
             }
         }
         Ok(())

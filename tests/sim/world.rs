@@ -343,8 +343,9 @@ impl World {
             lab.connect_asymmetric(first, second, forth, back).unwrap();
         }
         // One host's link damages frames and no other, so that no packet is damaged twice: a checksum of 16 bits finds
-        // every single wrong bit, but not every pair.
+        // every single wrong bit, but not every pair. Who answers for a service may ask himself, over his link twice.
         let damaged = (weather != Weather::Clear && chance(rng, 60)).then(|| below(rng, hosts));
+        let damaged = damaged.filter(|host| plan.services.iter().all(|all| !all.backends.contains(host)));
         let mut members = Vec::new();
         for (number, host) in plan.hosts.into_iter().enumerate() {
             let mut config = HostConfig::new(host.mac, host.nets.to_vec());

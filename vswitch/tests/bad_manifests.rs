@@ -1,12 +1,15 @@
 //! Manifests that are wrong: each is told in one sentence with its place, and changes nothing that runs.
 #![allow(clippy::unwrap_used, reason = "all of this file is tests")]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
 use vswitch::control::plane::{Desired, Frame, Plane};
 use vswitch::manifest::{Source, Strictness, load};
-use vswitch::objects::{Allocations, Store, compile};
+use vswitch::objects::{Allocations, Plan, Store, compile};
 use vswitch::runtime::{Mode, Options};
 use vswitch::state::StatePaths;
 
@@ -103,4 +106,94 @@ fn nothing_at_all_is_the_default_cluster() {
     let mut store = Store::default();
     store.apply(read);
     assert_eq!(compile(&store, &Allocations::default(), "lab").unwrap().cluster.nodes.len(), 1);
+}
+
+/// What stands where something else is expected.
+const WORDS: [&str; 36] = [
+    "0",
+    "-1",
+    "1",
+    "80",
+    "65535",
+    "65536",
+    "4294967296",
+    "99999999999999999999",
+    "1.5",
+    "''",
+    "null",
+    "[]",
+    "{}",
+    "true",
+    "None",
+    "UDP",
+    "SCTP",
+    "Local",
+    "Cluster",
+    "ClientIP",
+    "LoadBalancer",
+    "NodePort",
+    "ExternalName",
+    "RequireDualStack",
+    "IPv4",
+    "IPv6",
+    "web",
+    "10.96.0.1",
+    "10.96.7.7",
+    "'fd00:10:96::77'",
+    "10.96.0.0/12",
+    "0.0.0.0/0",
+    "'::/0'",
+    "10.20.30.9-10.20.30.1",
+    "'fd00::1-10.0.0.1'",
+    "0.0.0.0-255.255.255.255",
+];
+
+/// The text with other words in some places; of a place that is taken twice, the last counts.
+fn with_words(text: &str, changes: &[(Index, &str)]) -> String {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || "./-".contains(c);
+    let begins = |at: usize| text[at..].starts_with(is_word) && !text[..at].ends_with(is_word);
+    let starts: Vec<usize> = (0..text.len()).filter(|&at| begins(at)).collect();
+    let changed: BTreeMap<usize, &str> =
+        changes.iter().map(|(at, word)| (starts[at.index(starts.len())], *word)).collect();
+    let mut out = text.to_owned();
+    for (at, word) in changed.into_iter().rev() {
+        let end = at + text[at..].find(|c| !is_word(c)).unwrap_or(text.len() - at);
+        out.replace_range(at..end, word);
+    }
+    out
+}
+
+/// Reads a text and plans its Services; then once more, as after a start on what was kept.
+fn plan(source: &Source, strictness: Strictness) -> Result<(), Vec<String>> {
+    let place = |problem: &vswitch::manifest::Problem| {
+        assert!((1..=source.text.lines().count() + 1).contains(&problem.mark.line), "{problem}");
+        problem.to_string()
+    };
+    let told = |invalid: vswitch::manifest::Invalid| -> Vec<String> {
+        assert!(!invalid.problems.is_empty());
+        invalid.problems.iter().map(place).collect()
+    };
+    let mut store = Store::default();
+    store.apply(load(std::slice::from_ref(source), strictness).map_err(told)?);
+    let cluster = compile(&store, &Allocations::default(), "lab").map_err(told)?.cluster;
+    let first = Plan::default().change(&store, None, &cluster, &BTreeMap::new()).map_err(told)?;
+    let kept = first.plan.allocations();
+    let again = Plan::default().change(&store, None, &cluster, &kept).map_err(told)?;
+    assert_eq!(again.plan.allocations(), kept, "what was given stays given");
+    Ok(())
+}
+
+proptest! {
+    /// Services, slices and pools are read or told with a place, whatever stands in them.
+    #[test]
+    fn whatever_stands_in_a_service_is_read_or_told(
+        changes in proptest::collection::vec((any::<Index>(), select(&WORDS[..])), 0..4), lenient: bool,
+    ) {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/corpus/manifest");
+        let files = ["service.yaml", "service-names.yaml", "endpoint-slice.yaml", "address-pool.yaml"];
+        let text = files.map(|file| fs::read_to_string(directory.join(file)).unwrap()).join("---\n");
+        let source = |text: &str| Source { name: "services".into(), text: text.to_owned() };
+        prop_assert_eq!(plan(&source(&text), Strictness::Strict), Ok(()));
+        let _ = plan(&source(&with_words(&text, &changes)), Strictness::lenient_if(lenient));
+    }
 }

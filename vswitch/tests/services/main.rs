@@ -7,7 +7,9 @@ mod crowds;
 mod datagrams;
 mod doors;
 mod load_balancer;
+mod oracles;
 mod rolling;
+mod sctp;
 mod userspace;
 
 use std::collections::BTreeMap;
