@@ -147,7 +147,10 @@ impl<A: Address> Nat<A> {
 
     /// The connections in these of the slots, so that somebody can look at all of them a few at a time: a connection stays in
     /// its slot.
-    pub fn connections_in(&self, slots: Range<usize>) -> impl Iterator<Item = (ConnectionId, &Connection<A>)> {
+    pub fn connections_in(
+        &self,
+        slots: Range<usize>,
+    ) -> impl Iterator<Item = (ConnectionId, &Connection<A>)> {
         self.table.iter_in(slots)
     }
 

@@ -175,7 +175,8 @@ print(begin, time.monotonic())
 /// Milliseconds from the start of `apply` to the first answer, and to the end of `apply`.
 fn first_answer(cluster: &Cluster, number: u32) -> (f64, f64) {
     let (text, address) = echo(number);
-    let mut client = cluster.command(&["exec", "client", "--", "python3", "-c", ASK_UNTIL_ANSWERED, &address]);
+    let mut client =
+        cluster.command(&["exec", "client", "--", "python3", "-c", ASK_UNTIL_ANSWERED, &address]);
     let mut client = client.stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(client.stdout.take().unwrap()).lines();
     assert_eq!(lines.next().unwrap().unwrap(), "asking");

@@ -345,7 +345,8 @@ mod tests {
         let expected = "no effect here: spec.paused, spec.template.spec.dnsPolicy, spec.template.spec.initContainers[].tty";
         assert_eq!(Standings::default().without("Deployment", node).as_deref(), Some(expected));
         assert_eq!(
-            Standings::default().without("Pod", &tree::read_all("spec: {containers: [{name: a}]}").unwrap()[0]),
+            Standings::default()
+                .without("Pod", &tree::read_all("spec: {containers: [{name: a}]}").unwrap()[0]),
             None
         );
     }

@@ -85,7 +85,8 @@ impl Located {
     pub fn kept(texts: &[&str], file: &Arc<str>) -> Result<Vec<Self>, String> {
         // A few at a time: each is read in no time.
         let some: Vec<&[&str]> = texts.chunks(64).collect();
-        let all = parallel::each(&some, |texts| texts.iter().map(|text| Self::kept_one(text, file)).collect());
+        let all =
+            parallel::each(&some, |texts| texts.iter().map(|text| Self::kept_one(text, file)).collect());
         let all: Vec<Vec<Self>> = all.into_iter().collect::<Result<_, String>>()?;
         Ok(all.into_iter().flatten().collect())
     }
@@ -107,6 +108,11 @@ impl Located {
     /// stands where the object begins.
     pub fn forget_fields(&mut self) {
         self.tree = Arc::new(Node { mark: self.tree.mark, value: Value::Null });
+    }
+
+    /// Whether it knows no more than where it begins.
+    pub fn has_no_fields(&self) -> bool {
+        self.tree.value == Value::Null
     }
 
     /// Something to tell about a field of this object, `spec.containers[0].name`; the place is that of the field, or of

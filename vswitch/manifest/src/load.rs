@@ -21,8 +21,12 @@ pub fn load(sources: &[Source], strictness: Strictness) -> Result<Manifests, Inv
         parts.extend(tree::parts(&source.text).into_iter().map(|part| (source, part)));
     }
     let read = parallel::each(&parts, |(source, part)| {
-        let mut reader =
-            Reader { file: &source.name, strictness, found: Vec::new(), standings: effect::Standings::default() };
+        let mut reader = Reader {
+            file: &source.name,
+            strictness,
+            found: Vec::new(),
+            standings: effect::Standings::default(),
+        };
         tree::read(part).map(|documents| {
             documents.into_iter().for_each(|document| reader.document(document));
             reader.found

@@ -23,14 +23,20 @@ pub const MAX_DEPTH: usize = 64;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Mark {
     /// Line.
-    pub line: usize,
+    pub line: u32,
     /// Column, in characters.
-    pub column: usize,
+    pub column: u32,
 }
 
 impl Mark {
     /// Where a text begins.
     pub(super) const BEGIN: Self = Self { line: 1, column: 1 };
+
+    /// Where a marker stands in a part with so many lines before it. No text is so long that it could not be said.
+    fn of(marker: &Marker, lines: usize) -> Self {
+        let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Self { line: number(lines + marker.line()), column: number(marker.col() + 1) }
+    }
 }
 
 /// Something is wrong at a place.
@@ -107,6 +113,8 @@ impl Node {
     }
 }
 
+/// Nodes of a part that are counted together.
+const SOME_NODES: usize = 256;
 /// Octets of a part from which on it ends with the document that they are in.
 const PART: usize = 128 << 10;
 
@@ -162,13 +170,16 @@ pub(super) fn read(part: &Part<'_>) -> Result<Vec<Node>, Fault> {
         let message = format!("the file has {size} MiB; at most {} are read", MAX_TEXT >> 20);
         return Err(Fault { mark: Mark::BEGIN, message });
     }
-    let place = |marker: &Marker| Mark { line: part.lines + marker.line(), column: marker.col() + 1 };
+    let place = |marker: &Marker| Mark::of(marker, part.lines);
     let mut builder = Builder::new(&part.nodes);
+    let mut last = Mark::BEGIN;
     for event in Parser::new_from_str(part.text) {
-        let (event, span) = event
-            .map_err(|error| Fault { mark: place(error.marker()), message: error.info().to_owned() })?;
-        builder.take(event, place(&span.start))?;
+        let (event, span) =
+            event.map_err(|error| Fault { mark: place(error.marker()), message: error.info().to_owned() })?;
+        last = place(&span.start);
+        builder.take(event, last)?;
     }
+    builder.count_all(last)?;
     Ok(builder.documents)
 }
 
@@ -177,34 +188,35 @@ pub(super) fn read(part: &Part<'_>) -> Result<Vec<Node>, Fault> {
 struct Open {
     mark: Mark,
     anchor: usize,
+    /// How many items, or fields, those around it have so far.
+    around: usize,
     content: Content,
 }
 
 #[derive(Debug)]
 enum Content {
-    List(Vec<Node>),
-    Map(Fields),
+    List,
+    Map(Names),
 }
 
 /// Fields of a mapping from which on their names are found by a table: most mappings have fewer.
 const MANY_FIELDS: usize = 16;
 
-/// The fields of a mapping so far, once they are many the lines of their names, and the name of the next one.
+/// The names of a mapping's fields: once they are many the lines of each, and the name of the next one.
 #[derive(Debug, Default)]
-struct Fields {
-    entries: Vec<Entry>,
-    lines: HashMap<String, usize>,
+struct Names {
+    lines: HashMap<String, u32>,
     next: Option<(String, Mark)>,
 }
 
-impl Fields {
-    /// The line of a name that was there before.
-    fn line_of(&mut self, key: &str) -> Option<usize> {
-        if self.entries.len() < MANY_FIELDS {
-            return self.entries.iter().find(|entry| entry.key == key).map(|entry| entry.mark.line);
+impl Names {
+    /// The line of a name that one of `fields` has.
+    fn line_of(&mut self, key: &str, fields: &[Entry]) -> Option<u32> {
+        if fields.len() < MANY_FIELDS {
+            return fields.iter().find(|entry| entry.key == key).map(|entry| entry.mark.line);
         }
-        if self.lines.len() < self.entries.len() {
-            let missing = &self.entries[self.lines.len()..];
+        if self.lines.len() < fields.len() {
+            let missing = &fields[self.lines.len()..];
             self.lines.extend(missing.iter().map(|entry| (entry.key.clone(), entry.mark.line)));
         }
         self.lines.get(key).copied()
@@ -215,14 +227,28 @@ impl Fields {
 struct Builder<'a> {
     documents: Vec<Node>,
     open: Vec<Open>,
+    /// Items of all lists that are open, those of inner ones last; and so fields. Each list and mapping is made when it ends,
+    /// with room for what it has and no more.
+    items: Vec<Node>,
+    fields: Vec<Entry>,
     /// What aliases stand for, with the number of nodes in it.
     anchors: HashMap<usize, (Node, usize)>,
+    /// Nodes in all parts, and those here that are not yet among them.
     nodes: &'a AtomicUsize,
+    uncounted: usize,
 }
 
 impl<'a> Builder<'a> {
     fn new(nodes: &'a AtomicUsize) -> Self {
-        Self { documents: Vec::new(), open: Vec::new(), anchors: HashMap::new(), nodes }
+        Self {
+            documents: Vec::new(),
+            open: Vec::new(),
+            items: Vec::new(),
+            fields: Vec::new(),
+            anchors: HashMap::new(),
+            nodes,
+            uncounted: 0,
+        }
     }
 
     fn take(&mut self, event: Event<'_>, mark: Mark) -> Result<(), Fault> {
@@ -248,8 +274,8 @@ impl<'a> Builder<'a> {
                 };
                 self.add(Node { mark, value }, anchor)
             }
-            Event::SequenceStart(anchor, _) => self.begin(mark, anchor, Content::List(Vec::new())),
-            Event::MappingStart(anchor, _) => self.begin(mark, anchor, Content::Map(Fields::default())),
+            Event::SequenceStart(anchor, _) => self.begin(mark, anchor, Content::List),
+            Event::MappingStart(anchor, _) => self.begin(mark, anchor, Content::Map(Names::default())),
             Event::SequenceEnd | Event::MappingEnd => self.end(),
             Event::Alias(id) => {
                 if self.expects_key() {
@@ -265,20 +291,20 @@ impl<'a> Builder<'a> {
     }
 
     fn expects_key(&self) -> bool {
-        matches!(self.open.last(), Some(Open { content: Content::Map(Fields { next: None, .. }), .. }))
+        matches!(self.open.last(), Some(Open { content: Content::Map(Names { next: None, .. }), .. }))
     }
 
     fn name_field(&mut self, key: String, mark: Mark) -> Result<(), Fault> {
-        let Some(Open { content: Content::Map(fields), .. }) = self.open.last_mut() else {
+        let Some(Open { around, content: Content::Map(names), .. }) = self.open.last_mut() else {
             return Ok(());
         };
         if key == "<<" {
             return fault(mark, "merge keys are not supported; write the fields out".to_owned());
         }
-        if let Some(first) = fields.line_of(&key) {
+        if let Some(first) = names.line_of(&key, &self.fields[*around..]) {
             return fault(mark, format!("`{key}` is given twice; first on line {first}"));
         }
-        fields.next = Some((key, mark));
+        names.next = Some((key, mark));
         Ok(())
     }
 
@@ -289,15 +315,19 @@ impl<'a> Builder<'a> {
         if self.open.len() >= MAX_DEPTH {
             return fault(mark, format!("more than {MAX_DEPTH} lists and mappings inside one another"));
         }
-        self.open.push(Open { mark, anchor, content });
+        let around = match content {
+            Content::List => self.items.len(),
+            Content::Map(_) => self.fields.len(),
+        };
+        self.open.push(Open { mark, anchor, around, content });
         Ok(())
     }
 
     fn end(&mut self) -> Result<(), Fault> {
-        let Some(Open { mark, anchor, content }) = self.open.pop() else { return Ok(()) };
+        let Some(Open { mark, anchor, around, content }) = self.open.pop() else { return Ok(()) };
         let value = match content {
-            Content::List(items) => Value::List(items),
-            Content::Map(fields) => Value::Map(fields.entries),
+            Content::List => Value::List(self.items.drain(around..).collect()),
+            Content::Map(_) => Value::Map(self.fields.drain(around..).collect()),
         };
         self.add(Node { mark, value }, anchor)
     }
@@ -313,10 +343,10 @@ impl<'a> Builder<'a> {
         match self.open.last_mut().map(|open| &mut open.content) {
             None if node.value == Value::Null => {}
             None => self.documents.push(node),
-            Some(Content::List(items)) => items.push(node),
-            Some(Content::Map(fields)) => {
-                if let Some((key, mark)) = fields.next.take() {
-                    fields.entries.push(Entry { key, mark, value: node });
+            Some(Content::List) => self.items.push(node),
+            Some(Content::Map(names)) => {
+                if let Some((key, mark)) = names.next.take() {
+                    self.fields.push(Entry { key, mark, value: node });
                 }
             }
         }
@@ -324,6 +354,13 @@ impl<'a> Builder<'a> {
     }
 
     fn count(&mut self, mark: Mark, nodes: usize) -> Result<(), Fault> {
+        self.uncounted += nodes;
+        // Who reads another part counts at the same place.
+        if self.uncounted < SOME_NODES { Ok(()) } else { self.count_all(mark) }
+    }
+
+    fn count_all(&mut self, mark: Mark) -> Result<(), Fault> {
+        let nodes = std::mem::take(&mut self.uncounted);
         if self.nodes.fetch_add(nodes, Ordering::Relaxed) + nodes > MAX_NODES {
             return fault(mark, format!("more than {MAX_NODES} values, with everything that aliases repeat"));
         }
@@ -368,7 +405,8 @@ mod tests {
 
     #[test]
     fn every_value_knows_its_place() {
-        let documents = read_all("a: 1\nb:\n  - x\n  - {c: true}\n---\n---\n# nothing\n---\n\"d\"\n").unwrap();
+        let documents =
+            read_all("a: 1\nb:\n  - x\n  - {c: true}\n---\n---\n# nothing\n---\n\"d\"\n").unwrap();
         assert_eq!(documents.len(), 2);
         let expected = serde_json::json!({"a": 1, "b": ["x", {"c": true}]});
         assert_eq!(json(&documents[0]), expected);
@@ -420,7 +458,13 @@ mod tests {
     #[test]
     fn parts_are_together_the_whole() {
         let documents = [
-            "a: 1\n", "b: |\n  ---\n  x\n", "# ---\n[1, 2]\n", "", "--- x", "c: \"---\n  \u{e9}\"\n", "d:\n- ---y\n",
+            "a: 1\n",
+            "b: |\n  ---\n  x\n",
+            "# ---\n[1, 2]\n",
+            "",
+            "--- x",
+            "c: \"---\n  \u{e9}\"\n",
+            "d:\n- ---y\n",
         ];
         let text: String = documents.iter().cycle().take(100).map(|text| format!("---\n{text}\n")).collect();
         let whole = read(&Part { text: &text, lines: 0, nodes: Arc::default() }).unwrap();
@@ -444,7 +488,9 @@ mod tests {
         assert!(counted.len() > 2);
         assert_eq!(counted.iter().map(|part| part.text.len()).sum::<usize>(), text.len());
         assert_eq!(read_all(&text).unwrap()[9_999].mark, Mark { line: 20_000, column: 1 });
-        for undivided in [format!("%YAML 1.2\n{text}"), format!("{text}...\n{text}"), text.replace('\n', "\r\n")] {
+        for undivided in
+            [format!("%YAML 1.2\n{text}"), format!("{text}...\n{text}"), text.replace('\n', "\r\n")]
+        {
             assert_eq!(parts(&undivided).len(), 1);
             assert!(read_all(&undivided).unwrap().len() >= 10_000);
         }

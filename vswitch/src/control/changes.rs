@@ -76,7 +76,8 @@ mod tests {
             give_way();
             let executor = tokio::runtime::Builder::new_current_thread().build().unwrap();
             let changed = executor.block_on(changes.make(true, niceness));
-            let panicked: Option<()> = executor.block_on(changes.make(false, || panic!("as the test wants it")));
+            let panicked: Option<()> =
+                executor.block_on(changes.make(false, || panic!("as the test wants it")));
             let after = executor.block_on(changes.make(false, || 7));
             (niceness(), changed, panicked, after)
         });

@@ -115,8 +115,8 @@ pub struct Plane {
     /// Tells nodes' agents what listens there.
     pub(super) agents: Option<Agents>,
     pub(super) departures: Mutex<Vec<Arc<dyn Departures>>>,
-    /// Held while agents are told what to do.
-    attending: Mutex<()>,
+    /// Held while agents are told what to do: of which version of the exposed Services they were told.
+    attending: Mutex<Option<u64>>,
     /// Whether the end has been asked for.
     pub(super) ending: AtomicBool,
     /// Whether nothing is to be remembered at the end.
@@ -378,9 +378,13 @@ impl Plane {
     /// Has agents listen as Services need it now.
     pub(super) fn attend(&self) {
         // What was found out earlier must not come later.
-        let _one_at_a_time = self.attending.lock();
+        let mut told = self.attending.lock();
         let Some(agents) = &self.agents else { return };
-        for (node, duties) in self.services(duties) {
+        let news = |controller: &Controller| {
+            let version = Some(controller.exposed().version());
+            (std::mem::replace(&mut *told, version) != version).then(|| duties(controller))
+        };
+        for (node, duties) in self.services(news).into_iter().flatten() {
             if duties != NodeDuties::default() || agents.is_wanted(&node) {
                 self.set_duties(&node, &duties);
             }

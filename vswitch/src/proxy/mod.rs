@@ -154,7 +154,8 @@ impl ServiceProxy {
     /// Takes up other Services. Connections stay; new ones go where it now says. Returns what could not be opened.
     pub fn install(&mut self, now: Duration, registry: Registry) -> Vec<(Frontend, BindError)> {
         let before = self.services.balancer.install(registry.clone());
-        let frontends = |of: &Service| of.entrances.iter().map(|entrance| entrance.frontend).collect::<Vec<_>>();
+        let frontends =
+            |of: &Service| of.entrances.iter().map(|entrance| entrance.frontend).collect::<Vec<_>>();
         let gone = before.differing(&registry).flat_map(frontends);
         for frontend in gone.filter(|frontend| registry.find(frontend).is_none()) {
             self.refused.remove(&frontend);

@@ -114,7 +114,8 @@ impl Runtime {
         let mut all = Vec::new();
         for switch in self.switches().into_keys() {
             let (now, wanted) = (self.now(), Arc::clone(&names));
-            let affinities = self.with_switch(&switch, move |switch: &mut Switch| affinities(switch, &wanted, now))?;
+            let affinities =
+                self.with_switch(&switch, move |switch: &mut Switch| affinities(switch, &wanted, now))?;
             let Some(affinities) = affinities.flatten() else { continue };
             let wanted = Arc::clone(&names);
             let count = move |counts: &mut Counts, switch: &Switch, entry: ConnectionEntry| {
@@ -147,7 +148,11 @@ impl Runtime {
     }
 }
 
-fn affinities(switch: &Switch, names: &BTreeSet<Arc<str>>, now: Duration) -> Option<Vec<(Affinity, Duration)>> {
+fn affinities(
+    switch: &Switch,
+    names: &BTreeSet<Arc<str>>,
+    now: Duration,
+) -> Option<Vec<(Affinity, Duration)>> {
     let affinities = switch.balancer()?.affinities(now).filter(|affinity| names.contains(&affinity.service));
     let with_left = affinities.take(AFFINITIES).map(|affinity| {
         let left = affinity.until.saturating_sub(now);

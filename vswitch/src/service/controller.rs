@@ -14,10 +14,11 @@ use std::sync::Arc;
 use lb::Registry;
 
 use super::announce::{Advertisement, owner};
+use super::duties::Exposed;
 use super::endpoint::{Condition, Endpoint, Hints, merge};
 use super::entrances::{Pooling, Served, entrances, serving};
 use super::facts::{Label, NodeFacts, PodFacts, PodPort, forget, label, labels, selected_by, selects};
-use super::given::{Allocation, Planned};
+use super::given::Planned;
 use super::pool::Pools;
 use super::port::{Port, Target};
 use super::slice::Slice;
@@ -70,7 +71,7 @@ pub struct Controller {
     /// Load balancer addresses, and the Services that share each.
     sharers: BTreeMap<IpAddr, BTreeSet<Arc<str>>>,
     /// Services that are asked for at nodes themselves.
-    exposed: BTreeSet<Arc<str>>,
+    exposed: Exposed,
     /// The node that announces each.
     owners: BTreeMap<IpAddr, Option<Arc<str>>>,
     /// Ports of Services that another stands in the way of.
@@ -94,7 +95,7 @@ impl Controller {
             by_label: HashMap::new(),
             dirty: BTreeSet::new(),
             sharers: BTreeMap::new(),
-            exposed: BTreeSet::new(),
+            exposed: Exposed::default(),
             owners: BTreeMap::new(),
             conflicts: BTreeMap::new(),
         }
@@ -134,14 +135,7 @@ impl Controller {
 
     /// A Service, `NAMESPACE/NAME`; `None` if it is gone.
     pub fn set_service(&mut self, name: &Arc<str>, planned: Option<Arc<Planned>>) {
-        let exposes = |planned: &Planned| {
-            let Allocation { node_ports, health_check_port, .. } = &planned.allocation;
-            !node_ports.is_empty() || health_check_port.is_some()
-        };
-        match planned.as_deref().is_some_and(exposes) {
-            true => self.exposed.insert(Arc::clone(name)),
-            false => self.exposed.remove(name),
-        };
+        self.exposed.set(name, planned.as_deref());
         if let Some(entry) = self.services.get(name) {
             if let Some(label) = selected_by(&entry.planned.spec) {
                 forget(&mut self.by_selector, &label, name);
@@ -291,8 +285,8 @@ impl Controller {
     }
 
     /// Services that are asked for at nodes themselves.
-    pub fn exposed(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.exposed.iter()
+    pub fn exposed(&self) -> &Exposed {
+        &self.exposed
     }
 
     /// The node that announces each load balancer address, if any can.
@@ -329,6 +323,7 @@ impl Controller {
 
     fn compute(&mut self, name: &Arc<str>) {
         let Some(mut entry) = self.services.remove(name) else { return };
+        self.exposed.touch(name);
         let planned = Arc::clone(&entry.planned);
         let mut before = std::mem::take(&mut entry.served);
         for (family, port) in self.wanted(&planned) {

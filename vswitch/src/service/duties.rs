@@ -4,6 +4,7 @@
 //! IP, which does. Load balancers ask nodes whether they have endpoints of their own (`healthCheckNodePort`); endpoints
 //! that are about to go do not count, though they are still asked when there is nobody else.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -11,13 +12,47 @@ use super::{Controller, Family, Planned, PortEndpoints, ways};
 use crate::agent::{HealthCheck, NodeDuties, Relay};
 use crate::cluster::Protocol;
 
+/// Services that are asked for at nodes themselves: those that agents have to do with.
+#[derive(Debug, Default)]
+pub struct Exposed {
+    names: BTreeSet<Arc<str>>,
+    version: u64,
+}
+
+impl Exposed {
+    /// `NAMESPACE/NAME` each.
+    pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.names.iter()
+    }
+
+    /// Another one as soon as there may be something else to do.
+    pub const fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// A Service is another now, or gone.
+    pub(super) fn set(&mut self, name: &Arc<str>, planned: Option<&Planned>) {
+        let given = planned.map(|planned| &planned.allocation);
+        if given.is_some_and(|given| !given.node_ports.is_empty() || given.health_check_port.is_some()) {
+            self.names.insert(Arc::clone(name));
+        } else if self.names.remove(name) {
+            self.version += 1;
+        }
+    }
+
+    /// Its endpoints may be others now.
+    pub(super) fn touch(&mut self, name: &str) {
+        self.version += u64::from(self.names.contains(name));
+    }
+}
+
 /// What each node's agent is to do.
 pub fn duties(controller: &Controller) -> Vec<(Arc<str>, NodeDuties)> {
     let mut all: Vec<(Arc<str>, Vec<IpAddr>, NodeDuties)> = controller
         .nodes()
         .map(|node| (Arc::clone(&node.name), node.addresses.clone(), NodeDuties::default()))
         .collect();
-    for name in controller.exposed() {
+    for name in controller.exposed().names() {
         let Some((planned, ports)) = controller.service(name) else { continue };
         for PortEndpoints { family, port, endpoints, .. } in &ports {
             let family = *family;

@@ -32,7 +32,7 @@ mod words;
 pub use allocate::{Book, Draft, Surroundings};
 pub use announce::{Advertisement, owner};
 pub use controller::{Controller, PortEndpoints};
-pub use duties::duties;
+pub use duties::{Exposed, duties};
 pub use endpoint::{Condition, Endpoint, Hints};
 pub use facts::{NodeFacts, PodFacts, PodPort};
 pub use given::{Allocation, Frame, NodePort, Planned, Range};
