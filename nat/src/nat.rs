@@ -22,6 +22,7 @@ mod track;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::Range;
 use core::time::Duration;
 
 pub use config::{Config, Counters};
@@ -142,6 +143,20 @@ impl<A: Address> Nat<A> {
     /// All connections.
     pub fn connections(&self) -> impl Iterator<Item = (ConnectionId, &Connection<A>)> {
         self.table.iter()
+    }
+
+    /// The connections in these of the slots, so that somebody can look at all of them a few at a time: a connection stays in
+    /// its slot.
+    pub fn connections_in(
+        &self,
+        slots: Range<usize>,
+    ) -> impl Iterator<Item = (ConnectionId, &Connection<A>)> {
+        self.table.iter_in(slots)
+    }
+
+    /// How many slots there are: connections, and places of those that have ended.
+    pub fn slots(&self) -> usize {
+        self.table.slots()
     }
 
     /// How many connections there are.

@@ -87,6 +87,14 @@ pub(crate) fn give_way() {
     let _ = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };
 }
 
+/// Gives memory that was freed back to the system, where that does not happen by itself: what a large change took for a
+/// moment is a multiple of what stays.
+pub(crate) fn give_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it takes a number, and touches nothing that is in use.
+    let _ = unsafe { libc::malloc_trim(0) };
+}
+
 /// Receives one message and its descriptors.
 ///
 /// # Errors

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use vswitch::control::plane::{Desired, Frame, Plane};
-use vswitch::manifest::{Source, Strictness, load};
+use vswitch::manifest::{Invalid, Problem, Source, Strictness, load};
 use vswitch::objects::{Allocations, Plan, Store, compile};
 use vswitch::runtime::{Mode, Options};
 use vswitch::state::StatePaths;
@@ -165,11 +165,11 @@ fn with_words(text: &str, changes: &[(Index, &str)]) -> String {
 
 /// Reads a text and plans its Services; then once more, as after a start on what was kept.
 fn plan(source: &Source, strictness: Strictness) -> Result<(), Vec<String>> {
-    let place = |problem: &vswitch::manifest::Problem| {
-        assert!((1..=source.text.lines().count() + 1).contains(&problem.mark.line), "{problem}");
+    let place = |problem: &Problem| {
+        assert!((1..=source.text.lines().count() + 1).contains(&(problem.mark.line as usize)), "{problem}");
         problem.to_string()
     };
-    let told = |invalid: vswitch::manifest::Invalid| -> Vec<String> {
+    let told = |invalid: Invalid| -> Vec<String> {
         assert!(!invalid.problems.is_empty());
         invalid.problems.iter().map(place).collect()
     };

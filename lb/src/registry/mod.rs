@@ -154,6 +154,12 @@ impl Registry {
         self.version
     }
 
+    /// The services that another does not have, or has otherwise. If the two come from one clone, that costs what differs.
+    pub fn differing<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a Service> {
+        let apart = self.slots.values_not_shared(&other.slots).map(|placed| &placed.service);
+        apart.filter(|service| other.get(&service.name) != Some(*service))
+    }
+
     /// How many services there are.
     pub const fn len(&self) -> usize {
         self.len
@@ -178,21 +184,24 @@ impl Registry {
     /// This registry with the services of another in the place of its own: what both have keeps its slot and version.
     pub fn adopt(&self, other: &Self) -> Self {
         let mut adopted = self.clone();
-        let gone = self.iter().filter(|service| other.get(&service.name) != Some(service));
-        // What changes is taken away first, so that frontends can go from one service to another; its place is kept below.
-        for service in gone {
-            match other.get(&service.name) {
-                Some(_) => adopted.shut(&service.name),
-                None => {
-                    adopted.remove(&service.name);
-                }
+        for service in self.differing(other).filter(|service| other.get(&service.name).is_none()) {
+            adopted.remove(&service.name);
+        }
+        // The other's services are at peace with each other, so there is no conflict.
+        let _ = adopted.set_all(other.differing(self).cloned());
+        adopted
+    }
+
+    /// Sets several services at once: whatever frontends go from one of them to another, each keeps its slot. With a conflict
+    /// those before the one that has it are set.
+    pub fn set_all(&mut self, services: impl IntoIterator<Item = Service>) -> Result<(), Conflict> {
+        let services: Vec<Service> = services.into_iter().collect();
+        for service in &services {
+            if self.get(&service.name).is_some_and(|old| old != service) {
+                self.shut(&service.name);
             }
         }
-        for service in other.iter() {
-            // The other's services are at peace with each other, so there is no conflict.
-            let _ = adopted.set(service.clone());
-        }
-        adopted
+        services.into_iter().try_for_each(|service| self.set(service).map(|_| ()))
     }
 
     /// Whether the other is an earlier or later state of this one, so that the marks of one mean something to the other.
@@ -301,11 +310,7 @@ impl Registry {
 impl PartialEq for Registry {
     fn eq(&self, other: &Self) -> bool {
         // Names are unique, so of two registries of one length each holds the other if one does.
-        self.len == other.len
-            && self
-                .slots
-                .values_not_shared(&other.slots)
-                .all(|placed| other.get(&placed.service.name).is_some_and(|theirs| *theirs == placed.service))
+        self.len == other.len && self.differing(other).next().is_none()
     }
 }
 

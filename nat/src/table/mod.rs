@@ -20,6 +20,7 @@ mod tests;
 use alloc::vec::Vec;
 use core::hash::{BuildHasher as _, Hasher as _};
 use core::hint::black_box;
+use core::ops::Range;
 use core::time::Duration;
 
 use foldhash::quality::FixedState;
@@ -402,8 +403,18 @@ impl<A: Address> Table<A> {
 
     /// All connections.
     pub fn iter(&self) -> impl Iterator<Item = (ConnectionId, &Connection<A>)> {
-        let used =
-            self.slots.iter().enumerate().filter(|(_, connection)| !connection.status.has(Status::FREE));
+        self.iter_in(0..self.slots.len())
+    }
+
+    /// How many slots there are, used and free.
+    pub fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The connections in these slots.
+    pub fn iter_in(&self, slots: Range<usize>) -> impl Iterator<Item = (ConnectionId, &Connection<A>)> {
+        let some = self.slots.iter().enumerate().take(slots.end).skip(slots.start);
+        let used = some.filter(|(_, connection)| !connection.status.has(Status::FREE));
         used.map(|(slot, connection)| {
             let slot = u32::try_from(slot).unwrap_or(NONE);
             (ConnectionId { slot, generation: connection.generation }, connection)

@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use core::ops::Range;
 use core::time::Duration;
 
 use lb::Mark;
@@ -70,9 +71,26 @@ pub struct PortUse {
 impl Switch {
     /// The connections of both families, those aside whose time is up.
     pub fn connection_entries(&self, now: Duration) -> impl Iterator<Item = ConnectionEntry> + '_ {
+        self.connection_entries_in(now, 0..self.connection_slots())
+    }
+
+    /// Those of them that are in these slots, for who looks at some at a time: a connection stays in its slot.
+    pub fn connection_entries_in(
+        &self,
+        now: Duration,
+        slots: Range<usize>,
+    ) -> impl Iterator<Item = ConnectionEntry> + '_ {
         let (v4, v6) = self.connections().unzip();
-        let v4 = v4.into_iter().flat_map(move |nat| entries(nat, now));
-        v4.chain(v6.into_iter().flat_map(move |nat| entries(nat, now)))
+        let v4 = v4.into_iter().flat_map({
+            let slots = slots.clone();
+            move |nat| entries(nat, now, slots.clone())
+        });
+        v4.chain(v6.into_iter().flat_map(move |nat| entries(nat, now, slots.clone())))
+    }
+
+    /// All slots are below.
+    pub fn connection_slots(&self) -> usize {
+        self.connections().map_or(0, |(v4, v6)| v4.slots().max(v6.slots()))
     }
 
     /// How many ports are taken, by external address and protocol.
@@ -89,8 +107,12 @@ impl Switch {
     }
 }
 
-fn entries<A: Address>(nat: &Nat<A>, now: Duration) -> impl Iterator<Item = ConnectionEntry> + '_ {
-    let all = nat.connections().map(move |(_, connection)| ConnectionEntry::of(connection, now));
+fn entries<A: Address>(
+    nat: &Nat<A>,
+    now: Duration,
+    slots: Range<usize>,
+) -> impl Iterator<Item = ConnectionEntry> + '_ {
+    let all = nat.connections_in(slots).map(move |(_, connection)| ConnectionEntry::of(connection, now));
     all.filter(|entry| !entry.remaining.is_zero())
 }
 

@@ -336,16 +336,17 @@ mod tests {
                     \x20 securityContext: {runAsUser: 1, fsGroup: 2}\n  containers:\n\
                     \x20 - {name: a, env: [{name: A, valueFrom: {}}], stdin: true, ports: [{containerPort: 1}]}\n\
                     \x20 - {name: b, stdin: true}\nstatus: {phase: Running, podIP: 10.0.0.1}\n";
-        let node = &tree::read(text).unwrap()[0];
+        let node = &tree::read_all(text).unwrap()[0];
         let expected = "no effect here: metadata.finalizers, spec.containers[].env[].valueFrom, spec.containers[].stdin, \
                         spec.securityContext.fsGroup, spec.tolerations";
         assert_eq!(Standings::default().without("Pod", node).as_deref(), Some(expected));
         let template = "spec:\n  replicas: 1\n  paused: true\n  template: {spec: {hostname: h, dnsPolicy: None, initContainers: [{name: a, tty: true}]}}\n";
-        let node = &tree::read(template).unwrap()[0];
+        let node = &tree::read_all(template).unwrap()[0];
         let expected = "no effect here: spec.paused, spec.template.spec.dnsPolicy, spec.template.spec.initContainers[].tty";
         assert_eq!(Standings::default().without("Deployment", node).as_deref(), Some(expected));
         assert_eq!(
-            Standings::default().without("Pod", &tree::read("spec: {containers: [{name: a}]}").unwrap()[0]),
+            Standings::default()
+                .without("Pod", &tree::read_all("spec: {containers: [{name: a}]}").unwrap()[0]),
             None
         );
     }

@@ -12,8 +12,10 @@ use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
 use super::cluster::Cluster;
+use super::decode::DecodeError;
 use super::metallb::{self, IPAddressPool, L2Advertisement};
 use super::schema::nearest;
+use super::tree;
 
 /// An object of a manifest.
 #[derive(Clone, PartialEq, Debug)]
@@ -152,15 +154,15 @@ pub(super) struct Kind {
     pub(super) api_version: &'static str,
     pub(super) name: &'static str,
     pub(super) schema: &'static LazyLock<Json>,
-    pub(super) decode: fn(Json) -> Result<Object, serde_json::Error>,
+    pub(super) decode: fn(&tree::Node) -> Result<Object, DecodeError>,
 }
 
 fn schema<T: JsonSchema>() -> Json {
     SchemaGenerator::default().into_root_schema_for::<T>().to_value()
 }
 
-fn decode<T: DeserializeOwned>(json: Json, wrap: fn(Box<T>) -> Object) -> Result<Object, serde_json::Error> {
-    serde_json::from_value(json).map(|object| wrap(Box::new(object)))
+fn decode<T: DeserializeOwned>(node: &tree::Node, wrap: fn(Box<T>) -> Object) -> Result<Object, DecodeError> {
+    T::deserialize(node).map(|object| wrap(Box::new(object)))
 }
 
 /// Every kind that has an effect.
@@ -172,7 +174,7 @@ pub(super) static KINDS: [Kind; 9] = [
             static SCHEMA: LazyLock<Json> = LazyLock::new(schema::<Cluster>);
             &SCHEMA
         },
-        decode: |json| decode(json, Object::Cluster),
+        decode: |node| decode(node, Object::Cluster),
     },
     Kind {
         api_version: "v1",
@@ -181,7 +183,7 @@ pub(super) static KINDS: [Kind; 9] = [
             static SCHEMA: LazyLock<Json> = LazyLock::new(schema::<Namespace>);
             &SCHEMA
         },
-        decode: |json| decode(json, Object::Namespace),
+        decode: |node| decode(node, Object::Namespace),
     },
     Kind {
         api_version: "v1",
@@ -190,7 +192,7 @@ pub(super) static KINDS: [Kind; 9] = [
             static SCHEMA: LazyLock<Json> = LazyLock::new(schema::<Node>);
             &SCHEMA
         },
-        decode: |json| decode(json, Object::Node),
+        decode: |node| decode(node, Object::Node),
     },
     Kind {
         api_version: "v1",
@@ -199,7 +201,7 @@ pub(super) static KINDS: [Kind; 9] = [
             static SCHEMA: LazyLock<Json> = LazyLock::new(schema::<Pod>);
             &SCHEMA
         },
-        decode: |json| decode(json, Object::Pod),
+        decode: |node| decode(node, Object::Pod),
     },
     Kind {
         api_version: "apps/v1",
@@ -208,7 +210,7 @@ pub(super) static KINDS: [Kind; 9] = [
             static SCHEMA: LazyLock<Json> = LazyLock::new(schema::<Deployment>);
             &SCHEMA
         },
-        decode: |json| decode(json, Object::Deployment),
+        decode: |node| decode(node, Object::Deployment),
     },
     Kind {
         api_version: "v1",
@@ -217,7 +219,7 @@ pub(super) static KINDS: [Kind; 9] = [
             static SCHEMA: LazyLock<Json> = LazyLock::new(schema::<Service>);
             &SCHEMA
         },
-        decode: |json| decode(json, Object::Service),
+        decode: |node| decode(node, Object::Service),
     },
     Kind {
         api_version: "discovery.k8s.io/v1",
@@ -226,7 +228,7 @@ pub(super) static KINDS: [Kind; 9] = [
             static SCHEMA: LazyLock<Json> = LazyLock::new(schema::<EndpointSlice>);
             &SCHEMA
         },
-        decode: |json| decode(json, Object::EndpointSlice),
+        decode: |node| decode(node, Object::EndpointSlice),
     },
     Kind {
         api_version: metallb::API_VERSION,
@@ -235,7 +237,7 @@ pub(super) static KINDS: [Kind; 9] = [
             static SCHEMA: LazyLock<Json> = LazyLock::new(schema::<IPAddressPool>);
             &SCHEMA
         },
-        decode: |json| decode(json, Object::IPAddressPool),
+        decode: |node| decode(node, Object::IPAddressPool),
     },
     Kind {
         api_version: metallb::API_VERSION,
@@ -244,7 +246,7 @@ pub(super) static KINDS: [Kind; 9] = [
             static SCHEMA: LazyLock<Json> = LazyLock::new(schema::<L2Advertisement>);
             &SCHEMA
         },
-        decode: |json| decode(json, Object::L2Advertisement),
+        decode: |node| decode(node, Object::L2Advertisement),
     },
 ];
 

@@ -9,13 +9,15 @@
 //! Nothing in here knows what objects mean to each other; that is the business of the cluster's model.
 
 mod cluster;
+mod decode;
 mod effect;
 mod kind;
+mod load;
 mod metallb;
+mod parallel;
 mod schema;
 mod tree;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -24,10 +26,11 @@ pub use cluster::{
 };
 pub use effect::EFFECTS;
 pub use kind::{Key, Object, pod_spec_json};
+pub use load::load;
 pub use metallb::{AdvertisementSpec, IPAddressPool, L2Advertisement, PoolSpec, ServiceAllocationSpec};
 pub use tree::{MAX_DEPTH, MAX_NODES, MAX_TEXT, Mark};
 
-use self::kind::{Kind, Known};
+use self::kind::Known;
 use self::tree::{Node, Value};
 
 /// Problems told of one load; more are only counted.
@@ -75,19 +78,29 @@ pub struct Located {
 }
 
 impl Located {
-    /// An object that was kept as JSON, in the file that messages call `file`.
+    /// Objects that were kept as texts of JSON, in the file that messages call `file`.
     ///
     /// # Errors
-    /// What is wrong with it, which only another hand can have done.
-    pub fn kept(json: serde_json::Value, file: &Arc<str>) -> Result<Self, String> {
-        let text = |field| json.get(field).and_then(serde_json::Value::as_str).unwrap_or_default();
-        let kind = match kind::find(text("apiVersion"), text("kind")) {
+    /// What is wrong with one of them, which only another hand can have done.
+    pub fn kept(texts: &[&str], file: &Arc<str>) -> Result<Vec<Self>, String> {
+        // A few at a time: each is read in no time.
+        let some: Vec<&[&str]> = texts.chunks(64).collect();
+        let all =
+            parallel::each(&some, |texts| texts.iter().map(|text| Self::kept_one(text, file)).collect());
+        let all: Vec<Vec<Self>> = all.into_iter().collect::<Result<_, String>>()?;
+        Ok(all.into_iter().flatten().collect())
+    }
+
+    fn kept_one(text: &str, file: &Arc<str>) -> Result<Self, String> {
+        let node: Node = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let word = |field| node.get(field).and_then(Node::text).unwrap_or_default();
+        let kind = match kind::find(word("apiVersion"), word("kind")) {
             Known::Kind(kind) => kind,
-            Known::WithoutEffect => return Err(format!("there is an object of the kind {}", text("kind"))),
+            Known::WithoutEffect => return Err(format!("there is an object of the kind {}", word("kind"))),
             Known::Unknown(message) => return Err(message),
         };
-        let object = (kind.decode)(json).map_err(|error| error.to_string())?;
-        let tree = Arc::new(Node { mark: Mark { line: 1, column: 1 }, value: Value::Null });
+        let object = (kind.decode)(&node).map_err(|error| error.to_string())?;
+        let tree = Arc::new(Node { mark: Mark::BEGIN, value: Value::Null });
         Ok(Self { object, file: Arc::clone(file), tree })
     }
 
@@ -95,6 +108,11 @@ impl Located {
     /// stands where the object begins.
     pub fn forget_fields(&mut self) {
         self.tree = Arc::new(Node { mark: self.tree.mark, value: Value::Null });
+    }
+
+    /// Whether it knows no more than where it begins.
+    pub fn has_no_fields(&self) -> bool {
+        self.tree.value == Value::Null
     }
 
     /// Something to tell about a field of this object, `spec.containers[0].name`; the place is that of the field, or of
@@ -167,139 +185,6 @@ impl Strictness {
     /// Lenient for whoever asks for it.
     pub const fn lenient_if(lenient: bool) -> Self {
         if lenient { Self::Lenient } else { Self::Strict }
-    }
-}
-
-/// Reads all objects of all texts.
-///
-/// # Errors
-/// Every fault of every text.
-pub fn load(sources: &[Source], strictness: Strictness) -> Result<Manifests, Invalid> {
-    let mut loader = Loader {
-        strictness,
-        read: Manifests::default(),
-        faults: Vec::new(),
-        seen: HashMap::new(),
-        standings: effect::Standings::default(),
-    };
-    for source in sources {
-        match tree::read(&source.text) {
-            Ok(documents) => {
-                documents.into_iter().for_each(|document| loader.document(&source.name, document));
-            }
-            Err(fault) => loader.fault(&source.name, fault.mark, String::new(), fault.message),
-        }
-    }
-    if loader.faults.is_empty() { Ok(loader.read) } else { Err(Invalid::new(loader.faults)) }
-}
-
-struct Loader {
-    strictness: Strictness,
-    read: Manifests,
-    faults: Vec<Problem>,
-    /// Objects by name, and where each stands.
-    seen: HashMap<Key, (Arc<str>, Mark)>,
-    standings: effect::Standings,
-}
-
-impl Loader {
-    fn fault(&mut self, file: &Arc<str>, mark: Mark, subject: String, message: String) {
-        self.faults.push(Problem { file: file.clone(), mark, subject, message });
-    }
-
-    fn warn(&mut self, file: &Arc<str>, mark: Mark, subject: String, message: String) {
-        self.read.warnings.push(Problem { file: file.clone(), mark, subject, message });
-    }
-
-    fn document(&mut self, file: &Arc<str>, node: Node) {
-        if !matches!(node.value, Value::Map(_)) {
-            let message = "should be an object with apiVersion and kind".to_owned();
-            return self.fault(file, node.mark, String::new(), message);
-        }
-        let text = |field| node.get(field).and_then(Node::text);
-        let (Some(api_version), Some(name)) = (text("apiVersion"), text("kind")) else {
-            let missing = if text("kind").is_some() { "apiVersion" } else { "kind" };
-            return self.fault(
-                file,
-                node.mark,
-                String::new(),
-                format!("`{missing}` is missing or no string"),
-            );
-        };
-        if (api_version, name) == ("v1", "List") {
-            return self.list(file, node);
-        }
-        match kind::find(api_version, name) {
-            Known::Kind(kind) => self.object(file, node, kind),
-            Known::WithoutEffect => {
-                self.warn(
-                    file,
-                    node.mark,
-                    subject(name, &node),
-                    "objects of this kind have no effect here".into(),
-                );
-            }
-            Known::Unknown(message) => {
-                let mark = node.get("kind").map_or(node.mark, |kind| kind.mark);
-                self.fault(file, mark, String::new(), message);
-            }
-        }
-    }
-
-    fn list(&mut self, file: &Arc<str>, node: Node) {
-        let mark = node.mark;
-        let Value::Map(entries) = node.value else { return };
-        let items = entries.into_iter().find(|entry| entry.key == "items").map(|entry| entry.value.value);
-        match items {
-            Some(Value::List(items)) => items.into_iter().for_each(|item| self.document(file, item)),
-            _ => self.fault(file, mark, "List".into(), "`items` is missing or no list".into()),
-        }
-    }
-
-    fn object(&mut self, file: &Arc<str>, node: Node, kind: &'static Kind) {
-        let before = (self.faults.len(), self.read.warnings.len());
-        let who = subject(kind.name, &node);
-        for fault in schema::check(&node, kind.schema, kind.name) {
-            let subject = format!("{who}: {}", fault.path).trim_end_matches([':', ' ']).to_owned();
-            if fault.unknown && self.strictness == Strictness::Lenient {
-                self.warn(file, fault.mark, subject, fault.message);
-            } else {
-                self.fault(file, fault.mark, subject, fault.message);
-            }
-        }
-        if self.faults.len() > before.0 {
-            return;
-        }
-        let object = match (kind.decode)(node.to_json()) {
-            Ok(object) => object,
-            Err(error) => return self.fault(file, node.mark, who, error.to_string()),
-        };
-        if object.metadata().name.as_deref().unwrap_or_default().is_empty() && kind.name != "Cluster" {
-            return self.fault(file, node.mark, kind.name.into(), "`metadata.name` is missing".into());
-        }
-        let key = object.key();
-        if let Some((other, first)) = self.seen.get(&key) {
-            let first = format!("{other}:{}:{}", first.line, first.column);
-            return self.fault(file, node.mark, who, format!("is defined twice; first at {first}"));
-        }
-        self.seen.insert(key, (file.clone(), node.mark));
-        // Fields that do not exist have no effect either, and have been told.
-        if self.read.warnings.len() == before.1
-            && let Some(message) = self.standings.without(kind.name, &node)
-        {
-            self.warn(file, node.mark, who, message);
-        }
-        self.read.objects.push(Located { object, file: file.clone(), tree: Arc::new(node) });
-    }
-}
-
-/// How messages call an object.
-fn subject(kind: &str, node: &Node) -> String {
-    let field = |name| node.get("metadata").and_then(|metadata| metadata.get(name)).and_then(Node::text);
-    match (field("namespace"), field("name")) {
-        (Some(namespace), Some(name)) => format!("{kind} {namespace}/{name}"),
-        (None, Some(name)) => format!("{kind} {name}"),
-        (_, None) => kind.to_owned(),
     }
 }
 

@@ -28,7 +28,7 @@ pub(super) struct FieldFault {
 }
 
 /// All faults of `node`, an object of the kind `kind`, under `root`, in the order of the text.
-pub(super) fn check(node: &Node, root: &Json, kind: &str) -> Vec<FieldFault> {
+pub(super) fn check<'a>(node: &'a Node, root: &'a Json, kind: &'a str) -> Vec<FieldFault> {
     let mut checker = Checker { root, kind, path: Vec::new(), faults: Vec::new() };
     checker.value(node, root);
     checker.faults
@@ -42,10 +42,21 @@ pub(super) fn nearest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>)
     (least <= (wrong.chars().count() / 3).clamp(1, 3)).then_some(name)
 }
 
+/// A step from a value to one inside.
+#[derive(Clone, Copy)]
+enum Step<'a> {
+    Field(&'a str),
+    Item(usize),
+}
+
+fn is_of_type(schema: &Json, name: &str) -> bool {
+    schema.get("type").and_then(Json::as_str) == Some(name)
+}
+
 struct Checker<'a> {
     root: &'a Json,
     kind: &'a str,
-    path: Vec<String>,
+    path: Vec<Step<'a>>,
     faults: Vec<FieldFault>,
 }
 
@@ -53,12 +64,19 @@ impl<'a> Checker<'a> {
     fn fault(&mut self, mark: Mark, message: String, unknown: bool) {
         let mut path = String::new();
         for step in &self.path {
-            if !path.is_empty() && !step.starts_with('[') {
-                path.push('.');
+            match step {
+                Step::Field(name) if path.is_empty() => path += name,
+                Step::Field(name) => path.extend([".", name]),
+                Step::Item(index) => path += &format!("[{index}]"),
             }
-            path += step;
         }
         self.faults.push(FieldFault { mark, path, message, unknown });
+    }
+
+    fn definition(&self, reference: &str) -> Option<&'a Json> {
+        // Most are found without a look for escapes and steps.
+        let plain = reference.strip_prefix("#/$defs/").and_then(|name| self.root.get("$defs")?.get(name));
+        plain.or_else(|| self.root.pointer(reference.strip_prefix('#')?))
     }
 
     /// Follows references and the one alternative that is not null; says the name of the last reference as well.
@@ -66,13 +84,11 @@ impl<'a> Checker<'a> {
         let mut name = self.path.is_empty().then_some(self.kind);
         loop {
             if let Some(reference) = schema.get("$ref").and_then(Json::as_str) {
-                let Some(target) = reference.strip_prefix('#').and_then(|at| self.root.pointer(at)) else {
-                    return (schema, name);
-                };
+                let Some(target) = self.definition(reference) else { return (schema, name) };
                 name = reference.rsplit(['/', '.']).next();
                 schema = target;
             } else if let Some(Json::Array(choices)) = schema.get("anyOf")
-                && let Some(choice) = choices.iter().find(|choice| choice.get("type") != Some(&"null".into()))
+                && let Some(choice) = choices.iter().find(|choice| !is_of_type(choice, "null"))
             {
                 schema = choice;
             } else {
@@ -81,7 +97,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn value(&mut self, node: &Node, schema: &'a Json) {
+    fn value(&mut self, node: &'a Node, schema: &'a Json) {
         let (schema, name) = self.resolve(schema);
         if schema.get("x-kubernetes-int-or-string") == Some(&Json::Bool(true)) {
             return match node.value {
@@ -105,7 +121,7 @@ impl<'a> Checker<'a> {
             ("array", Value::List(items)) => {
                 let Some(schema) = schema.get("items") else { return };
                 for (index, item) in items.iter().enumerate() {
-                    self.path.push(format!("[{index}]"));
+                    self.path.push(Step::Item(index));
                     self.value(item, schema);
                     self.path.pop();
                 }
@@ -126,11 +142,11 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn object(&mut self, mark: Mark, entries: &[Entry], schema: &'a Json, name: Option<&str>) {
+    fn object(&mut self, mark: Mark, entries: &'a [Entry], schema: &'a Json, name: Option<&str>) {
         let properties = schema.get("properties").and_then(Json::as_object);
         let others = schema.get("additionalProperties");
         for entry in entries {
-            self.path.push(entry.key.clone());
+            self.path.push(Step::Field(&entry.key));
             match (properties.and_then(|p| p.get(&entry.key)), others) {
                 (Some(schema), _) => self.value(&entry.value, schema),
                 (None, Some(Json::Object(_))) => self.value(&entry.value, others.unwrap_or(&Json::Null)),
@@ -224,7 +240,7 @@ mod tests {
                 "maybe": {"anyOf": [{"$ref": "#/$defs/x.Port"}, {"type": "null"}]},
             },
         });
-        let node = &tree::read(text).unwrap()[0];
+        let node = &tree::read_all(text).unwrap()[0];
         let show = |f: FieldFault| format!("{}:{} {}: {}", f.mark.line, f.mark.column, f.path, f.message);
         check(node, &root, "Thing").into_iter().map(show).collect()
     }

@@ -128,10 +128,12 @@ pub(super) fn scale(client: &Client, what: &Scale) -> Result<ExitCode, Failure> 
 /// What changed, and what could not be done.
 fn tell(view: &ApplyView) -> Result<ExitCode, Failure> {
     tell_warnings(&view.warnings)?;
-    let mut out = io::stdout().lock();
+    // There may be thousands, and a line each is soon written at once.
+    let mut out = io::BufWriter::new(io::stdout().lock());
     for change in &view.changes {
         writeln!(out, "{} {}", change.object, change.change)?;
     }
+    out.flush()?;
     for problem in &view.problems {
         writeln!(io::stderr(), "vswitch: {problem}")?;
     }

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use super::ready::{self, Ready};
 use super::{Failure, Up, manifests, mode, tell_warnings};
 use crate::control::api::Status;
+use crate::control::changes::Changes;
 use crate::control::client::{Client, ClientError};
 use crate::control::plane::{Desired, Frame, Plane};
 use crate::control::server;
@@ -19,7 +20,7 @@ use crate::helper::{Helper, HelperOptions};
 use crate::objects::{Store, builtin_source};
 use crate::runtime::Options;
 use crate::state::{StateDir, StatePaths};
-use crate::sys::give_way;
+use crate::sys::{give_back, give_way};
 
 /// How long `down` waits for the other side to end.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -45,6 +46,8 @@ pub(super) fn up(up: &Up, state: &StatePaths) -> Result<ExitCode, Failure> {
     let stop = executor.block_on(async { stop_on_signal() })?;
     let frame = Frame { name: up.name.clone(), mtu: up.mtu };
     let (plane, warnings) = Plane::start(desired, frame, &options, kept)?;
+    give_back();
+    let changes = Changes::start()?;
     tell_warnings(&warnings)?;
     let runtime = plane.runtime();
     if let Some(reason) = runtime.fallback() {
@@ -55,7 +58,7 @@ pub(super) fn up(up: &Up, state: &StatePaths) -> Result<ExitCode, Failure> {
         let control = scope.spawn(|| {
             // The data path and what runs in pods come first, whatever clients ask for.
             give_way();
-            executor.block_on(serve(&plane, directory.paths(), stop, ready))
+            executor.block_on(serve(&plane, changes, directory.paths(), stop, ready))
         });
         control.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     });
@@ -107,7 +110,13 @@ fn desired(up: &Up, state: &StatePaths, out: &mut impl io::Write) -> Result<Desi
     Ok(desired)
 }
 
-async fn serve(plane: &Arc<Plane>, state: &StatePaths, stop: Arc<Notify>, ready: Ready) -> io::Result<()> {
+async fn serve(
+    plane: &Arc<Plane>,
+    changes: Changes,
+    state: &StatePaths,
+    stop: Arc<Notify>,
+    ready: Ready,
+) -> io::Result<()> {
     let runtime = plane.runtime();
     let listener = server::listen(&state.control_socket())?;
     let status = format!(
@@ -119,7 +128,7 @@ async fn serve(plane: &Arc<Plane>, state: &StatePaths, stop: Arc<Notify>, ready:
     );
     writeln!(io::stdout(), "{status}; Ctrl-C or `vswitch down` ends it")?;
     ready.tell(&status);
-    server::serve(Arc::clone(plane), listener, stop, |event| {
+    server::serve(Arc::clone(plane), changes, listener, stop, |event| {
         // Whether anybody reads the log does not matter to the cluster.
         let _ = writeln!(io::stderr(), "{:9.3} {}: {}", event.at_seconds, event.switch, event.text);
     })

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use manifest::{Key, Located};
 use serde::{Deserialize, Serialize};
-use serde_json::Value as Json;
+use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
 use crate::objects::{Allocation, Allocations, Plan, Store};
@@ -49,17 +49,18 @@ pub struct Desired {
 /// The list, as it is read.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct List {
-    items: Vec<Json>,
+struct List<'a> {
+    #[serde(borrow)]
+    items: Vec<&'a RawValue>,
     allocations: Allocations,
 }
 
 /// A line of the journal.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Line {
-    #[serde(skip_serializing)]
-    set: Vec<Json>,
+struct Line<'a> {
+    #[serde(skip_serializing, borrow)]
+    set: Vec<&'a RawValue>,
     /// Kind, namespace and name.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     taken: Vec<[String; 3]>,
@@ -89,13 +90,18 @@ fn read_if_there(path: &std::path::Path) -> io::Result<Option<String>> {
     }
 }
 
+fn put(store: &mut Store, kept: &[&RawValue]) -> io::Result<()> {
+    let texts: Vec<&str> = kept.iter().map(|text| text.get()).collect();
+    Located::kept(&texts, &FILE.into()).map_err(wrong)?.into_iter().for_each(|located| store.put(located));
+    Ok(())
+}
+
 impl Desired {
     /// What an earlier process wanted; nothing if there was none.
     ///
     /// # Errors
     /// When a file cannot be read, or is not as it was written.
     pub fn read(state: &StatePaths) -> io::Result<Self> {
-        let file: Arc<str> = FILE.into();
         let mut store = Store::default();
         let list = read_if_there(&state.desired())?;
         let list = list.unwrap_or_default();
@@ -103,19 +109,15 @@ impl Desired {
             true => List::default(),
             false => serde_json::from_str(&list)?,
         };
-        for json in items {
-            store.put(Located::kept(json, &file).map_err(wrong)?);
-        }
+        put(&mut store, &items)?;
         let journal = read_if_there(&state.journal())?.unwrap_or_default();
         let changes = journal.strip_prefix(&heading(&list)).unwrap_or_default();
         for line in changes.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')) {
-            let line: Line = serde_json::from_str(line)?;
+            let line: Line<'_> = serde_json::from_str(line)?;
             for [kind, namespace, name] in &line.taken {
                 store.take(&Key::new(kind, namespace, name).ok_or_else(|| wrong(format!("no kind {kind}")))?);
             }
-            for json in line.set {
-                store.put(Located::kept(json, &file).map_err(wrong)?);
-            }
+            put(&mut store, &line.set)?;
             allocations.nodes = line.nodes.unwrap_or(allocations.nodes);
             allocations.pods = line.pods.unwrap_or(allocations.pods);
             for (name, given) in line.services {

@@ -2,6 +2,7 @@
 
 pub mod api;
 mod balancing;
+pub mod changes;
 pub mod client;
 mod connections;
 mod desired;

@@ -26,9 +26,11 @@ use super::api::{
     ApplyRequest, ApplyView, CaptureFormat, ConnectionQuery, DownView, ErrorBody, ScaleRequest, Status,
     TraceRequest,
 };
+use super::changes::Changes;
 use super::connections::Connections;
 use super::objects::{Listed, list};
 use super::plane::{Plane, PlaneError};
+use super::routes::MAX_BODY;
 use super::{routes, services};
 use crate::cluster::Place;
 use crate::runtime::{Capture, ConnectionFilter, PacketSpec, Runtime, RuntimeError};
@@ -49,6 +51,7 @@ const LAST_MOMENT: Duration = Duration::from_millis(200);
 pub(super) struct Shared {
     plane: Arc<Plane>,
     runtime: Arc<Runtime>,
+    changes: Changes,
     down: Arc<Notify>,
     captures: Arc<Semaphore>,
     /// Clients that were cut off because they did not read.
@@ -70,9 +73,10 @@ pub fn listen(socket: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Serves until `stop` is notified or a client asks to come down; calls `told` with every event of the data path.
+/// Serves until `stop` is notified or a client asks to come down, and has `changes` make what changes; calls `told` with every event of the data path.
 pub async fn serve(
     plane: Arc<Plane>,
+    changes: Changes,
     listener: UnixListener,
     stop: Arc<Notify>,
     told: impl FnMut(&super::api::EventView),
@@ -81,7 +85,7 @@ pub async fn serve(
     let captures = Arc::new(Semaphore::new(MAX_CAPTURES));
     let (down, stalled) = (Arc::clone(&stop), Arc::new(AtomicU64::new(0)));
     let counter = Arc::clone(&stalled);
-    let shared = Shared { plane, runtime: Arc::clone(&runtime), down, captures, stalled };
+    let shared = Shared { plane, runtime: Arc::clone(&runtime), changes, down, captures, stalled };
     let mut connections = Connections::new(routes::router(shared), counter);
     tokio::select! {
         () = connections.serve(&listener) => {}
@@ -112,21 +116,28 @@ pub(super) fn manifests(verb: Verb) -> axum::routing::MethodRouter<Shared> {
         let strictness = Strictness::lenient_if(request.lenient);
         let sources: Vec<Source> =
             request.sources.into_iter().map(|s| Source { name: s.name.into(), text: s.text }).collect();
-        change(move || verb(&shared.plane, &sources, strictness)).await
+        let large = sources.iter().map(|source| source.text.len()).sum::<usize>() > MAX_BODY;
+        let Shared { plane, changes, .. } = shared;
+        change(&changes, large, move || verb(&plane, &sources, strictness)).await
     };
     post(handle)
 }
 
 pub(super) async fn scale(State(shared): State<Shared>, Json(request): Json<ScaleRequest>) -> Response {
-    change(move || shared.plane.scale(&request)).await
+    let Shared { plane, changes, .. } = shared;
+    change(&changes, false, move || plane.scale(&request)).await
 }
 
-/// Has the control plane change something, on a thread that may wait.
-async fn change(verb: impl FnOnce() -> Result<ApplyView, PlaneError> + Send + 'static) -> Response {
-    let error = match tokio::task::spawn_blocking(verb).await {
-        Ok(Ok(view)) => return Json(view).into_response(),
-        Ok(Err(error)) => error,
-        Err(error) => return problem(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+/// Has the control plane change something.
+async fn change(
+    changes: &Changes,
+    large: bool,
+    verb: impl FnOnce() -> Result<ApplyView, PlaneError> + Send + 'static,
+) -> Response {
+    let error = match changes.make(large, verb).await {
+        Some(Ok(view)) => return Json(view).into_response(),
+        Some(Err(error)) => error,
+        None => return problem(StatusCode::INTERNAL_SERVER_ERROR, "the change was not finished".to_owned()),
     };
     let status = match &error {
         PlaneError::Runtime(error) => status_of(error),

@@ -99,7 +99,10 @@ impl Store {
                 Some(old) if old.object == located.object => Change::Unchanged,
                 Some(_) => Change::Configured,
             };
-            self.objects.insert_mut(key.clone(), Arc::new(located));
+            // Of thousands that are the same and need no places, those that stand go on.
+            if !(change == Change::Unchanged && self.get(&key).is_some_and(Located::has_no_fields)) {
+                self.objects.insert_mut(key.clone(), Arc::new(located));
+            }
             changes.push((key, change));
         }
         changes

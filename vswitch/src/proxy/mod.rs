@@ -18,11 +18,11 @@ mod tcp;
 mod tests;
 mod udp;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use lb::{Ask, Balancer, Frontend, Origin, Registry, Verdict};
+use lb::{Ask, Balancer, Frontend, Origin, Registry, Service, Verdict};
 use netstack::addr::{IpNet, MacAddr, PortId};
 use netstack::driver::Engine;
 use netstack::event::Event;
@@ -71,6 +71,8 @@ pub struct ServiceProxy {
     host: Host,
     services: Services,
     listeners: HashMap<Frontend, Listener>,
+    /// What could not be opened.
+    refused: BTreeSet<Frontend>,
     by_listener: HashMap<TcpListener, Frontend>,
     by_socket: HashMap<UdpHandle, Frontend>,
     relays: Relays,
@@ -140,6 +142,7 @@ impl ServiceProxy {
             host: Host::new(config, seed)?,
             services: Services { balancer: Balancer::new(key, lb::Limits::default()), draw: 0 },
             listeners: HashMap::new(),
+            refused: BTreeSet::new(),
             by_listener: HashMap::new(),
             by_socket: HashMap::new(),
             relays: Relays::default(),
@@ -152,18 +155,25 @@ impl ServiceProxy {
 
     /// Takes up other Services. Connections stay; new ones go where it now says. Returns what could not be opened.
     pub fn install(&mut self, now: Duration, registry: Registry) -> Vec<(Frontend, BindError)> {
-        let wanted: Vec<Frontend> =
-            registry.iter().flat_map(|service| &service.entrances).map(|it| it.frontend).collect();
-        drop(self.services.balancer.install(registry));
-        let gone: Vec<Frontend> = {
-            let wanted: std::collections::HashSet<&Frontend> = wanted.iter().collect();
-            self.listeners.keys().filter(|frontend| !wanted.contains(frontend)).copied().collect()
-        };
-        for frontend in gone {
+        let before = self.services.balancer.install(registry.clone());
+        let frontends =
+            |of: &Service| of.entrances.iter().map(|entrance| entrance.frontend).collect::<Vec<_>>();
+        let gone = before.differing(&registry).flat_map(frontends);
+        for frontend in gone.filter(|frontend| registry.find(frontend).is_none()) {
+            self.refused.remove(&frontend);
             self.close(now, frontend);
         }
-        let open = |frontend| self.open(frontend).err().map(|error| (frontend, error));
-        wanted.into_iter().filter_map(open).collect()
+        // What could not be opened may have got out of the way of what now can.
+        let mut wanted = std::mem::take(&mut self.refused);
+        wanted.extend(registry.differing(&before).flat_map(frontends));
+        let mut failed = Vec::new();
+        for frontend in wanted {
+            if let Err(error) = self.open(frontend) {
+                self.refused.insert(frontend);
+                failed.push((frontend, error));
+            }
+        }
+        failed
     }
 
     fn open(&mut self, frontend: Frontend) -> Result<(), BindError> {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use lb::{Affinity, Registry};
 use netstack::config::{ConfigErrors, ServicesConfig, Snapshot};
-use netstack::switch::Switch;
+use netstack::switch::{ConnectionEntry, Switch};
 
 use super::{Runtime, RuntimeError};
 
@@ -90,13 +90,16 @@ impl Runtime {
     }
 }
 
+/// Connections by service and backend.
+type Counts = BTreeMap<(Arc<str>, (IpAddr, u16)), u64>;
+
 /// What one switch has done for some services.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Balanced {
     /// The switch.
     pub(crate) switch: String,
     /// Connections by service and backend.
-    pub(crate) connections: BTreeMap<(Arc<str>, (IpAddr, u16)), u64>,
+    pub(crate) connections: Counts,
     /// The clients that come back to a backend, and for how long they are remembered.
     pub(crate) affinities: Vec<(Affinity, Duration)>,
 }
@@ -107,12 +110,26 @@ impl Runtime {
     /// # Errors
     /// When the data path has stopped.
     pub(crate) fn balanced(&self, names: &[Arc<str>]) -> Result<Vec<Balanced>, RuntimeError> {
-        let now = self.now();
+        let names: Arc<BTreeSet<Arc<str>>> = Arc::new(names.iter().cloned().collect());
         let mut all = Vec::new();
         for switch in self.switches().into_keys() {
-            let names: BTreeSet<Arc<str>> = names.iter().cloned().collect();
-            let done = self.with_switch(&switch, move |switch: &mut Switch| done(switch, &names, now))?;
-            all.extend(done.flatten().map(|done| Balanced { switch, ..done }));
+            let (now, wanted) = (self.now(), Arc::clone(&names));
+            let affinities =
+                self.with_switch(&switch, move |switch: &mut Switch| affinities(switch, &wanted, now))?;
+            let Some(affinities) = affinities.flatten() else { continue };
+            let wanted = Arc::clone(&names);
+            let count = move |counts: &mut Counts, switch: &Switch, entry: ConnectionEntry| {
+                let services = switch.balancer().map(|balancer| balancer.registry());
+                let service = entry.mark.and_then(|mark| services?.of(mark));
+                if let Some(service) = service.filter(|service| wanted.contains(&service.name)) {
+                    // Who answers.
+                    let backend = entry.reply[0];
+                    let key = (Arc::clone(&service.name), (backend.ip(), backend.port()));
+                    *counts.entry(key).or_default() += 1;
+                }
+            };
+            let connections = self.each_connection(&switch, count)?.unwrap_or_default();
+            all.push(Balanced { switch, connections, affinities });
         }
         Ok(all)
     }
@@ -131,25 +148,15 @@ impl Runtime {
     }
 }
 
-fn done(switch: &Switch, names: &BTreeSet<Arc<str>>, now: Duration) -> Option<Balanced> {
-    let balancer = switch.balancer()?;
-    let mut done = Balanced::default();
-    for entry in switch.connection_entries(now) {
-        let service = entry.mark.and_then(|mark| balancer.registry().of(mark));
-        if let Some(service) = service.filter(|service| names.contains(&service.name)) {
-            // Who answers.
-            let backend = entry.reply[0];
-            let key = (Arc::clone(&service.name), (backend.ip(), backend.port()));
-            *done.connections.entry(key).or_default() += 1;
-        }
-    }
-    let affinities = balancer.affinities(now).filter(|affinity| names.contains(&affinity.service));
-    done.affinities = affinities
-        .take(AFFINITIES)
-        .map(|a| {
-            let left = a.until.saturating_sub(now);
-            (a, left)
-        })
-        .collect();
-    Some(done)
+fn affinities(
+    switch: &Switch,
+    names: &BTreeSet<Arc<str>>,
+    now: Duration,
+) -> Option<Vec<(Affinity, Duration)>> {
+    let affinities = switch.balancer()?.affinities(now).filter(|affinity| names.contains(&affinity.service));
+    let with_left = affinities.take(AFFINITIES).map(|affinity| {
+        let left = affinity.until.saturating_sub(now);
+        (affinity, left)
+    });
+    Some(with_left.collect())
 }

@@ -1,7 +1,7 @@
 //! Connections of a running cluster: which are wanted, and what there is.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::sync::Arc;
 
 use netstack::addr::IpNet;
 use netstack::parse::protocol::{ICMP, ICMPV6, SCTP, TCP, UDP};
@@ -13,6 +13,8 @@ use crate::control::api::{ConnectionQuery, ConnectionView, ConnectionsView, Tupl
 
 /// Rows of one answer. What else there is is counted.
 const MOST: usize = 4096;
+/// Slots of connections that are looked at in one question to the data path: some tens of microseconds.
+const AT_ONCE: usize = 2048;
 
 /// Protocols by the names that are shown and understood.
 const PROTOCOLS: [(&str, u8); 5] =
@@ -161,9 +163,16 @@ impl Runtime {
         }
         let mut view = ConnectionsView { connections: Vec::new(), omitted: 0 };
         for node in nodes.iter().filter(wanted) {
-            let (filter, now, room) = (filter.clone(), self.now(), MOST - view.connections.len());
-            let asked = self.with_switch(node, move |switch| chosen(switch, now, &filter, room))?;
-            let (entries, omitted) = asked.unwrap_or_default();
+            let (filter, room) = (filter.clone(), MOST - view.connections.len());
+            let look = move |(entries, omitted): &mut (Vec<ConnectionEntry>, u64), _: &Switch, entry| {
+                if filter.holds(&entry) {
+                    match entries.len() < room {
+                        true => entries.push(entry),
+                        false => *omitted += 1,
+                    }
+                }
+            };
+            let (entries, omitted) = self.each_connection(node, look)?.unwrap_or_default();
             view.connections.extend(entries.iter().map(|entry| connection_view(node, entry)));
             view.omitted += omitted;
         }
@@ -173,6 +182,30 @@ impl Runtime {
             (&a.node, &a.protocol, key(a)).cmp(&(&b.node, &b.protocol, key(b)))
         });
         Ok(view)
+    }
+
+    /// Has `look` see each connection of a switch and add to what is returned; none if there is no such switch. Some are seen
+    /// at a time, so that frames wait for those alone. Who comes or goes meanwhile is seen or not.
+    pub(super) fn each_connection<T: Default + Send + 'static>(
+        &self,
+        switch: &str,
+        look: impl Fn(&mut T, &Switch, ConnectionEntry) + Send + Sync + 'static,
+    ) -> Result<Option<T>, RuntimeError> {
+        let (look, now) = (Arc::new(look), self.now());
+        let (mut seen, mut from) = (T::default(), 0);
+        loop {
+            let look = Arc::clone(&look);
+            let looked = self.with_switch(switch, move |switch| {
+                let some = switch.connection_entries_in(now, from..from + AT_ONCE);
+                some.for_each(|entry| look(&mut seen, switch, entry));
+                (seen, switch.connection_slots() > from + AT_ONCE)
+            })?;
+            match looked {
+                Some((more, true)) => (seen, from) = (more, from + AT_ONCE),
+                Some((all, false)) => return Ok(Some(all)),
+                None => return Ok(None),
+            }
+        }
     }
 
     /// How many connections each switch that tracks them has.
@@ -207,23 +240,6 @@ impl Runtime {
 }
 
 /// The first `room` of those that the filter wants, and how many there are beyond.
-fn chosen(
-    switch: &Switch,
-    now: Duration,
-    filter: &ConnectionFilter,
-    room: usize,
-) -> (Vec<ConnectionEntry>, u64) {
-    let (mut entries, mut omitted) = (Vec::new(), 0);
-    for entry in switch.connection_entries(now).filter(|entry| filter.holds(entry)) {
-        if entries.len() < room {
-            entries.push(entry);
-        } else {
-            omitted += 1;
-        }
-    }
-    (entries, omitted)
-}
-
 fn connection_view(node: &str, entry: &ConnectionEntry) -> ConnectionView {
     let named = PROTOCOLS.iter().find(|(_, number)| *number == entry.protocol);
     let [source, destination] = entry.original;
@@ -253,6 +269,8 @@ fn tuple_view(protocol: u8, [source, destination]: [SocketAddr; 2], asker: Socke
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn entry() -> ConnectionEntry {

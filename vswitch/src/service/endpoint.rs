@@ -80,5 +80,7 @@ pub(super) fn merge(mut all: Vec<Endpoint>) -> Vec<Endpoint> {
     let rank = |e: &Endpoint| (!e.condition.ready, !e.condition.serving, e.condition.terminating);
     all.sort_by(|a, b| (a.address, a.port).cmp(&(b.address, b.port)).then_with(|| rank(a).cmp(&rank(b))));
     all.dedup_by(|later, first| (later.address, later.port) == (first.address, first.port));
+    // They stay for long, of thousands of Services.
+    all.shrink_to_fit();
     all
 }

@@ -6,6 +6,7 @@
 //! own, chooses among the backends. Nobody is masqueraded on the way to the proxy: it is on this node, and backends see
 //! the node anyway. What a proxy cannot carry is translated.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -21,44 +22,74 @@ const SET: char = '#';
 /// One node's.
 #[derive(Debug, Default)]
 pub struct Detour {
+    /// What it takes the place of.
+    registry: Registry,
+    /// The proxy's.
+    addresses: Vec<IpAddr>,
     /// The proxy's port for a set of backends, by the Service's name and which of its sets it is.
     ports: BTreeMap<(Arc<str>, usize), u16>,
+    taken: BTreeSet<u16>,
+    /// The port that was given out last.
+    last: u16,
     switch: Registry,
     proxy: Registry,
 }
 
 impl Detour {
-    /// Takes the place of `registry`, for a proxy that has these addresses. What cannot have a port is translated.
+    /// Takes the place of `registry`, for a proxy that has these addresses. What cannot have a port is translated. If what it
+    /// took the place of before was a clone, this costs what has changed since.
     pub fn replace(&mut self, registry: &Registry, addresses: &[IpAddr]) {
-        let mut wanted: Vec<&Service> = registry.iter().collect();
-        wanted.sort_by(|one, other| one.name.cmp(&other.name));
+        let before = std::mem::replace(&mut self.registry, registry.clone());
+        for service in before.differing(registry).filter(|service| registry.get(&service.name).is_none()) {
+            self.switch.remove(&service.name);
+            self.keep_ports(&service.name, 0);
+        }
+        let mut changed: Vec<&Service> = match self.addresses == addresses {
+            true => registry.differing(&before).collect(),
+            false => registry.iter().collect(),
+        };
+        self.addresses = addresses.to_vec();
+        changed.sort_by(|one, other| one.name.cmp(&other.name));
         let plans: Vec<(&Service, Vec<Arc<Pool>>)> =
-            wanted.iter().map(|service| (*service, sets(service, addresses))).collect();
-        let keys = plans
-            .iter()
-            .flat_map(|(service, sets)| (0..sets.len()).map(|which| (Arc::clone(&service.name), which)));
-        let keys: BTreeSet<(Arc<str>, usize)> = keys.collect();
-        self.ports.retain(|key, _| keys.contains(key));
-        let taken: BTreeSet<u16> = self.ports.values().copied().collect();
-        let mut free = (FIRST_PORT..=LAST_PORT).filter(|port| !taken.contains(port));
-        for key in keys {
-            if !self.ports.contains_key(&key)
-                && let Some(port) = free.next()
-            {
-                self.ports.insert(key, port);
-            }
+            changed.into_iter().map(|service| (service, sets(service, addresses))).collect();
+        for (service, sets) in &plans {
+            self.keep_ports(&service.name, sets.len());
         }
-        let (mut switch, mut proxy) = (Registry::new(), Registry::new());
+        let (mut asked, mut answered) = (Vec::new(), Vec::new());
         for (service, sets) in plans {
-            let (asked, answered) = self.split(service, &sets, addresses);
-            // The frontends are those of a registry without conflicts, and ports that nobody else has.
-            let _ = switch.set(asked);
-            for one in answered {
-                let _ = proxy.set(one);
+            (0..sets.len()).for_each(|which| self.take_port(&service.name, which));
+            let (by_switch, by_proxy) = self.split(service, &sets);
+            asked.push(by_switch);
+            answered.extend(by_proxy);
+        }
+        // The frontends are those of a registry without conflicts, and ports that nobody else has.
+        let _ = self.switch.set_all(asked);
+        let _ = self.proxy.set_all(answered);
+    }
+
+    /// Takes back the ports of a Service for all but so many of its sets.
+    fn keep_ports(&mut self, name: &Arc<str>, sets: usize) {
+        let surplus = self.ports.range((Arc::clone(name), sets)..=(Arc::clone(name), usize::MAX));
+        let surplus: Vec<(Arc<str>, usize)> = surplus.map(|(key, _)| key.clone()).collect();
+        for key in surplus {
+            self.proxy.remove(&proxied_name(&key.0, key.1));
+            if let Some(port) = self.ports.remove(&key) {
+                self.taken.remove(&port);
             }
         }
-        self.switch = self.switch.adopt(&switch);
-        self.proxy = self.proxy.adopt(&proxy);
+    }
+
+    /// Gives a set of backends a port, if it has none and there is one.
+    fn take_port(&mut self, name: &Arc<str>, which: usize) {
+        let Entry::Vacant(place) = self.ports.entry((Arc::clone(name), which)) else { return };
+        // On from the last one: those before it are likely to be taken, or were until a moment ago.
+        let all = (self.last.max(FIRST_PORT)..=LAST_PORT).chain(FIRST_PORT..=LAST_PORT);
+        let mut free = all.filter(|port| !self.taken.contains(port));
+        if let Some(port) = free.next() {
+            self.taken.insert(port);
+            self.last = port;
+            place.insert(port);
+        }
     }
 
     /// What the switch balances.
@@ -77,26 +108,26 @@ impl Detour {
     }
 
     /// A Service as the switch and as the proxy have it.
-    fn split(&self, service: &Service, sets: &[Arc<Pool>], addresses: &[IpAddr]) -> (Service, Vec<Service>) {
+    fn split(&self, service: &Service, sets: &[Arc<Pool>]) -> (Service, Vec<Service>) {
         let mut asked = service.clone();
         let mut answered: BTreeMap<usize, Service> = BTreeMap::new();
-        let mut ends: BTreeSet<(IpAddr, u16)> = BTreeSet::new();
+        let mut ends: BTreeMap<(IpAddr, u16), Arc<Pool>> = BTreeMap::new();
         for entrance in &mut asked.entrances {
             let frontend = entrance.frontend;
-            let own = addresses.iter().find(|own| own.is_ipv4() == frontend.address.is_ipv4());
+            let own = self.addresses.iter().find(|own| own.is_ipv4() == frontend.address.is_ipv4());
             for way in &mut entrance.ways {
                 let which = sets.iter().position(|set| Arc::ptr_eq(set, &way.pool));
                 let port = which.and_then(|which| self.ports.get(&(Arc::clone(&service.name), which)));
                 let (Some(&address), Some(which), Some(&port)) = (own, which, port) else { continue };
                 let at = Frontend { address, port, ..frontend };
                 answered.entry(which).or_insert_with(|| proxied(service, which, at, &way.pool));
-                ends.insert((address, port));
-                way.pool = alone(address, port);
+                let end = ends.entry((address, port)).or_insert_with(|| alone(address, port));
+                way.pool = Arc::clone(end);
                 way.masquerade = false;
             }
         }
         if !ends.is_empty() {
-            asked.serving = ends.into_iter().collect::<Serving>();
+            asked.serving = ends.into_keys().collect::<Serving>();
             asked.affinity = None;
         }
         (asked, answered.into_values().collect())
@@ -120,11 +151,16 @@ fn sets(service: &Service, addresses: &[IpAddr]) -> Vec<Arc<Pool>> {
     sets
 }
 
+/// What the proxy's registry calls a set of backends of a Service.
+fn proxied_name(service: &str, which: usize) -> String {
+    format!("{service}{SET}{which}")
+}
+
 /// A Service's port of the proxy.
 fn proxied(service: &Service, which: usize, frontend: Frontend, pool: &Arc<Pool>) -> Service {
     let way = || Way { pool: Arc::clone(pool), masquerade: false, when_empty: Refusal::Reject };
     Service {
-        name: format!("{}{SET}{which}", service.name).into(),
+        name: proxied_name(&service.name, which).into(),
         entrances: vec![Entrance { frontend, sources: Vec::new(), ways: std::array::from_fn(|_| way()) }],
         affinity: service.affinity,
         serving: service.serving.clone(),
@@ -215,6 +251,47 @@ mod tests {
         assert_eq!(way(&it, "a", Origin::Inside).unwrap().1, [ip("fd00::1")]);
         detour(vec![web], &mut it);
         assert_eq!((it.proxy().len(), it.switch().len()), (2, 1));
+    }
+
+    /// Service by service it comes to the same as all at once, whatever comes, changes and goes, and only what changes is
+    /// touched: the marks of all others stay.
+    #[test]
+    fn a_change_costs_what_changes_and_comes_to_the_same() {
+        let address = |n: usize| format!("10.96.{}.{}", n / 200, n % 200 + 1);
+        let backends = |n: usize| pool(&[&*format!("10.244.{}.{}", n / 200, n % 200 + 1)]);
+        let of = |n: usize, at: usize, more: usize| {
+            service(&format!("s{n}"), &address(at), protocol::TCP, [&backends(n), &backends(n + more)])
+        };
+        let mut registry = Registry::new();
+        let mut it = Detour::default();
+        let addresses = PROXY.map(ip);
+        for n in 0..500 {
+            registry.set(of(n, n, n % 2)).unwrap();
+            it.replace(&registry, &addresses);
+        }
+        let before = (it.switch().clone(), it.proxy().clone());
+        let web = way(&it, "s7", Origin::Outside).unwrap();
+        // One goes, two change places, one has another set less.
+        registry.remove("s3");
+        registry.set_all([of(10, 11, 0), of(11, 10, 1), of(21, 21, 0)]).unwrap();
+        it.replace(&registry, &addresses);
+        assert_eq!(it.switch().differing(&before.0).count(), 3);
+        assert!(it.proxy().differing(&before.1).count() <= 5);
+        assert_eq!(way(&it, "s7", Origin::Outside).unwrap(), web);
+        let mut anew = Detour::default();
+        anew.replace(&registry, &addresses);
+        assert_eq!((it.switch().len(), it.proxy().len()), (anew.switch().len(), anew.proxy().len()));
+        for service in registry.iter() {
+            for origin in [Origin::Inside, Origin::Outside] {
+                let backends = |detour: &Detour| way(detour, &service.name, origin).unwrap().1;
+                assert_eq!(backends(&it), backends(&anew), "{}", service.name);
+            }
+        }
+        // A port that was taken back can be given out again.
+        let ports: BTreeSet<u16> = it.ports.values().copied().collect();
+        assert_eq!((ports.len(), &ports), (it.ports.len(), &it.taken));
+        it.replace(&Registry::new(), &addresses);
+        assert!(it.switch().is_empty() && it.proxy().is_empty() && it.taken.is_empty());
     }
 
     #[test]
