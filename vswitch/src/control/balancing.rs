@@ -399,7 +399,7 @@ mod tests {
             mode: Mode::Memory,
             offload: false,
             plain: Vec::new(),
-            state: StatePaths::new(std::env::temp_dir()),
+            state: StatePaths::new(std::env::temp_dir().join("vswitch-balancing")),
             grace: Duration::ZERO,
         };
         let runtime = Arc::new(Runtime::start(cluster, &options, None).unwrap());
