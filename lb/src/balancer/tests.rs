@@ -418,6 +418,23 @@ fn connections_outlive_a_registry_that_is_made_anew() {
     assert!(matches!(balancer.standing(mark, &VIP, at(1)), Standing::Renewed(_)));
 }
 
+/// As from one kind of proxy to another and back: both lines count the same versions.
+#[test]
+fn connections_are_told_apart_by_the_line_that_they_were_opened_in() {
+    for changes in 0..8 {
+        let mut balancer = balancer(service(0..1, Policy::Maglev));
+        let mut first = balancer.registry().clone();
+        let mut second = Registry::new();
+        second.set(service(1..2, Policy::Maglev)).unwrap();
+        balancer.install(second);
+        let opened = open(&mut balancer, NOW, &ask(1, 1));
+        (0..changes).for_each(|n| drop(first.set(service(2 + n..3 + n, Policy::Maglev)).unwrap()));
+        balancer.install(first);
+        let standing = balancer.standing(opened.mark, &VIP, opened.backend);
+        assert_eq!(standing, Standing::Gone { reset: false }, "{changes}");
+    }
+}
+
 #[test]
 fn nothing_is_added_to_for_a_registry_of_another_time() {
     // A choice that was made before the last change is committed after it.

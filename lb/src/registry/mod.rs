@@ -15,7 +15,7 @@
 //! they may wrap around.
 //!
 //! Marks mean something only along one line of changes. Clones share a token; a registry with another token has other
-//! slots and versions, and [`Registry::adopt`] brings its services into the line.
+//! slots and versions, and [`Registry::adopt`] brings its services into the line, which goes on with a token of its own.
 
 mod map;
 #[cfg(test)]
@@ -183,7 +183,8 @@ impl Registry {
 
     /// This registry with the services of another in the place of its own: what both have keeps its slot and version.
     pub fn adopt(&self, other: &Self) -> Self {
-        let mut adopted = self.clone();
+        // Whoever goes on from an earlier clone counts the same versions for other changes: from here on, that is another line.
+        let mut adopted = Self { line: Arc::default(), ..self.clone() };
         for service in self.differing(other).filter(|service| other.get(&service.name).is_none()) {
             adopted.remove(&service.name);
         }

@@ -187,7 +187,7 @@ proptest! {
         };
         let (ours, theirs) = (build(&ours), build(&theirs));
         let adopted = ours.adopt(&theirs);
-        prop_assert!(adopted == theirs && !theirs.is_in_line_with(&ours) && adopted.is_in_line_with(&ours));
+        prop_assert!(adopted == theirs && !adopted.is_in_line_with(&theirs) && !adopted.is_in_line_with(&ours));
         for old in ours.iter() {
             let slot = |registry: &Registry| *registry.names.get(&*old.name).unwrap();
             let mark = ours.at(slot(&ours)).unwrap().mark;
