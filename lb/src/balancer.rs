@@ -111,6 +111,8 @@ pub enum Standing {
 #[derive(Debug)]
 pub struct Balancer {
     registry: Registry,
+    /// What was installed last, if that is of another line.
+    adopted: Option<Registry>,
     hash: FlowHash,
     limits: Limits,
     affinities: Affinities,
@@ -123,6 +125,7 @@ impl Balancer {
     pub fn new(key: [u8; 16], limits: Limits) -> Self {
         Self {
             registry: Registry::new(),
+            adopted: None,
             hash: FlowHash::new(key),
             limits,
             affinities: Affinities::default(),
@@ -137,11 +140,18 @@ impl Balancer {
 
     /// Takes other services into use, and gives back those it had, for somebody else to drop. What connections and
     /// affinities remember stays of value. That costs the same whatever has changed, if the new registry came from a clone
-    /// of the old one; one that was made anew is adopted, service by service.
+    /// of the old one. One that was made anew is adopted, service by service, and what comes from a clone of that one then
+    /// costs what differs.
+    ///
+    /// Only one of several clones may be changed and installed: what two of them would call the same version differs.
     pub fn install(&mut self, registry: Registry) -> Registry {
-        let registry = match self.registry.is_in_line_with(&registry) || self.registry.is_unused() {
-            true => registry,
-            false => self.registry.adopt(&registry),
+        let adopted = self.adopted.take().filter(|adopted| adopted.is_in_line_with(&registry));
+        let registry = if self.registry.is_in_line_with(&registry) || self.registry.is_unused() {
+            registry
+        } else {
+            let own = self.registry.follow(adopted.as_ref().unwrap_or(&self.registry), &registry);
+            self.adopted = Some(registry);
+            own
         };
         if registry.is_sticky() {
             self.affinities.prepare(self.limits.affinities);

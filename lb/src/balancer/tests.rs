@@ -418,6 +418,31 @@ fn connections_outlive_a_registry_that_is_made_anew() {
     assert!(matches!(balancer.standing(mark, &VIP, at(1)), Standing::Renewed(_)));
 }
 
+/// Who has adopted services follows their changes, and only these.
+#[test]
+fn what_is_adopted_is_followed() {
+    let mut balancer = balancer(service(0..4, Policy::Maglev));
+    let opened = open(&mut balancer, NOW, &ask(1, 1));
+    let other =
+        |n| Service { name: format!("other-{n}").into(), entrances: vec![], ..service(0..2, Policy::Maglev) };
+    let mut theirs = Registry::new();
+    theirs.set(service(0..4, Policy::Maglev)).unwrap();
+    (0..5).for_each(|n| drop(theirs.set(other(n)).unwrap()));
+    balancer.install(theirs.clone());
+    for n in 0..5 {
+        theirs.remove(&format!("other-{n}"));
+        theirs.set(Service { reset_gone: true, ..other(n + 5) }).unwrap();
+        let before = balancer.registry().get("default/web:http").map(std::ptr::from_ref);
+        balancer.install(theirs.clone());
+        assert!(*balancer.registry() == theirs);
+        assert_eq!(balancer.registry().get("default/web:http").map(std::ptr::from_ref), before);
+        assert!(matches!(balancer.standing(opened.mark, &VIP, opened.backend), Standing::Renewed(_)));
+    }
+    theirs.set(service(9..10, Policy::Maglev)).unwrap();
+    balancer.install(theirs);
+    assert_eq!(balancer.standing(opened.mark, &VIP, opened.backend), Standing::Gone { reset: false });
+}
+
 /// As from one kind of proxy to another and back: both lines count the same versions.
 #[test]
 fn connections_are_told_apart_by_the_line_that_they_were_opened_in() {

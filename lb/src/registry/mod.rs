@@ -183,13 +183,19 @@ impl Registry {
 
     /// This registry with the services of another in the place of its own: what both have keeps its slot and version.
     pub fn adopt(&self, other: &Self) -> Self {
+        self.follow(self, other)
+    }
+
+    /// This registry, which has the services of `before`, with those of `after` in their place. If these two come from one
+    /// clone, that costs what differs.
+    pub(crate) fn follow(&self, before: &Self, after: &Self) -> Self {
         // Whoever goes on from an earlier clone counts the same versions for other changes: from here on, that is another line.
         let mut adopted = Self { line: Arc::default(), ..self.clone() };
-        for service in self.differing(other).filter(|service| other.get(&service.name).is_none()) {
+        for service in before.differing(after).filter(|service| after.get(&service.name).is_none()) {
             adopted.remove(&service.name);
         }
-        // The other's services are at peace with each other, so there is no conflict.
-        let _ = adopted.set_all(other.differing(self).cloned());
+        // Those that come are at peace with each other, so there is no conflict.
+        let _ = adopted.set_all(after.differing(before).cloned());
         adopted
     }
 
