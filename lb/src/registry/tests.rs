@@ -186,7 +186,19 @@ proptest! {
             registry
         };
         let (ours, theirs) = (build(&ours), build(&theirs));
+        let differ = |ours: &Registry, theirs: &Registry| {
+            let mut names: Vec<String> = ours.differing(theirs).map(|service| service.name.to_string()).collect();
+            names.sort_unstable();
+            let plainly = ours.iter().filter(|service| theirs.get(&service.name) != Some(*service));
+            let mut plainly: Vec<String> = plainly.map(|service| service.name.to_string()).collect();
+            plainly.sort_unstable();
+            (names, plainly)
+        };
+        let (names, plainly) = differ(&ours, &theirs);
+        prop_assert_eq!(names, plainly);
         let adopted = ours.adopt(&theirs);
+        let (names, plainly) = differ(&ours, &adopted);
+        prop_assert_eq!(names, plainly);
         prop_assert!(adopted == theirs && !adopted.is_in_line_with(&theirs) && !adopted.is_in_line_with(&ours));
         for old in ours.iter() {
             let slot = |registry: &Registry| *registry.names.get(&*old.name).unwrap();
@@ -293,4 +305,24 @@ fn a_registry_is_written_and_read_as_a_list() {
         serde_json::to_string(&[service("a", &[frontend(1, 1)], 0), service("b", &[frontend(1, 1)], 0)]);
     let error = serde_json::from_str::<Registry>(&twice.unwrap()).unwrap_err().to_string();
     assert!(error.contains("0.0.0.1 port 1 of protocol 6 belongs to service a"), "{error}");
+}
+
+#[test]
+fn several_set_at_once_pass_frontends_to_each_other_and_keep_their_slots() {
+    let (a, b) = (frontend(1, 80), frontend(2, 80));
+    let mut registry = Registry::new();
+    let marks = ["one", "two"].map(|name| {
+        let own = if name == "one" { a } else { b };
+        registry.set(service(name, &[own], 1)).unwrap()
+    });
+    let before = registry.clone();
+    assert!(registry.set(service("one", &[b], 1)).is_err(), "one alone cannot take it");
+    registry.set_all([service("one", &[b], 1), service("two", &[a], 1), service("three", &[], 1)]).unwrap();
+    assert_eq!(&*registry.find(&b).unwrap().0.name, "one");
+    assert_eq!(&*registry.find(&a).unwrap().0.name, "two");
+    assert_eq!(marks.map(|mark| registry.of(mark).is_some()), [true, true]);
+    assert_eq!((registry.differing(&before).count(), before.differing(&registry).count()), (3, 2));
+    let taken = registry.set_all([service("four", &[], 1), service("five", &[a], 1)]);
+    assert_eq!(&*taken.unwrap_err().holder, "two");
+    assert!(registry.get("four").is_some() && registry.get("five").is_none());
 }

@@ -137,6 +137,9 @@ fn history<A: Address>(steps: &[Step], capacity: usize, start: u64) -> Result<()
         }
         prop_assert_eq!(table.len(), model.0.len());
         prop_assert_eq!(table.iter().count(), model.0.len());
+        let all: Vec<ConnectionId> = table.iter().map(|(id, _)| id).collect();
+        let some = (0..table.slots()).step_by(3).flat_map(|from| table.iter_in(from..from + 3));
+        prop_assert_eq!(some.map(|(id, _)| id).collect::<Vec<_>>(), all, "some at a time");
     }
     // In the end a sweep clears away all that is over, and nothing else.
     let over = model.0.values().filter(|held| held.1 <= now).count();

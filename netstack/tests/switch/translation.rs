@@ -770,6 +770,9 @@ fn what_is_listed_is_what_there_is() {
         lab.send(POD_A.port, &POD_A.via_router(server(family)).echo(7, 1, b"x"));
         let now = lab.now;
         let mut entries: Vec<ConnectionEntry> = lab.switch.connection_entries(now).collect();
+        let slots = 0..lab.switch.connection_slots();
+        let one_by_one = slots.flat_map(|slot| lab.switch.connection_entries_in(now, slot..slot + 1));
+        assert_eq!(one_by_one.collect::<Vec<_>>(), entries);
         entries.sort_by_key(|entry| entry.protocol);
         let (echo, query) = family.of((1, 8), (58, 128));
         let [tcp, icmp] = if echo < 6 { [1, 0] } else { [0, 1] }.map(|at: usize| entries[at]);

@@ -110,11 +110,6 @@ impl Located {
         self.tree = Arc::new(Node { mark: self.tree.mark, value: Value::Null });
     }
 
-    /// Whether it knows no more than where it begins.
-    pub fn has_no_fields(&self) -> bool {
-        self.tree.value == Value::Null
-    }
-
     /// Something to tell about a field of this object, `spec.containers[0].name`; the place is that of the field, or of
     /// what is nearest above it in the text.
     pub fn problem(&self, path: &str, message: impl Into<String>) -> Problem {

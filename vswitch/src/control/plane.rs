@@ -326,8 +326,8 @@ impl Plane {
         let wanted = rollout.as_ref().map(Rollout::cluster);
         let mut problems = self.become_as(&next, &before, &keys, &planning, wanted)?;
         // There may be thousands, and they are held against others only when they change.
-        let read = changes.iter().map(|(key, _)| key);
-        next.store.settle(read.filter(|key| BESIDE_CLUSTER.contains(&key.kind)));
+        let beside = changes.iter().filter(|(key, _)| BESIDE_CLUSTER.contains(&key.kind));
+        next.store.settle(&before.store, beside);
         *self.desired.lock() = next;
         if let Some(rollout) = &mut rollout {
             problems.extend(self.roll_out(rollout));

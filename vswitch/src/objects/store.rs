@@ -63,10 +63,13 @@ impl Store {
         self.objects.insert_mut(located.object.key(), Arc::new(located));
     }
 
-    /// Keeps no longer where the fields of these objects stand.
-    pub fn settle<'a>(&mut self, keys: impl IntoIterator<Item = &'a Key>) {
-        for key in keys {
-            if let Some(located) = self.objects.get_mut(key).and_then(Arc::get_mut) {
+    /// Keeps no longer where the fields of these objects stand, which have become of `before` by these changes. One that is
+    /// the same goes on as it was.
+    pub fn settle<'a>(&mut self, before: &Self, changes: impl IntoIterator<Item = &'a (Key, Change)>) {
+        for (key, change) in changes {
+            if let (Change::Unchanged, Some(old)) = (change, before.objects.get(key)) {
+                self.objects.insert_mut(key.clone(), Arc::clone(old));
+            } else if let Some(located) = self.objects.get_mut(key).and_then(Arc::get_mut) {
                 located.forget_fields();
             }
         }
@@ -99,10 +102,7 @@ impl Store {
                 Some(old) if old.object == located.object => Change::Unchanged,
                 Some(_) => Change::Configured,
             };
-            // Of thousands that are the same and need no places, those that stand go on.
-            if !(change == Change::Unchanged && self.get(&key).is_some_and(Located::has_no_fields)) {
-                self.objects.insert_mut(key.clone(), Arc::new(located));
-            }
+            self.objects.insert_mut(key.clone(), Arc::new(located));
             changes.push((key, change));
         }
         changes
