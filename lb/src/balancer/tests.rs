@@ -427,7 +427,7 @@ fn what_is_adopted_is_followed() {
         |n| Service { name: format!("other-{n}").into(), entrances: vec![], ..service(0..2, Policy::Maglev) };
     let mut theirs = Registry::new();
     theirs.set(service(0..4, Policy::Maglev)).unwrap();
-    (0..5).for_each(|n| drop(theirs.set(other(n)).unwrap()));
+    theirs.set_all((0..5).map(other)).unwrap();
     balancer.install(theirs.clone());
     for n in 0..5 {
         theirs.remove(&format!("other-{n}"));
@@ -453,7 +453,9 @@ fn connections_are_told_apart_by_the_line_that_they_were_opened_in() {
         second.set(service(1..2, Policy::Maglev)).unwrap();
         balancer.install(second);
         let opened = open(&mut balancer, NOW, &ask(1, 1));
-        (0..changes).for_each(|n| drop(first.set(service(2 + n..3 + n, Policy::Maglev)).unwrap()));
+        for n in 0..changes {
+            first.set(service(2 + n..3 + n, Policy::Maglev)).unwrap();
+        }
         balancer.install(first);
         let standing = balancer.standing(opened.mark, &VIP, opened.backend);
         assert_eq!(standing, Standing::Gone { reset: false }, "{changes}");
