@@ -54,8 +54,9 @@ enum Step {
         family: Family,
         which: usize,
     },
-    /// Everything is read anew, as after a change of a file.
+    /// Everything is read anew, as after a change of a file; or from whoever has kept it from the beginning.
     Anew,
+    Kept,
     /// There are no services for a moment.
     Blink,
     Ask {
@@ -107,7 +108,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (family(), services.clone(), wish())
             .prop_map(|(family, which, wish)| Step::Set { family, which, wish }),
         1 => (family(), services.clone()).prop_map(|(family, which)| Step::Remove { family, which }),
-        1 => prop_oneof![4 => Just(Step::Blink), 1 => Just(Step::Anew)],
+        1 => prop_oneof![2 => Just(Step::Blink), 1 => Just(Step::Anew), 2 => Just(Step::Kept)],
         12 => (family(), services, clients.clone(), 0u16..3, prop::bool::weighted(0.3)).prop_map(
             |(family, which, client, port, by_node)| Step::Ask { family, which, client, port, by_node }
         ),
@@ -290,6 +291,7 @@ fn long_lived() -> Timeouts {
         &mut tcp.unacknowledged,
         &mut sctp.cookie_wait,
         &mut sctp.cookie_echoed,
+        &mut sctp.established,
         &mut sctp.closed,
     ] {
         *time = Duration::from_secs(3600);
@@ -299,6 +301,7 @@ fn long_lived() -> Timeouts {
 
 struct History {
     lab: Lab,
+    kept: lb::Registry,
     services: BTreeMap<(bool, usize), Known>,
     flows: BTreeMap<Key, Flow>,
     /// The backend that a client had last, and when: by service, when that came, and client.
@@ -316,6 +319,7 @@ impl History {
         config.services = Some(services([]));
         Self {
             lab: acquainted(config),
+            kept: lb::Registry::new(),
             services: BTreeMap::new(),
             flows: BTreeMap::new(),
             affinities: BTreeMap::new(),
@@ -331,12 +335,14 @@ impl History {
         match step {
             Step::Set { family, which, wish } => self.set(*family, *which, wish),
             Step::Remove { family, which } => {
+                self.kept.remove(&name(*family, *which));
                 change(&mut self.lab, |registry| {
                     registry.remove(&name(*family, *which));
                 });
                 self.services.remove(&(*family == Family::V6, *which));
             }
             Step::Anew => self.anew(),
+            Step::Kept => change(&mut self.lab, |registry| registry.clone_from(&self.kept)),
             Step::Blink => {
                 let of = self.lab.switch.snapshot().services().unwrap().config().clone();
                 for of in [None, Some(of)] {
@@ -378,8 +384,10 @@ impl History {
     }
 
     fn set(&mut self, family: Family, which: usize, wish: &Wish) {
+        let service = wish.service(family, which);
+        self.kept.set(service.clone()).unwrap();
         change(&mut self.lab, |registry| {
-            registry.set(wish.service(family, which)).unwrap();
+            registry.set(service).unwrap();
         });
         self.came += 1;
         let known = Known { wish: wish.clone(), since: self.came };
