@@ -304,7 +304,7 @@ pub fn manifest(data: &[u8]) {
             Err(invalid) => {
                 assert!(!invalid.problems.is_empty());
                 for problem in &invalid.problems {
-                    assert!((1..=lines).contains(&problem.mark.line), "{problem}");
+                    assert!((1..=lines).contains(&(problem.mark.line as usize)), "{problem}");
                     assert!(!problem.to_string().is_empty());
                 }
             }
