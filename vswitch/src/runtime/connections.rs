@@ -269,6 +269,8 @@ fn tuple_view(protocol: u8, [source, destination]: [SocketAddr; 2], asker: Socke
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn entry() -> ConnectionEntry {
