@@ -4,7 +4,7 @@
 //! thousands than among a few. Times are for a quiet machine and an optimised build, and only printed:
 //! `cargo test --release -p vswitch --test many_services -- --ignored --nocapture`
 #![allow(clippy::unwrap_used, reason = "all of this file is tests")]
-#![allow(clippy::disallowed_methods, reason = "figures are times")]
+#![allow(clippy::disallowed_methods, reason = "figures of real programs take real time")]
 
 mod common;
 

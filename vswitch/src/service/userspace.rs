@@ -260,7 +260,9 @@ mod tests {
         let address = |n: usize| format!("10.96.{}.{}", n / 200, n % 200 + 1);
         let backends = |n: usize| pool(&[&*format!("10.244.{}.{}", n / 200, n % 200 + 1)]);
         let of = |n: usize, at: usize, more: usize| {
-            service(&format!("s{n}"), &address(at), protocol::TCP, [&backends(n), &backends(n + more)])
+            let (one, other) = (backends(n), backends(n + more));
+            let other = if more == 0 { &one } else { &other };
+            service(&format!("s{n}"), &address(at), protocol::TCP, [&one, other])
         };
         let mut registry = Registry::new();
         let mut it = Detour::default();
