@@ -46,6 +46,11 @@ fn nat() {
 }
 
 #[test]
+fn balancer() {
+    replay("balancer", fuzz::balancer);
+}
+
+#[test]
 fn manifest() {
     replay("manifest", fuzz::manifest);
 }

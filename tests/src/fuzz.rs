@@ -1,5 +1,6 @@
 //! What the fuzzer calls, and the corpus replay with it. One function per target; a finding is a panic.
 
+mod balancer;
 mod translation;
 mod translator;
 mod wire;
@@ -8,6 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use balancer::balancer;
 pub use translation::rewrite;
 pub use translator::nat;
 
