@@ -224,11 +224,9 @@ impl Balancer {
         let Some(Placed { service, mark: Mark { version, .. }, .. }) = placed else {
             return Standing::Gone { reset: false };
         };
-        let serves = || match service.serving.contains(backend) {
-            true => self.registry.door(frontend).is_some_and(|door| door.slot == mark.slot),
-            false => false,
-        };
-        match mark.is_since(*version) || serves() {
+        let is_asked_there = || self.registry.door(frontend).is_some_and(|door| door.slot == mark.slot);
+        let unchanged = mark.is_since(*version);
+        match unchanged || (service.serving.contains(backend) && is_asked_there()) {
             true => Standing::Renewed(Mark { version: self.registry.version(), ..mark }),
             false => Standing::Gone { reset: service.reset_gone },
         }

@@ -105,8 +105,12 @@ impl Balancing {
 
     /// The services in use, if there are any: those that marks mean something to.
     pub(in crate::switch) fn registry(&self) -> Option<&Registry> {
-        let balancer = self.balancer.as_ref().filter(|_| self.services.is_some())?;
-        Some(balancer.registry())
+        self.in_use().map(Balancer::registry)
+    }
+
+    /// What chooses backends, while there are services.
+    fn in_use(&self) -> Option<&Balancer> {
+        self.balancer.as_ref().filter(|_| self.services.is_some())
     }
 
     /// The version of the services in use; 0 if there are none.
@@ -211,7 +215,7 @@ impl Balancing {
                 false => Standing::Renewed(self.version()),
             };
         };
-        let Some(balancer) = self.balancer.as_ref().filter(|_| self.services.is_some()) else {
+        let Some(balancer) = self.in_use() else {
             return Standing::Gone { reset: false };
         };
         let backend = connection.tuple(Direction::Reply).source;
