@@ -14,7 +14,7 @@ mod effect;
 mod kind;
 mod load;
 mod metallb;
-mod parallel;
+pub mod parallel;
 mod schema;
 mod tree;
 
@@ -83,12 +83,7 @@ impl Located {
     /// # Errors
     /// What is wrong with one of them, which only another hand can have done.
     pub fn kept(texts: &[&str], file: &Arc<str>) -> Result<Vec<Self>, String> {
-        // A few at a time: each is read in no time.
-        let some: Vec<&[&str]> = texts.chunks(64).collect();
-        let all =
-            parallel::each(&some, |texts| texts.iter().map(|text| Self::kept_one(text, file)).collect());
-        let all: Vec<Vec<Self>> = all.into_iter().collect::<Result<_, String>>()?;
-        Ok(all.into_iter().flatten().collect())
+        parallel::each(texts, |text| Self::kept_one(text, file)).into_iter().collect()
     }
 
     fn kept_one(text: &str, file: &Arc<str>) -> Result<Self, String> {

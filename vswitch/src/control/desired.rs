@@ -15,6 +15,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::sync::Arc;
 
+use manifest::parallel::each;
 use manifest::{Key, Located};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -145,9 +146,10 @@ impl Desired {
         let given =
             Allocations { services: self.plan.allocations(), ..Allocations::clone(&self.allocations) };
         let mut text = r#"{"apiVersion":"v1","kind":"List","items":["#.to_owned();
-        for (index, located) in self.store.iter().enumerate() {
+        let objects: Vec<&Located> = self.store.iter().collect();
+        for (index, object) in each(&objects, |located| located.object.to_text()).into_iter().enumerate() {
             text.push_str(if index == 0 { "\n" } else { ",\n" });
-            text.push_str(&located.object.to_text()?);
+            text.push_str(&object?);
         }
         text.push_str("\n],\"allocations\":");
         text.push_str(&serde_json::to_string(&given)?);
@@ -158,13 +160,15 @@ impl Desired {
     /// The line that makes `before` this, if the objects that differ are among `keys`.
     fn line(&self, before: &Self, keys: &[Key]) -> serde_json::Result<String> {
         let mut line = Line::default();
-        let mut objects = Vec::new();
+        let mut objects: Vec<&Located> = Vec::new();
         for key in keys {
             match self.store.get(key) {
-                Some(located) => objects.push(located.object.to_text()?),
+                Some(located) => objects.push(located),
                 None => line.taken.push([key.kind.to_owned(), key.namespace.clone(), key.name.clone()]),
             }
         }
+        let objects = each(&objects, |located| located.object.to_text());
+        let objects: Vec<String> = objects.into_iter().collect::<serde_json::Result<_>>()?;
         if !Arc::ptr_eq(&self.allocations, &before.allocations) {
             line.nodes = Some(self.allocations.nodes.clone());
             line.pods = Some(self.allocations.pods.clone());

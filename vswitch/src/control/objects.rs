@@ -80,9 +80,8 @@ pub fn list(plane: &Plane, kind: Listed) -> Vec<Json> {
     }
 }
 
-fn of_kind<'a>(desired: &'a Desired, kind: &'a str) -> impl Iterator<Item = Json> + 'a {
-    let objects = desired.store.iter().filter(move |located| located.object.kind() == kind);
-    objects.filter_map(|located| located.object.to_json().ok())
+fn of_kind(desired: &Desired, kind: &'static str) -> impl Iterator<Item = Json> {
+    desired.store.of_kind(kind).filter_map(|located| located.object.to_json().ok())
 }
 
 pub(super) fn wanted(desired: &Desired, kind: &'static str, namespace: &str, name: &str) -> Option<Json> {
@@ -196,7 +195,7 @@ fn namespaces(desired: &Desired, cluster: &Cluster) -> Vec<Json> {
         let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
         all.insert(name, object);
     }
-    for located in desired.store.iter() {
+    for located in desired.store.of_kind("Namespace") {
         if let (Object::Namespace(namespace), Ok(json)) = (&located.object, located.object.to_json()) {
             all.insert(namespace.metadata.name.clone().unwrap_or_default(), json);
         }
@@ -209,7 +208,7 @@ fn namespaces(desired: &Desired, cluster: &Cluster) -> Vec<Json> {
 
 fn deployments(desired: &Desired, cluster: &Cluster, statuses: &BTreeMap<String, PodStatus>) -> Vec<Json> {
     let mut all = Vec::new();
-    for located in desired.store.iter() {
+    for located in desired.store.of_kind("Deployment") {
         let (Object::Deployment(deployment), Ok(mut json)) = (&located.object, located.object.to_json())
         else {
             continue;

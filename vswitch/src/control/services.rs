@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use manifest::{Key, Object};
+use manifest::Key;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json, json};
 
-use super::objects::{set, wanted};
+use super::objects::set;
 use super::plane::Plane;
 use crate::runtime::{Balanced, RuntimeError};
 use crate::service::{Controller, Endpoint, Kind, Planned, PortEndpoints};
@@ -193,7 +193,7 @@ fn endpoint_view(endpoint: &Endpoint) -> EndpointView {
 pub(super) fn services(plane: &Plane) -> Vec<Json> {
     let desired = plane.desired();
     let mut all = Vec::new();
-    for located in desired.store.iter().filter(|located| located.object.kind() == "Service") {
+    for located in desired.store.of_kind("Service") {
         let key = located.object.key();
         let planned = desired.plan.services.get(format!("{}/{}", key.namespace, key.name).as_str());
         if let (Ok(mut object), Some(planned)) = (located.object.to_json(), planned) {
@@ -270,13 +270,10 @@ pub(super) fn endpoints(plane: &Plane) -> Vec<Json> {
 pub(super) fn endpoint_slices(plane: &Plane) -> Vec<Json> {
     let desired = plane.desired();
     let mut all: Vec<Json> = Vec::new();
-    for located in desired.store.iter() {
-        if let Object::EndpointSlice(_) = &located.object {
-            let key = located.object.key();
-            let mut object = wanted(&desired, "EndpointSlice", &key.namespace, &key.name).unwrap_or_default();
-            set(&mut object, "metadata", json!({"namespace": key.namespace}));
-            all.push(object);
-        }
+    for located in desired.store.of_kind("EndpointSlice") {
+        let Ok(mut object) = located.object.to_json() else { continue };
+        set(&mut object, "metadata", json!({"namespace": located.object.key().namespace}));
+        all.push(object);
     }
     each_service(plane, |planned, served| {
         let spec = &planned.spec;

@@ -48,6 +48,13 @@ impl Store {
         self.objects.values().map(AsRef::as_ref)
     }
 
+    /// Every object of a kind, in order of namespace and name.
+    pub fn of_kind(&self, kind: &'static str) -> impl Iterator<Item = &Located> {
+        let first = Key { kind, namespace: String::new(), name: String::new() };
+        let from_there = self.objects.range(first..);
+        from_there.take_while(move |(key, _)| key.kind == kind).map(|(_, located)| located.as_ref())
+    }
+
     /// What tells every object from every other.
     pub fn keys(&self) -> impl Iterator<Item = &Key> {
         self.objects.keys()

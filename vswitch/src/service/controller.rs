@@ -12,6 +12,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use lb::Registry;
+use manifest::parallel::each;
 
 use super::announce::{Advertisement, owner};
 use super::endpoint::{Condition, Endpoint, Hints, merge};
@@ -50,6 +51,13 @@ struct Node {
     facts: NodeFacts,
     registry: Registry,
     changed: bool,
+}
+
+/// One port of a Service, as nodes are to have it.
+struct Made {
+    services: Vec<lb::Service>,
+    /// The pools in them.
+    pools: Vec<Arc<lb::Pool>>,
 }
 
 /// See the module.
@@ -250,16 +258,12 @@ impl Controller {
         if moves {
             dirty.extend(self.in_conflict());
         }
-        for name in dirty {
-            self.compute(&name);
-        }
+        self.compute(dirty);
         // What stood in the way may have gone out of it after somebody else was refused.
         let mut left = usize::MAX;
         while moves && !self.conflicts.is_empty() && self.conflicts.len() < left {
             left = self.conflicts.len();
-            for name in self.in_conflict() {
-                self.compute(&name);
-            }
+            self.compute(self.in_conflict());
         }
         let changed = self.nodes.iter_mut().filter_map(|node| {
             std::mem::take(&mut node.changed).then(|| (Arc::clone(&node.facts.name), node.registry.clone()))
@@ -322,30 +326,52 @@ impl Controller {
         }
     }
 
-    fn compute(&mut self, name: &Arc<str>) {
-        let Some(mut entry) = self.services.remove(name) else { return };
-        let planned = Arc::clone(&entry.planned);
-        if planned.allocation.is_exposed() {
-            self.exposed.insert(Arc::clone(name));
+    /// Computes Services again: on all processors what is found by looking alone, one after the other what it changes.
+    fn compute(&mut self, names: impl IntoIterator<Item = Arc<str>>) {
+        let known = names.into_iter().filter_map(|name| {
+            let planned = Arc::clone(&self.services.get(&name)?.planned);
+            Some((name, planned))
+        });
+        let known: Vec<(Arc<str>, Arc<Planned>)> = known.collect();
+        let served = each(&known, |(name, planned)| self.serve(name, planned));
+        let (served, gone): (Vec<_>, Vec<_>) = served.into_iter().unzip();
+        // Those that are gone make room for those that come.
+        gone.into_iter().flatten().for_each(|name| self.withdraw(&name));
+        for ((name, planned), served) in known.iter().zip(&served) {
+            if planned.allocation.is_exposed() {
+                self.exposed.insert(Arc::clone(name));
+            }
+            self.find_owners(planned, served);
         }
-        let mut before = std::mem::take(&mut entry.served);
-        for (family, port) in self.wanted(&planned) {
+        let all: Vec<(Arc<str>, Arc<Planned>, Vec<Served>)> =
+            known.into_iter().zip(served).map(|((name, planned), served)| (name, planned, served)).collect();
+        let made = each(&all, |(_, planned, served)| {
+            served.iter().map(|served| self.make(planned, served)).collect::<Vec<_>>()
+        });
+        for ((name, planned, mut served), made) in all.into_iter().zip(made) {
+            for (served, made) in served.iter_mut().zip(made) {
+                served.pools = made.pools;
+                self.put(&served.name, made.services);
+            }
+            self.services.insert(name, Entry { planned, served });
+        }
+    }
+
+    /// Each port of a Service in each family, and the names of those that it has no more.
+    fn serve(&self, name: &str, planned: &Planned) -> (Vec<Served>, Vec<Arc<str>>) {
+        let mut before: Vec<&Served> =
+            self.services.get(name).into_iter().flat_map(|entry| &entry.served).collect();
+        let mut all = Vec::new();
+        for (family, port) in self.wanted(planned) {
             let known = name_of(&planned.spec, port, family);
             let old =
                 before.iter().position(|served| *served.name == *known).map(|at| before.swap_remove(at));
             let endpoints = self.endpoints(&planned.spec, port, family);
-            let (known, pools) = old.map_or((known.into(), Vec::new()), |old| (old.name, old.pools));
-            entry.served.push(Served { name: known, family, port, endpoints, pools });
+            let (name, pools) = old
+                .map_or_else(|| (known.into(), Vec::new()), |old| (Arc::clone(&old.name), old.pools.clone()));
+            all.push(Served { name, family, port, endpoints, pools });
         }
-        // Those that are gone make room for those that come.
-        for served in before {
-            self.withdraw(&served.name);
-        }
-        self.find_owners(&planned, &entry.served);
-        for served in &mut entry.served {
-            self.put(&planned, served);
-        }
-        self.services.insert(Arc::clone(name), entry);
+        (all, before.into_iter().map(|served| Arc::clone(&served.name)).collect())
     }
 
     /// Every port in every family.
@@ -436,8 +462,8 @@ impl Controller {
         }
     }
 
-    /// Puts one port of a Service into every node's registry.
-    fn put(&mut self, planned: &Planned, served: &mut Served) {
+    /// What one port of a Service is on each node, in their order.
+    fn make(&self, planned: &Planned, served: &Served) -> Made {
         let mut pools = Pooling { planned, key: self.key, before: &served.pools, made: Vec::new() };
         let spec = &planned.spec;
         let everywhere = !(spec.internal_local
@@ -445,46 +471,46 @@ impl Controller {
             || !planned.allocation.node_ports.is_empty()
             || spec.ingress.iter().any(|one| one.proxied)
             || served.endpoints.iter().any(|e| e.hints != Hints::default()));
-        let mut same: Option<lb::Service> = None;
-        let mut conflict = None;
-        for node in &mut self.nodes {
-            let service = match same.take() {
-                Some(service) => service,
-                None => lb::Service {
-                    name: Arc::clone(&served.name),
-                    entrances: entrances(
-                        &self.owners,
-                        planned,
-                        served,
-                        &node.facts,
-                        self.masquerade_all,
-                        &mut pools,
-                    ),
-                    affinity: spec.affinity,
-                    serving: serving(spec.ports[served.port].protocol, &served.endpoints),
-                    reset_gone: spec.reset_gone,
-                },
-            };
-            same = everywhere.then(|| service.clone());
-            if service.entrances.is_empty() {
-                node.changed |= node.registry.remove(&served.name);
+        let mut services: Vec<lb::Service> = Vec::with_capacity(self.nodes.len());
+        for node in &self.nodes {
+            if let Some(same) = services.first().filter(|_| everywhere).cloned() {
+                services.push(same);
                 continue;
             }
-            if node.registry.get(&served.name) == Some(&service) {
+            let (owners, masquerade_all) = (&self.owners, self.masquerade_all);
+            services.push(lb::Service {
+                name: Arc::clone(&served.name),
+                entrances: entrances(owners, planned, served, &node.facts, masquerade_all, &mut pools),
+                affinity: spec.affinity,
+                serving: serving(spec.ports[served.port].protocol, &served.endpoints),
+                reset_gone: spec.reset_gone,
+            });
+        }
+        Made { services, pools: pools.made }
+    }
+
+    /// Puts one port of a Service into every node's registry.
+    fn put(&mut self, name: &Arc<str>, services: Vec<lb::Service>) {
+        let mut conflict = None;
+        for (node, service) in self.nodes.iter_mut().zip(services) {
+            if service.entrances.is_empty() {
+                node.changed |= node.registry.remove(name);
+                continue;
+            }
+            if node.registry.get(name) == Some(&service) {
                 continue;
             }
             match node.registry.set(service) {
                 Ok(_) => node.changed = true,
                 Err(error) => {
-                    node.changed |= node.registry.remove(&served.name);
+                    node.changed |= node.registry.remove(name);
                     conflict = Some(format!("{}: {error}", node.facts.name));
                 }
             }
         }
-        served.pools = pools.made;
         match conflict {
-            Some(why) => self.conflicts.insert(Arc::clone(&served.name), why),
-            None => self.conflicts.remove(&served.name),
+            Some(why) => self.conflicts.insert(Arc::clone(name), why),
+            None => self.conflicts.remove(name),
         };
     }
 }
