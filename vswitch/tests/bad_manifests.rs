@@ -1,17 +1,18 @@
 //! Manifests that are wrong: each is told in one sentence with its place, and changes nothing that runs.
 #![allow(clippy::unwrap_used, reason = "all of this file is tests")]
 
+#[path = "common/in_memory.rs"]
+mod in_memory;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use in_memory::InMemory;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
-use vswitch::control::plane::{Desired, Frame, Plane};
 use vswitch::manifest::{Invalid, Problem, Source, Strictness, load};
 use vswitch::objects::{Allocations, Plan, Store, compile};
-use vswitch::runtime::{Mode, Options};
-use vswitch::state::StatePaths;
 
 /// Every file of `tests/bad`, and what its first line says it must say.
 fn corpus() -> Vec<(PathBuf, Source, String)> {
@@ -59,29 +60,16 @@ fn each_is_told_in_one_sentence_with_its_place() {
 
 #[test]
 fn none_changes_what_runs() {
-    let directory = std::env::temp_dir().join(format!("vswitch-bad-{}", std::process::id()));
-    fs::create_dir_all(&directory).unwrap();
-    let options = Options {
-        mode: Mode::Memory,
-        offload: false,
-        plain: Vec::new(),
-        state: StatePaths::new(&directory),
-        grace: std::time::Duration::ZERO,
-    };
     let running = "apiVersion: v1\nkind: Pod\nmetadata: {name: running}\nspec: {containers: [{name: c}]}\n";
-    let mut desired = Desired::default();
-    let source = Source { name: "running".into(), text: running.into() };
-    desired.store.apply(load(&[source], Strictness::Strict).unwrap());
-    let frame = Frame { name: "lab".into(), mtu: None };
-    let (plane, _) = Plane::start(desired, frame, &options, None).unwrap();
-    let (cluster, file) = (plane.runtime().cluster(), fs::read(options.state.desired()).unwrap());
+    let lab = InMemory::start("bad", running);
+    let (plane, kept) = (&lab.plane, lab.kept());
+    let cluster = plane.runtime().cluster();
     for (path, source, _) in corpus() {
         assert!(plane.apply(&[source], Strictness::Strict).is_err(), "{}", path.display());
         assert_eq!(plane.runtime().cluster(), cluster, "{}", path.display());
-        assert!(fs::read(options.state.desired()).unwrap() == file, "{}", path.display());
+        assert!(lab.kept() == kept, "{}", path.display());
     }
-    assert_eq!(plane.stop(), [""; 0]);
-    fs::remove_dir_all(&directory).unwrap();
+    lab.stop();
 }
 
 #[test]

@@ -8,16 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use common::in_memory::InMemory;
 use common::{Cluster, ManifestFile, both, ready, success, until};
 use netstack::driver::Clock;
 use serde_json::Value;
 use vswitch::cluster::Place;
-use vswitch::control::plane::{Desired, Frame, Plane};
 use vswitch::control::workloads::Departures;
-use vswitch::manifest::{Source, Strictness};
-use vswitch::objects::Store;
-use vswitch::runtime::{Mode, Options};
-use vswitch::state::StatePaths;
 
 fn web(mark: &str, more: &str, path: &str) -> String {
     format!(
@@ -187,28 +183,14 @@ impl Departures for Departed {
 
 #[test]
 fn whoever_wants_to_know_is_told_before_and_after_pods_end() {
-    let directory = std::env::temp_dir().join(format!("vswitch-departures-{}", std::process::id()));
-    std::fs::create_dir_all(&directory).unwrap();
-    let options = Options {
-        mode: Mode::Memory,
-        offload: true,
-        plain: Vec::new(),
-        state: StatePaths::new(&directory),
-        grace: Duration::from_secs(1),
-    };
     let text = web("one", "", "/");
-    let source = |text: String| [Source { name: "x".into(), text }];
-    let (store, _) = Store::read(&source(text.clone()), Strictness::Strict).unwrap();
-    let frame = Frame { name: "departures".into(), mtu: None };
-    let desired = Desired { store, ..Desired::default() };
-    let (plane, _) = Plane::start(desired, frame, &options, None).unwrap();
+    let lab = InMemory::start("departures", &text);
     let departed = Arc::new(Departed::default());
-    plane.watch_departures(Arc::<Departed>::clone(&departed));
-    plane.apply(&source(text.replace("replicas: 3", "replicas: 2")), Strictness::Strict).unwrap();
-    plane.apply(&source(text.replace("replicas: 3", "replicas: 2")), Strictness::Strict).unwrap();
+    lab.plane.watch_departures(Arc::<Departed>::clone(&departed));
+    lab.apply(&text.replace("replicas: 3", "replicas: 2"));
+    lab.apply(&text.replace("replicas: 3", "replicas: 2"));
     let place = Place::Pod { namespace: "default".into(), name: "web-2".into() };
     let told = departed.0.lock().unwrap().clone();
     assert_eq!(told, [format!("leaving [{place:?}]"), format!("gone [{place:?}]")]);
-    plane.stop();
-    std::fs::remove_dir_all(&directory).unwrap();
+    lab.stop();
 }

@@ -21,6 +21,7 @@ mod map;
 #[cfg(test)]
 mod tests;
 
+use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
@@ -203,9 +204,16 @@ impl Registry {
     /// those before the one that has it are set.
     pub fn set_all(&mut self, services: impl IntoIterator<Item = Service>) -> Result<(), Conflict> {
         let services: Vec<Service> = services.into_iter().collect();
+        let changes =
+            services.iter().filter(|service| self.get(&service.name).is_some_and(|old| old != *service));
+        let changing: BTreeSet<Arc<str>> = changes.map(|service| Arc::clone(&service.name)).collect();
         for service in &services {
-            if self.get(&service.name).is_some_and(|old| old != service) {
-                self.shut(&service.name);
+            let slot = self.names.get(&service.name).copied();
+            while let Err(Conflict { holder, .. }) = self.check(service, slot)
+                && holder != service.name
+                && changing.contains(&holder)
+            {
+                self.shut(&holder);
             }
         }
         services.into_iter().try_for_each(|service| self.set(service).map(|_| ()))

@@ -84,6 +84,14 @@ enum Fed {
     Invalid(Invalid),
 }
 
+/// What a packet would do to its connection.
+enum Trial {
+    Fits,
+    Refused(Invalid),
+    /// It ends it, and may open another.
+    Reopens,
+}
+
 /// A packet under judgement.
 #[derive(Clone, Copy)]
 struct Subject<'a> {
@@ -164,9 +172,13 @@ impl<A: Address> Nat<A> {
         let subject = Subject { packet, bytes, checksum };
         let seen = self.judge(now, zone, subject);
         match seen {
-            Tracked::Known { id, direction, .. } => match self.refuses(id, direction, subject) {
-                Some(reason) => Tracked::Invalid(reason),
-                None => seen,
+            Tracked::Known { id, direction, .. } => match self.trial(id, direction, subject) {
+                Trial::Fits => seen,
+                Trial::Refused(reason) => Tracked::Invalid(reason),
+                Trial::Reopens => match packet.tuple(zone) {
+                    Some(tuple) => self.open(now, tuple, subject),
+                    None => seen,
+                },
             },
             Tracked::Related { .. } | Tracked::New(_) | Tracked::Invalid(_) | Tracked::Untracked => seen,
         }
@@ -195,24 +207,27 @@ impl<A: Address> Nat<A> {
         found.and_then(|(id, _)| self.table.get(id)).is_some_and(Connection::is_translated)
     }
 
-    /// Why a connection's state does not allow a packet, tried on a copy of it.
-    fn refuses(&self, id: ConnectionId, direction: Direction, subject: Subject<'_>) -> Option<Invalid> {
-        let upper = subject.upper().filter(|_| !subject.is_fragment())?;
-        match self.table.get(id)?.state {
+    /// What a connection's state says to a packet, tried on a copy of it.
+    fn trial(&self, id: ConnectionId, direction: Direction, subject: Subject<'_>) -> Trial {
+        let upper = subject.upper().filter(|_| !subject.is_fragment());
+        let Some((upper, connection)) = upper.zip(self.table.get(id)) else { return Trial::Fits };
+        match connection.state {
             State::Tcp(mut tcp) => {
-                let Ok(segment) = Segment::read(upper) else { return Some(Invalid::Malformed) };
+                let Ok(segment) = Segment::read(upper) else { return Trial::Refused(Invalid::Malformed) };
+                if is_weighty(&segment) && subject.is_damaged() {
+                    return Trial::Refused(Invalid::Checksum);
+                }
                 match tcp.update(direction, &segment, self.behaviour.tcp) {
-                    Outcome::Invalid { reason, .. } => Some(Invalid::Tcp(reason)),
-                    Outcome::Accepted(_) | Outcome::Ignored(_) | Outcome::Remove | Outcome::StartAgain => {
-                        None
-                    }
+                    Outcome::Invalid { reason, .. } => Trial::Refused(Invalid::Tcp(reason)),
+                    Outcome::StartAgain => Trial::Reopens,
+                    Outcome::Accepted(_) | Outcome::Ignored(_) | Outcome::Remove => Trial::Fits,
                 }
             }
             State::Sctp(mut sctp) => {
                 let updated = sctp::Packet::read(upper).and_then(|packet| sctp.update(direction, packet));
-                updated.err().map(Invalid::Sctp)
+                updated.map_or_else(|reason| Trial::Refused(Invalid::Sctp(reason)), |_| Trial::Fits)
             }
-            State::Udp(_) | State::Query | State::Other => None,
+            State::Udp(_) | State::Query | State::Other => Trial::Fits,
         }
     }
 
@@ -270,8 +285,7 @@ impl<A: Address> Nat<A> {
             State::Sctp(_) if subject.is_fragment() => Fed::Unchanged,
             State::Tcp(tcp) => {
                 let Ok(segment) = Segment::read(upper) else { return Fed::Invalid(Invalid::Malformed) };
-                let weighty = segment.flags & (flag::SYN | flag::FIN | flag::RST) != 0;
-                if weighty && subject.is_damaged() {
+                if is_weighty(&segment) && subject.is_damaged() {
                     return Fed::Invalid(Invalid::Checksum);
                 }
                 match tcp.update(direction, &segment, behaviour.tcp) {
@@ -360,6 +374,11 @@ impl<A: Address> Nat<A> {
             _ => Ok((State::Other, timeouts.generic)),
         }
     }
+}
+
+/// Whether a segment does so much to its connection that its checksum counts.
+const fn is_weighty(segment: &Segment) -> bool {
+    segment.flags & (flag::SYN | flag::FIN | flag::RST) != 0
 }
 
 /// A UDP flow is a stream once datagrams have gone both ways for a while.

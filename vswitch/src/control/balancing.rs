@@ -185,11 +185,14 @@ impl Balancing {
             if let [(name, error), more @ ..] = &unheard[..]
                 && inner.unheard.get(&node) != Some(&unheard)
             {
-                let (name, more) = (Detour::service_of(name), more.len());
-                let text = format!(
-                    "the service proxy cannot listen for {name}: {error}; nor for {more} other ports"
-                );
-                self.runtime.tell(&node, text);
+                let name = Detour::service_of(name);
+                let others = match more.len() {
+                    0 => String::new(),
+                    1 => "; nor for another port".to_owned(),
+                    more => format!("; nor for {more} other ports"),
+                };
+                self.runtime
+                    .tell(&node, format!("the service proxy cannot listen for {name}: {error}{others}"));
             }
             inner.unheard.insert(node, unheard);
         }
@@ -395,11 +398,13 @@ mod tests {
         let (store, _) =
             Store::read(&[Source { name: "x".into(), text: text.into() }], Strictness::Strict).unwrap();
         let cluster = compile(&store, &Allocations::default(), "lab").unwrap().cluster;
+        let directory = std::env::temp_dir().join(format!("vswitch-balancing-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
         let options = Options {
             mode: Mode::Memory,
             offload: false,
             plain: Vec::new(),
-            state: StatePaths::new(std::env::temp_dir().join("vswitch-balancing")),
+            state: StatePaths::new(&directory),
             grace: Duration::ZERO,
         };
         let runtime = Arc::new(Runtime::start(cluster, &options, None).unwrap());
@@ -413,5 +418,6 @@ mod tests {
         balancing.publish().unwrap();
         assert!(!balancing.is_known_ready(&place));
         assert_eq!(runtime.stop(), [""; 0]);
+        std::fs::remove_dir_all(directory).unwrap();
     }
 }

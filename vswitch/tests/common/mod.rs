@@ -7,6 +7,7 @@
     reason = "test code, of which each test file uses its own part"
 )]
 
+pub(crate) mod in_memory;
 pub(crate) mod two_nodes;
 
 use std::collections::BTreeSet;

@@ -479,15 +479,13 @@ impl History {
         match expected {
             Expected::One(servers) => self.answered_by(key, &frame, opens.then_some(sequence), servers),
             Expected::Refused(reason, how) => {
-                let before = self.flows.remove(&key);
-                if before.is_none_or(|flow| !flow.closed) {
-                    let trace = self.lab.explain(key.client().port, &frame).to_string();
-                    assert!(trace.contains(reason.name()), "not {}:\n{trace}", reason.name());
-                    let of_service =
-                        [DropReason::ServiceNoBackend, DropReason::ServiceSourceRange].contains(&reason);
-                    let name = name(key.family(), key.service);
-                    assert!(!of_service || trace.contains(&name), "not {name}:\n{trace}");
-                }
+                self.flows.remove(&key);
+                let trace = self.lab.explain(key.client().port, &frame).to_string();
+                assert!(trace.contains(reason.name()), "not {}:\n{trace}", reason.name());
+                let of_service =
+                    [DropReason::ServiceNoBackend, DropReason::ServiceSourceRange].contains(&reason);
+                let name = name(key.family(), key.service);
+                assert!(!of_service || trace.contains(&name), "not {name}:\n{trace}");
                 self.refused(key.client(), key.family(), &frame, reason, how);
             }
         }
@@ -500,10 +498,7 @@ impl History {
         let out = one(self.lab.send(client.port, frame));
         let (seen, backend) = ends(&out.bytes);
         let before = self.flows.get(&key).filter(|_| opens.is_some());
-        let reopens = before.is_some_and(|flow| flow.closed);
         match (&trace.frame, before) {
-            // Of what a connection that was closed makes room for, a trace knows the connection alone.
-            (Some(_), Some(_)) if reopens => {}
             // The external port of one that moves on is still its old one's.
             (Some(frame), Some(_)) => assert_eq!(ends(frame).1, backend, "{trace}"),
             (frame, _) => assert_eq!(frame.as_deref(), Some(&out.bytes[..]), "{trace}"),
@@ -520,7 +515,7 @@ impl History {
         };
         let known = &self.services[&(key.v6, key.service)];
         assert_eq!(seen.ip(), self.seen_as(&key, &known.wish, at), "{key:?} at {backend}\n{trace}");
-        assert!(reopens || trace.to_string().contains(&name(family, key.service)), "{trace}");
+        assert!(trace.to_string().contains(&name(family, key.service)), "{trace}");
         let since = known.since;
         let flow = Flow { server: at, seen, answered: false, closed: false, since, sequence };
         if known.wish.affinity.is_some() {
