@@ -78,6 +78,7 @@ const LIMITS: Limits = Limits {
     icmp_errors_per_second: 1000,
     connections: 256,
     affinities: 16,
+    flows: 64,
 };
 
 fn host_limits() -> HostLimits {

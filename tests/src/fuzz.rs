@@ -174,6 +174,7 @@ fn small() -> Limits {
         icmp_errors_per_second: 100,
         connections: 8,
         affinities: 8,
+        flows: 16,
     }
 }
 

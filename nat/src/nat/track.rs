@@ -160,6 +160,30 @@ impl<A: Address> Nat<A> {
         seen
     }
 
+    /// Takes note of a packet whose connection is known from one before it that had the same tuple: what [`Self::track`]
+    /// would do, without searching. `upper` is the packet's upper layer, whole. False, and nothing noted, if the connection
+    /// has ended, or if what the packet does to it is not what nearly all do: then `track` is to be asked.
+    #[inline]
+    pub fn follow(&mut self, now: Duration, id: ConnectionId, direction: Direction, upper: &[u8]) -> bool {
+        let Some(connection) = self.table.get_mut(id) else { return false };
+        if connection.deadline.has_come(Ticks::at(now)) {
+            return false;
+        }
+        let timeout = match &mut connection.state {
+            State::Tcp(tcp) => match Segment::read(upper) {
+                Ok(segment) if tcp.proceed(direction, &segment, self.behaviour.tcp) => {
+                    tcp.timeout(&self.timeouts.tcp, self.behaviour.tcp)
+                }
+                Ok(_) | Err(_) => return false,
+            },
+            State::Udp(began) => udp_timeout(&self.timeouts, *began, now, connection.status, direction),
+            State::Sctp(_) | State::Query | State::Other => return false,
+        };
+        connection.heard(direction);
+        self.keep(now, id, direction, timeout);
+        true
+    }
+
     /// What [`Self::track`] would say, without taking note of anything.
     pub fn look(
         &self,

@@ -89,6 +89,9 @@ enum Step {
     Done(Outcome),
 }
 
+/// Flags that say nothing about the connection.
+const MEANINGLESS: u8 = flag::PSH | flag::URG | flag::ECE | flag::CWR;
+
 impl Tcp {
     /// The connection that a first segment opens, in the original direction.
     pub fn open(segment: &Segment, knobs: Knobs) -> Result<Self, Invalid> {
@@ -157,12 +160,33 @@ impl Tcp {
     /// Takes a segment of the connection.
     pub fn update(&mut self, direction: Direction, segment: &Segment, knobs: Knobs) -> Outcome {
         // Nearly every segment is one of these, and needs nothing but its numbers to be looked at.
-        const MEANINGLESS: u8 = flag::PSH | flag::URG | flag::ECE | flag::CWR;
         if segment.flags & !MEANINGLESS == flag::ACK && self.state == State::Established {
             let established = State::Established;
             return self.weigh(direction, Kind::Ack, segment, knobs, established, established);
         }
         self.update_slowly(direction, segment, knobs)
+    }
+
+    /// Takes a segment of an established connection that changes nothing but its numbers, as nearly all do; false, and
+    /// nothing taken, if this is another one, for [`Self::update`] to judge.
+    #[inline]
+    pub(crate) fn proceed(&mut self, direction: Direction, segment: &Segment, knobs: Knobs) -> bool {
+        if segment.flags & !MEANINGLESS != flag::ACK || self.state != State::Established {
+            return false;
+        }
+        let before = *self;
+        let established = State::Established;
+        match self.weigh(direction, Kind::Ack, segment, knobs, established, established) {
+            Outcome::Accepted(Accepted { refresh: true, .. }) => true,
+            Outcome::Accepted(_)
+            | Outcome::Ignored(_)
+            | Outcome::Remove
+            | Outcome::StartAgain
+            | Outcome::Invalid { .. } => {
+                *self = before;
+                false
+            }
+        }
     }
 
     #[inline(never)]

@@ -76,6 +76,23 @@ impl<A: Address> Rewrite<A> {
         Ok(())
     }
 
+    /// Translates a whole packet of TCP or UDP, of whose header `header` holds all, without a routing header. False, and
+    /// nothing changed, if the octets are too few or of the other family.
+    #[inline]
+    pub fn apply_plain(
+        &self,
+        header: &mut [u8],
+        upper: &mut [u8],
+        protocol: u8,
+        state: ChecksumState,
+    ) -> bool {
+        if !is_header::<A>(header) || self.write_ports(upper, protocol, state).is_err() {
+            return false;
+        }
+        write_addresses(header, self.source.address, self.destination.address, self.addresses);
+        true
+    }
+
     #[cold]
     fn write_other(&self, upper: &mut [u8], packet: &Packet, state: ChecksumState) -> Result<(), Unfit> {
         match packet.content {

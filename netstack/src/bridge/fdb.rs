@@ -204,6 +204,36 @@ impl Fdb {
         Learned::Refreshed
     }
 
+    /// Takes note that a station was seen where it is known to be; false, and nothing noted, if that is not so.
+    #[inline]
+    pub fn refresh(&mut self, now: Duration, segment: SegmentId, mac: MacAddr, port: PortId) -> bool {
+        let Some(slot) = self.table.slot(&(segment, mac)) else { return false };
+        let there = |(_, entry): (&Key, &Entry)| (entry.port == port).then_some(entry.generation);
+        let generation = self.table.at(slot).and_then(there);
+        generation.is_some_and(|generation| self.hear(now, slot, generation))
+    }
+
+    /// The same of what a kept slot and generation stand for.
+    #[inline]
+    pub fn hear(&mut self, now: Duration, slot: u32, generation: u32) -> bool {
+        let ageing = self.ageing;
+        let Some((_, entry)) = self.table.at_mut(slot) else { return false };
+        if entry.generation != generation || expired(entry, now, ageing) {
+            return false;
+        }
+        if now.saturating_sub(entry.refreshed) >= REFRESH {
+            entry.refreshed = now;
+        }
+        true
+    }
+
+    /// Whether what a kept slot and generation stand for is still there, and recent enough to be believed.
+    #[inline]
+    pub fn believes(&self, now: Duration, slot: u32, generation: u32) -> bool {
+        let found = self.table.at(slot);
+        found.is_some_and(|(_, entry)| entry.generation == generation && !expired(entry, now, self.ageing))
+    }
+
     /// The port that `mac` is on.
     pub fn lookup(&self, now: Duration, segment: SegmentId, mac: MacAddr) -> Option<PortId> {
         self.lookup_slot(now, segment, mac).map(|hit| hit.port)

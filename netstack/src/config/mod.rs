@@ -294,6 +294,10 @@ pub struct Limits {
     /// Clients whose backend is remembered, of services that want it. At the limit one that has been away for long is
     /// forgotten.
     pub affinities: u32,
+    /// Flows whose next frames need no decision: of IPv4, of IPv6 and between stations so many each, rounded up to a power of
+    /// two. At the limit new ones are kept now and then, and frames of the others are decided about one by one. With 0 all
+    /// are. Memory is taken as flows come.
+    pub flows: u32,
 }
 
 impl Default for Limits {
@@ -311,6 +315,7 @@ impl Default for Limits {
             icmp_errors_per_second: 1_000,
             connections: 65_536,
             affinities: 65_536,
+            flows: 65_536,
         }
     }
 }

@@ -75,6 +75,12 @@ impl Services {
         &self.config
     }
 
+    /// Whether two differ in nothing but the services that there are.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        let (ours, theirs) = (&self.config, &other.config);
+        (&ours.inside, &ours.ranges, self.masquerade) == (&theirs.inside, &theirs.ranges, other.masquerade)
+    }
+
     /// The services.
     #[inline]
     pub fn registry(&self) -> &Registry {

@@ -161,6 +161,15 @@ impl Snapshot {
             && Arc::ptr_eq(&self.router, &other.router)
     }
 
+    /// Whether services are the same but for which there are, and who is behind them.
+    pub fn has_services_like(&self, other: &Self) -> bool {
+        match (&self.services, &other.services) {
+            (Some(ours), Some(theirs)) => ours.is_like(theirs),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        }
+    }
+
     /// The snapshot of a switch that has not been configured: it names no port, so none carries anything.
     pub fn empty() -> Arc<Self> {
         Arc::new(Self {

@@ -14,7 +14,7 @@ const IPV4_CHECKSUM: usize = ETHERNET_HEADER + 10;
 const IPV6_HOP_LIMIT: usize = ETHERNET_HEADER + 7;
 
 /// A routed frame's rewrite. A bridged frame needs none.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Plan {
     /// The next hop's MAC address.
     pub destination: MacAddr,

@@ -47,6 +47,21 @@ impl<A: Address> Change<A> {
     }
 }
 
+/// Gives a whole packet of TCP or UDP, whose headers have neither options nor extensions, other endpoints. `at` says where
+/// its header and its upper layer begin, and where it ends. False, and nothing changed, if that is not so.
+#[inline]
+pub fn rewrite_plain<A: Address>(
+    rewrite: &Rewrite<A>,
+    frame: &mut Frame,
+    (header, upper, end): (usize, usize, usize),
+    protocol: u8,
+) -> bool {
+    let state = checksum_state(frame);
+    let packet = frame.bytes_mut().get_mut(header..end);
+    let parts = packet.and_then(|packet| packet.split_at_mut_checked(upper.saturating_sub(header)));
+    parts.is_some_and(|(header, upper)| rewrite.apply_plain(header, upper, protocol, state))
+}
+
 /// How far the frame's L4 checksum has been computed.
 pub(super) const fn checksum_state(frame: &Frame) -> ChecksumState {
     match frame.offload.checksum {

@@ -108,6 +108,11 @@ impl Neighbors {
         (entry.is_usable() && entry.generation == generation).then_some(entry.mac)
     }
 
+    /// The generation of what stands in a slot.
+    pub fn generation(&self, slot: u32) -> Option<u32> {
+        self.table.at(slot).map(|(_, entry)| entry.generation)
+    }
+
     /// Takes note that a frame goes to a known neighbour. The first one to a stale neighbour starts its verification.
     pub fn use_entry(&mut self, now: Duration, slot: u32) {
         if let Some((_, entry)) = self.table.at_mut(slot)

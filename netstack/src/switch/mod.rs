@@ -1,7 +1,7 @@
 //! The switch: eats batches of frames and a time, gives back batches of frames.
 //!
 //! # Theory of operation
-//! A frame is *admitted* (port and VLAN to segment, headers parsed, sender checked), passes the *gate* (loops, storms), its
+//! A frame of a flow that is known leaves as those before it ([`fast`]). Any other is *admitted* (port and VLAN to segment, headers parsed, sender checked), passes the *gate* (loops, storms), its
 //! source is *learned*, the slow path *decides* about it without changing anything, and the decision is *committed*: rewritten, queued, parked,
 //! answered or dropped, and counted. [`Switch::explain`] runs the same admission and decision and commits nothing.
 //!
@@ -23,6 +23,8 @@ mod commit;
 mod connections;
 mod discovery;
 mod explain;
+mod fast;
+mod flows;
 mod layer3;
 mod listing;
 mod output;
@@ -51,6 +53,7 @@ use nat::Nat;
 use self::commit::Waiting;
 use self::connections::{Connections, Tracked};
 use self::explain::Silent;
+use self::flows::Flows;
 use self::port::PortState;
 use self::protect::Moves;
 use crate::addr::{PortId, SegmentId};
@@ -95,6 +98,7 @@ pub struct Switch {
     /// Where the configuration asks for them.
     connections: Option<Box<Connections>>,
     connections_seed: u64,
+    flows: Flows,
     flow_hash: FlowHash,
     events: VecDeque<Event>,
     events_lost: u64,
@@ -135,6 +139,7 @@ impl Switch {
             advertiser: Advertiser::new(seed),
             connections: None,
             connections_seed: seed.derive("connections"),
+            flows: Flows::new(limits.flows, seed),
             flow_hash: FlowHash::new(flow_key(seed)),
             events: VecDeque::with_capacity(limits.events as usize),
             events_lost: 0,
@@ -152,19 +157,8 @@ impl Switch {
         }
     }
 
-    /// Takes in the frames of a batch, leaving it empty.
-    pub fn handle_frames(&mut self, now: Duration, port: PortId, batch: &mut FrameBatch) {
-        let snapshot = Arc::clone(&self.snapshot);
-        self.seen = now;
-        for frame in batch.drain() {
-            self.handle_frame(&snapshot, now, port, frame);
-        }
-    }
-
+    /// Decides about a frame, and does what was decided.
     fn handle_frame(&mut self, snapshot: &Snapshot, now: Duration, port: PortId, mut frame: Frame) {
-        let counters = self.counters_mut(port);
-        counters.rx_frames += 1;
-        counters.rx_bytes += frame.len() as u64;
         match admit::admit(snapshot, port, &mut frame, &mut Silent) {
             Ok(arrival) => match self.gate(now, &arrival, &frame, &mut Silent) {
                 Some(stopped) => self.commit(snapshot, now, &arrival, &Tracked::Not, stopped, frame),
@@ -259,6 +253,9 @@ impl Switch {
         let new = Arc::clone(&self.snapshot);
         if !old.differs_in_services_alone(&new) {
             self.configure_network(&old, &new);
+            self.flows.forget();
+        } else if !old.has_services_like(&new) {
+            self.flows.forget();
         }
         self.configure_connections(&new);
         self.event(Event::Installed { generation: new.generation() });
@@ -399,6 +396,11 @@ impl Switch {
     /// drops.
     pub fn balanced(&self) -> u64 {
         self.connections.as_ref().map_or(0, |connections| connections.balanced())
+    }
+
+    /// Frames that have left as those of their flow before them, without being decided about.
+    pub fn known(&self) -> u64 {
+        self.flows.known
     }
 
     /// Frames waiting for neighbours.

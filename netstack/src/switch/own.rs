@@ -129,6 +129,7 @@ impl Switch {
             }
             ClaimAction::Announce { first, .. } => {
                 if first {
+                    self.flows.forget();
                     self.event(Event::AddressReady { segment: id, address });
                 }
                 if first && address == IpAddr::V6(gateway.link_local) {
@@ -184,6 +185,7 @@ impl Switch {
         let (mac, port) = (arrival.link.source, arrival.port.id());
         let Some(owner) = conflict.owner else {
             if self.claims.lose(segment.id(), address) {
+                self.flows.forget();
                 self.event(Event::DuplicateAddress { segment: segment.id(), address, mac, port });
             }
             return;

@@ -158,6 +158,7 @@ impl Switch {
         let LoopFound { port, other, evidence, blocked_for } = found;
         self.fdb.flush_port(port);
         self.fdb.flush_port(other);
+        self.flows.forget();
         self.purge(port, EgressDrop::LoopBlocked);
         self.event(Event::LoopDetected { port, other, evidence, blocked_for });
     }

@@ -11,6 +11,7 @@ mod bridge;
 mod config;
 mod discovery;
 mod explain;
+mod flows;
 mod install;
 mod lab;
 mod local;

@@ -511,3 +511,40 @@ pub(crate) fn reassemble<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Vec<u8> 
     }
     out
 }
+
+/// What the receiver of a packet of UDP or TCP answers, by the way that it came.
+pub(crate) fn answer(frame: &[u8]) -> Option<Vec<u8>> {
+    let headers = etherparse::SlicedPacket::from_ethernet(frame).ok()?;
+    let (source, destination): (IpAddr, IpAddr) = match headers.net? {
+        etherparse::NetSlice::Ipv4(ip) => {
+            (ip.header().source_addr().into(), ip.header().destination_addr().into())
+        }
+        etherparse::NetSlice::Ipv6(ip) => {
+            (ip.header().source_addr().into(), ip.header().destination_addr().into())
+        }
+        etherparse::NetSlice::Arp(_) => return None,
+    };
+    let back = Packet::new(mac_to(frame), mac_from(frame), destination, source);
+    match headers.transport? {
+        etherparse::TransportSlice::Udp(udp) => {
+            Some(back.udp(udp.destination_port(), udp.source_port(), b"answer"))
+        }
+        etherparse::TransportSlice::Tcp(tcp) => {
+            const SERVER: u32 = 9000;
+            let (from, to) = (tcp.destination_port(), tcp.source_port());
+            let sequence = tcp.sequence_number();
+            match (tcp.syn(), tcp.ack(), tcp.rst()) {
+                (true, false, false) => {
+                    Some(back.tcp_segment(from, to, 0x12, (SERVER, sequence.wrapping_add(1))))
+                }
+                (false, true, false) => {
+                    let length = u32::try_from(tcp.payload().len()).unwrap() + u32::from(tcp.fin());
+                    let next = sequence.wrapping_add(length);
+                    Some(back.tcp_segment(from, to, 0x10, (tcp.acknowledgment_number(), next)))
+                }
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}

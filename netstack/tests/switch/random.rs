@@ -26,7 +26,7 @@ use crate::world::{
 
 /// A switch with everything on it: managed and foreign ports, a trunk, devices with and without offload, a node-local
 /// link, a small MTU, routes of every kind.
-fn everything() -> Config {
+pub(crate) fn everything() -> Config {
     let mut config = everybody();
     config.ports.push(trunk(6, Some(3), &[(10, 0), (20, 1)]));
     config.segments.push(crate::world::segment(3, 9000));
@@ -41,7 +41,7 @@ fn everything() -> Config {
 }
 
 /// The same with all protection switched on.
-fn protected() -> Config {
+pub(crate) fn protected() -> Config {
     let mut config = everything();
     for port in [2, 5] {
         config.ports[port].storm = Some(StormControl { rate: 2, burst: 3 });
@@ -69,7 +69,7 @@ fn protected() -> Config {
 }
 
 /// With connections, translation of what leaves and of what comes, and few external ports.
-fn translating() -> Config {
+pub(crate) fn translating() -> Config {
     let mut config = everything();
     let mut pool = PoolConfig::new("node", vec![ip(NODE.v4), ip(NODE.v6)]);
     pool.ports = vec![PortRange { first: 5000, last: 5001 }];
@@ -89,7 +89,7 @@ fn translating() -> Config {
 }
 
 /// The same with services.
-fn balanced() -> Config {
+pub(crate) fn balanced() -> Config {
     Config { services: Some(services(some_services(0b111_111))), ..translating() }
 }
 
@@ -117,7 +117,7 @@ fn some_services(which: u8) -> Vec<lb::Service> {
 }
 
 /// Small, so that the bounds are met.
-const SMALL: Limits = Limits {
+pub(crate) const SMALL: Limits = Limits {
     fdb_entries: 8,
     fdb_entries_per_port: 4,
     neighbors: 4,
@@ -130,10 +130,11 @@ const SMALL: Limits = Limits {
     icmp_errors_per_second: 100,
     connections: 6,
     affinities: 8,
+    flows: 16,
 };
 
 #[derive(Clone, Debug)]
-enum Step {
+pub(crate) enum Step {
     Frame {
         port: u16,
         bytes: Vec<u8>,
@@ -149,6 +150,8 @@ enum Step {
     Install(usize),
     /// These services in the place of those that there are.
     Services(Option<u8>),
+    /// What leaves next is answered where it comes to.
+    Answer,
     Event,
     Explain {
         port: u16,
@@ -300,7 +303,7 @@ fn conversation() -> impl Strategy<Value = Step> {
     })
 }
 
-fn step() -> impl Strategy<Value = Step> {
+pub(crate) fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         2 => fragment(),
         3 => conversation(),
@@ -318,27 +321,28 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// What a run gave out: every frame, event, trace and deadline, in order.
-type Record = Vec<String>;
+pub(crate) type Record = Vec<String>;
 
-struct Run {
+pub(crate) struct Run {
     config: fn() -> Config,
-    switch: Switch,
+    limits: Limits,
+    pub(crate) switch: Switch,
     pool: FramePool,
     batch: FrameBatch,
     now: Duration,
-    record: Record,
+    pub(crate) record: Record,
 }
 
 impl Run {
-    fn new(config: fn() -> Config, seed: u64) -> Self {
-        let mut switch = Switch::new(SMALL, &Seed::from_u64(seed), FramePool::new());
+    pub(crate) fn new(config: fn() -> Config, seed: u64, limits: Limits) -> Self {
+        let mut switch = Switch::new(limits, &Seed::from_u64(seed), FramePool::new());
         switch.install(Snapshot::compile(config(), None).unwrap());
         let now = Duration::from_secs(1000);
         let (pool, batch) = (FramePool::new(), FrameBatch::new());
-        Self { config, switch, pool, batch, now, record: Record::new() }
+        Self { config, limits, switch, pool, batch, now, record: Record::new() }
     }
 
-    fn step(&mut self, step: &Step) {
+    pub(crate) fn step(&mut self, step: &Step) {
         match step {
             Step::Frame { port, bytes, offload } => {
                 let mut frame = self.pool.copy_of(bytes);
@@ -357,6 +361,19 @@ impl Run {
             Step::Patch(port) => {
                 if self.switch.poll_transmit(&mut self.batch).is_some() {
                     self.switch.handle_frames(self.now, PortId(*port), &mut self.batch);
+                }
+            }
+            Step::Answer => {
+                if let Some(port) = self.switch.poll_transmit(&mut self.batch) {
+                    let out: Vec<_> = self.batch.drain().collect();
+                    for frame in out {
+                        self.record.push(format!("{port} {:?} {:?}", frame.offload, frame.bytes()));
+                        if let Some(answer) = packets::answer(frame.bytes()) {
+                            self.batch.push(self.pool.copy_of(&answer)).unwrap();
+                        }
+                        self.pool.recycle(frame);
+                    }
+                    self.switch.handle_frames(self.now, port, &mut self.batch);
                 }
             }
             Step::Install(count) => {
@@ -403,14 +420,18 @@ impl Run {
     fn bounds(&self) {
         assert!(self.switch.fdb().len() <= 8);
         assert!((0..8).all(|p| self.switch.fdb().port_len(PortId(p)) <= 4));
-        assert!(self.switch.neighbors().len() <= 4);
+        assert!(self.switch.neighbors().len() <= self.limits.neighbors as usize);
         assert!(self.switch.parked() <= 3);
-        assert!(self.switch.connections().is_none_or(|(v4, v6)| v4.len().max(v6.len()) <= 6));
+        assert!(
+            self.switch
+                .connections()
+                .is_none_or(|(v4, v6)| v4.len().max(v6.len()) <= self.limits.connections as usize)
+        );
         assert!(self.switch.balancer().is_none_or(|balancer| balancer.affinities(self.now).count() <= 8));
         assert!(self.switch.queued() <= 7 * 6);
     }
 
-    fn finish(mut self) -> Record {
+    pub(crate) fn finish(mut self) -> Record {
         while self.switch.queued() > 0 {
             self.transmit();
         }
@@ -429,10 +450,21 @@ impl Run {
         self.switch.check().unwrap();
         self.record
     }
+
+    /// What is remembered of stations and connections.
+    pub(crate) fn state(&self) -> String {
+        let connections = self.switch.connections();
+        let connections = connections
+            .map(|(v4, v6)| (v4.connections().collect::<Vec<_>>(), v6.connections().collect::<Vec<_>>()));
+        let mut stations: Vec<String> =
+            self.switch.fdb().iter(self.now).map(|entry| format!("{entry:?}")).collect();
+        stations.sort();
+        format!("{connections:?} {stations:?} {:?}", self.switch.fdb().counters())
+    }
 }
 
 fn run(config: fn() -> Config, seed: u64, steps: &[Step]) -> Record {
-    let mut run = Run::new(config, seed);
+    let mut run = Run::new(config, seed, SMALL);
     steps.iter().for_each(|step| run.step(step));
     run.finish()
 }
@@ -458,8 +490,8 @@ proptest! {
     /// How often and when output is taken does not change what is put out, as long as no queue overflows.
     #[test]
     fn the_order_of_calls_does_not_matter(frames in proptest::collection::vec(mutated(), 1..6)) {
-        let mut eager = Run::new(everything, 1);
-        let mut lazy = Run::new(everything, 1);
+        let mut eager = Run::new(everything, 1, SMALL);
+        let mut lazy = Run::new(everything, 1, SMALL);
         for (port, bytes) in &frames {
             let step = Step::Frame { port: *port, bytes: bytes.clone(), offload: Offload::default() };
             eager.step(&step);
@@ -485,10 +517,10 @@ proptest! {
 fn the_generator_reaches_every_fate() {
     use proptest::strategy::ValueTree;
     let mut runner = proptest::test_runner::TestRunner::deterministic();
-    let mut run = Run::new(everything, 1);
-    let mut guarded = Run::new(protected, 1);
-    let mut translated = Run::new(translating, 1);
-    let mut balanced = Run::new(balanced, 1);
+    let mut run = Run::new(everything, 1, SMALL);
+    let mut guarded = Run::new(protected, 1, SMALL);
+    let mut translated = Run::new(translating, 1, SMALL);
+    let mut balanced = Run::new(balanced, 1, SMALL);
     for _ in 0..24_000 {
         let step = step().new_tree(&mut runner).unwrap().current();
         for run in [&mut run, &mut guarded, &mut translated, &mut balanced] {

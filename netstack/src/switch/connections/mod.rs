@@ -20,7 +20,7 @@ use core::time::Duration;
 
 use lb::{Balancer, Refusal};
 use nat::Nat;
-use nat::connection::ConnectionId;
+use nat::connection::{Connection, ConnectionId};
 use nat::fragment::{self, Part};
 use nat::packet::{Content, Packet};
 use nat::translate::ChecksumState;
@@ -200,6 +200,27 @@ impl Connections {
     pub(super) fn reject(&mut self, now: Duration, packet: &Packet, frame: &Frame, ingress: SegmentId) {
         self.v4.reject(now, packet, frame, ingress, &mut self.lost);
         self.v6.reject(now, packet, frame, ingress, &mut self.lost);
+    }
+
+    /// A connection, unless it has ended.
+    pub(super) fn get<A: Kind>(&self, id: ConnectionId) -> Option<&Connection<A>> {
+        A::of(self).nat.get(id)
+    }
+
+    /// Has a connection take note of a packet of TCP or UDP whose flow is known. False, and nothing noted, if
+    /// [`Self::track`] is to be asked.
+    #[inline]
+    pub(super) fn follow<A: Kind>(
+        &mut self,
+        now: Duration,
+        id: ConnectionId,
+        direction: Direction,
+        upper: &[u8],
+    ) -> bool {
+        let (family, balancing) = A::parts(self);
+        let is_current = |connection| balancing.is_current(connection);
+        let judged = direction == Direction::Reply || family.nat.get(id).is_some_and(is_current);
+        judged && family.nat.follow(now, id, direction, upper)
     }
 
     /// Says what a packet is, and has its connection take note of it. A connection whose backend is gone may end by it.

@@ -16,9 +16,12 @@ use super::Connections;
 use super::family::Family;
 use super::service::{Balancing, Judged};
 use crate::addr::{PortId, SegmentId};
+use crate::flow::cache::Cache;
+use crate::flow::glance::{self, PacketKey};
 use crate::flow::{Change, Translation};
 use crate::frame::Frame;
 use crate::switch::explain::{Recorder, Stage};
+use crate::switch::flows::{Flows, Through};
 use crate::verdict::DropReason;
 
 /// A fragment that waits for the first of its datagram, and where it came from.
@@ -109,7 +112,9 @@ pub(in crate::switch) struct Opening<A> {
 }
 
 /// The families, so that everything else is written once.
-pub(in crate::switch) trait Kind: Address {
+pub(in crate::switch) trait Kind: Address + glance::Family {
+    fn flows(flows: &Flows) -> &Cache<PacketKey<Self>, Through<Self>>;
+    fn flows_mut(flows: &mut Flows) -> &mut Cache<PacketKey<Self>, Through<Self>>;
     fn of(connections: &Connections) -> &Family<Self>;
     fn of_mut(connections: &mut Connections) -> &mut Family<Self>;
     /// The family and what it has in common with the other one.
@@ -122,6 +127,12 @@ pub(in crate::switch) trait Kind: Address {
 macro_rules! kind {
     ($address:ty, $field:ident, $variant:ident) => {
         impl Kind for $address {
+            fn flows(flows: &Flows) -> &Cache<PacketKey<Self>, Through<Self>> {
+                &flows.$field
+            }
+            fn flows_mut(flows: &mut Flows) -> &mut Cache<PacketKey<Self>, Through<Self>> {
+                &mut flows.$field
+            }
             fn of(connections: &Connections) -> &Family<Self> {
                 &connections.$field
             }
@@ -184,6 +195,19 @@ impl Tracked {
 }
 
 impl<A: Address> Seen<A> {
+    /// How the next packets of its flow go through; none if they have to be tracked like this one.
+    pub(in crate::switch) fn through(&self) -> Option<Through<A>> {
+        match self.what {
+            What::Known { id, direction, rewrite } => Some(Through::of(id, direction, rewrite)),
+            What::Related { .. }
+            | What::Opens { .. }
+            | What::Denied(_)
+            | What::Later(_)
+            | What::Waits
+            | What::Untracked => None,
+        }
+    }
+
     fn denial(&self) -> Option<Denial> {
         match self.what {
             What::Denied(denial) => Some(denial),

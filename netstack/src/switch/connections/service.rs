@@ -194,11 +194,17 @@ impl Balancing {
         }
     }
 
+    /// Whether no service has changed since a connection was last looked at.
+    #[inline]
+    pub(super) fn is_current<A>(&self, connection: &Connection<A>) -> bool {
+        connection.marks[VERSION] == self.version()
+    }
+
     /// How a connection stands to services by a packet of its opener: as it did when it was last looked at, unless any has
     /// changed since.
     #[inline]
     pub(super) fn standing<A: Kind>(&self, connection: &Connection<A>, ingress: &Segment) -> Standing {
-        match connection.marks[VERSION] == self.version() {
+        match self.is_current(connection) {
             true => Standing::Current,
             false => self.standing_anew(connection, ingress),
         }

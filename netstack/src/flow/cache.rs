@@ -1,0 +1,234 @@
+//! What was found out about flows, kept for their next frames.
+//!
+//! # Theory of operation
+//! The table is set-associative: a flow's hash chooses a set of [`WAYS`] places, and the tags of a set, 16 bits of the hash
+//! each, say at which of them the key is worth comparing. A search reads one cache line of tags and, nearly always, one
+//! entry. Whoever looks up a batch first [touches](Cache::touch) the tags of all its frames, then looks for their entries,
+//! then reads what these lead to: each step waits for memory once for the whole batch.
+//!
+//! *Validity.* What an entry says was found out under a stamp. A change of what it was found out from, ports, segments,
+//! routes, own addresses, takes the next stamp, and all entries before it are as good as gone; nothing is walked. What
+//! changes more often is not under the stamp: it carries a generation of its own, which an entry names and its user
+//! compares.
+//!
+//! *Admission.* A new flow takes a place that is free or of an older stamp, or that of the flow which was used least
+//! recently, if that has been idle for [`IDLE`]. Where all flows of a set are in use it is let in one time in [`LOT`]: flows
+//! that do not fit all together leave most of each other's entries alone, and most of their frames still find theirs.
+//!
+//! *Size.* The table begins small and grows by four when it turns flows away, up to the size it was given. The larger table
+//! is made a piece at a time and begins empty, for what it is to hold can be found out again.
+
+use alloc::vec;
+use alloc::vec::Vec;
+use core::fmt::Debug;
+
+use crate::seed::{Rng, Seed};
+
+/// Places of a set.
+pub const WAYS: usize = 8;
+/// Seconds without a frame after which a flow's place may be taken.
+pub const IDLE: u16 = 2;
+/// One in so many flows is let into a set whose flows are all in use.
+pub const LOT: u32 = 16;
+/// Flows of the smallest table, and by how much it grows.
+const LEAST: usize = 512;
+const GROWTH: usize = 4;
+/// Places of a larger table that are made for each flow that finds no room.
+const PIECE: usize = 64;
+/// Flows turned away, as a part of the table's size, before it grows.
+const PRESSURE: usize = 8;
+
+/// What tells flows apart.
+pub trait Key: Copy + Eq + Debug {
+    /// Two words that hold all that a hash is made of.
+    fn words(&self) -> [u64; 2];
+}
+
+/// What is known of a flow.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+pub struct Entry<K, V> {
+    /// Which flow it is.
+    pub key: K,
+    /// What becomes of its frames.
+    pub value: V,
+    /// Where they go: a number that means something to the user of the cache.
+    pub adjacency: u16,
+    /// The second in which it was used last, as far as 16 bits say.
+    used: u16,
+    stamp: u32,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Cache<K, V> {
+    /// 0 is a place that was never taken.
+    tags: Vec<[u16; WAYS]>,
+    entries: Vec<Option<Entry<K, V>>>,
+    /// A larger table on its way.
+    next: Vec<Option<Entry<K, V>>>,
+    /// Flows turned away since the table has its size.
+    pressure: usize,
+    most: usize,
+    keys: [u64; 4],
+    rng: Rng,
+}
+
+/// A hash: which set, and which tag.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Hash(u64);
+
+impl<K: Key, V: Copy> Cache<K, V> {
+    /// A cache for `most` flows at most, rounded to what the sets hold; with 0 nothing is ever kept. It takes memory when
+    /// the first flow comes.
+    pub fn new(most: u32, seed: &Seed, label: &str) -> Self {
+        let mut rng = seed.rng(label);
+        let most = (most as usize).next_power_of_two() * usize::from(most > 0);
+        Self {
+            tags: Vec::new(),
+            entries: Vec::new(),
+            next: Vec::new(),
+            pressure: 0,
+            most: most.max(usize::from(most > 0) * WAYS),
+            keys: core::array::from_fn(|_| rng.next_u64()),
+            rng,
+        }
+    }
+
+    /// The hash of a key.
+    #[inline]
+    pub fn hash(&self, key: &K) -> Hash {
+        let [first, second] = key.words();
+        let [a, b, c, d] = self.keys;
+        Hash(fold(fold(first ^ a, b) ^ second ^ c, d))
+    }
+
+    /// Reads the tags that a search will look at.
+    #[inline]
+    pub fn touch(&self, hash: Hash) -> u16 {
+        self.tags.get(self.set(hash)).map_or(0, |tags| tags[0])
+    }
+
+    /// Where a flow's entry is, if there is one.
+    #[inline]
+    pub fn find(&self, hash: Hash, key: &K) -> Option<u32> {
+        let set = self.set(hash);
+        let (tags, tag) = (self.tags.get(set)?, tag(hash));
+        let ways = self.entries.get(set * WAYS..)?.first_chunk::<WAYS>()?;
+        let is = |way: usize| tags[way] == tag && ways[way].as_ref().is_some_and(|entry| entry.key == *key);
+        let at = (0..WAYS).find(|&way| is(way))?;
+        u32::try_from(set * WAYS + at).ok()
+    }
+
+    /// The entry at a place, if it is that of this flow and what it says was found out under this stamp.
+    #[inline]
+    pub fn at(&self, place: u32, key: &K, stamp: u32) -> Option<&Entry<K, V>> {
+        self.entries.get(place as usize)?.as_ref().filter(|entry| entry.key == *key && entry.stamp == stamp)
+    }
+
+    /// What an entry says, to have the memory fetch it; nothing is known of whose it is.
+    #[inline]
+    pub fn peek(&self, place: u32) -> Option<&V> {
+        self.entries.get(place as usize)?.as_ref().map(|entry| &entry.value)
+    }
+
+    /// Takes note that an entry was used in this second.
+    #[inline]
+    pub fn used(&mut self, place: u32, second: u16) {
+        if let Some(Some(entry)) = self.entries.get_mut(place as usize)
+            && entry.used != second
+        {
+            entry.used = second;
+        }
+    }
+
+    /// Keeps what was found out about a flow; whether it was let in.
+    pub fn insert(&mut self, key: K, value: V, adjacency: u16, stamp: u32, second: u16) -> bool {
+        if self.most == 0 {
+            return false;
+        }
+        if self.tags.is_empty() {
+            self.take(vec![None; LEAST.min(self.most)]);
+        }
+        let hash = self.hash(&key);
+        let set = self.set(hash);
+        let Some(way) = self.place_for(set, &key, stamp, second) else {
+            self.grow();
+            return false;
+        };
+        self.tags[set][way] = tag(hash);
+        self.entries[set * WAYS + way] = Some(Entry { key, value, adjacency, stamp, used: second });
+        true
+    }
+
+    /// The way of a set that a flow may have.
+    fn place_for(&mut self, set: usize, key: &K, stamp: u32, second: u16) -> Option<usize> {
+        let ways = &self.entries[set * WAYS..(set + 1) * WAYS];
+        let is_free = |entry: &Option<Entry<K, V>>| entry.as_ref().is_none_or(|e| e.stamp != stamp);
+        let own = |entry: &Option<Entry<K, V>>| entry.as_ref().is_some_and(|e| e.key == *key);
+        if let Some(way) = ways.iter().position(own).or_else(|| ways.iter().position(is_free)) {
+            return Some(way);
+        }
+        let idle =
+            |entry: &Option<Entry<K, V>>| entry.as_ref().map_or(u16::MAX, |e| second.wrapping_sub(e.used));
+        let (way, longest) = ways.iter().map(idle).enumerate().max_by_key(|(_, idle)| *idle)?;
+        if longest >= IDLE {
+            return Some(way);
+        }
+        self.pressure += 1;
+        (self.rng.below(LOT) == 0).then_some(way)
+    }
+
+    /// Makes a piece of a larger table if this one turns too many away, and goes over to it once it is whole.
+    fn grow(&mut self) {
+        let (now, larger) = (self.entries.len(), self.entries.len() * GROWTH);
+        if larger > self.most || self.pressure < now / PRESSURE {
+            return;
+        }
+        if self.next.is_empty() {
+            self.next.reserve_exact(larger);
+        }
+        let made = (self.next.len() + PIECE).min(larger);
+        self.next.resize(made, None);
+        if made == larger {
+            let next = core::mem::take(&mut self.next);
+            self.take(next);
+        }
+    }
+
+    fn take(&mut self, entries: Vec<Option<Entry<K, V>>>) {
+        self.tags = vec![[0; WAYS]; (entries.len() / WAYS).max(1)];
+        self.entries = entries;
+        self.pressure = 0;
+    }
+
+    /// How many flows it has room for at this time.
+    pub fn capacity(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// The flows that are known under this stamp.
+    pub fn len(&self, stamp: u32) -> usize {
+        self.entries.iter().flatten().filter(|entry| entry.stamp == stamp).count()
+    }
+
+    #[inline]
+    fn set(&self, hash: Hash) -> usize {
+        // The number of sets is a power of two, and no more than 2^32.
+        usize::try_from(hash.0 >> 32).unwrap_or(0) & self.tags.len().wrapping_sub(1)
+    }
+}
+
+#[inline]
+fn tag(Hash(hash): Hash) -> u16 {
+    let [low, high, ..] = hash.to_le_bytes();
+    u16::from_le_bytes([low, high]).max(1)
+}
+
+/// Both halves of a product, each of which depends on all bits of both factors.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "the halves of a product")]
+const fn fold(a: u64, b: u64) -> u64 {
+    let product = (a as u128).wrapping_mul(b as u128);
+    (product as u64) ^ ((product >> 64) as u64)
+}

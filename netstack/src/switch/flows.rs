@@ -1,0 +1,209 @@
+//! What is kept of flows, so that their next frames need no decision: which connection they are of, how they leave, where to.
+//!
+//! # Theory of operation
+//! An entry is made where a decision about a frame has been carried out, and says nothing but what that decision was. It owns
+//! nothing: a connection's state, backend and port are the connection's, and an entry that is lost is found out again to the
+//! same. What an entry says holds as long as
+//!
+//! - its stamp is the switch's: ports, segments, routes, rules and own addresses are what they were;
+//! - its connection has not ended and was judged under the services of this moment, which the connection itself says;
+//! - its adjacency holds: the neighbour is known by the same MAC address, the station is behind the same port. Both carry
+//!   generations of their own, so that one station that moves takes only what led to it.
+//!
+//! Only what is of a connection that has begun, or what no connection is kept of, is let in: a flow enters with its second
+//! packet, and one that never has a second one costs nothing here.
+
+use alloc::vec::Vec;
+use core::net::{Ipv4Addr, Ipv6Addr};
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+use nat::connection::ConnectionId;
+use nat::translate::Rewrite;
+use nat::tuple::Direction;
+
+use super::connections::Kind;
+use crate::addr::{PortId, SegmentId};
+use crate::flow::Plan;
+use crate::flow::cache::{Cache, Entry, Hash};
+use crate::flow::glance::{LinkKey, Packet, PacketKey};
+use crate::seed::Seed;
+
+/// Adjacencies that are told apart; one more, and all flows are found out anew.
+const ADJACENCIES: usize = 16_384;
+
+/// A place in a table, and what stood there.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Reference {
+    pub(super) slot: u32,
+    pub(super) generation: u32,
+}
+
+/// Where frames go.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Adjacency {
+    pub(super) port: PortId,
+    pub(super) segment: SegmentId,
+    /// Whether padding behind the packet is taken away.
+    pub(super) trim: bool,
+    /// The largest packet that goes there whole, in octets.
+    pub(super) mtu: u32,
+    /// The rewrite of routed packets.
+    pub(super) plan: Option<Plan>,
+    /// The neighbour, unless the configuration says where it is.
+    pub(super) neighbor: Option<Reference>,
+    /// The same of the station in the bridge's table.
+    pub(super) station: Option<Reference>,
+}
+
+/// How a packet goes through.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Through<A> {
+    /// A connection's slot and a direction in it.
+    number: u32,
+    generation: u32,
+    pub(super) rewrite: Option<Rewrite<A>>,
+}
+
+/// Not of any connection.
+const NONE: u32 = u32::MAX;
+
+impl<A> Through<A> {
+    /// Of no connection.
+    pub(super) const PLAIN: Self = Self { number: NONE, generation: 0, rewrite: None };
+
+    /// Of this connection.
+    pub(super) fn of(id: ConnectionId, direction: Direction, rewrite: Option<Rewrite<A>>) -> Self {
+        let number = id.slot << 1 | u32::from(direction == Direction::Reply);
+        Self { number, generation: id.generation, rewrite }
+    }
+
+    /// The connection, and which way packets go in it.
+    #[inline]
+    pub(super) fn connection(&self) -> Option<(ConnectionId, Direction)> {
+        let direction = if self.number & 1 == 0 { Direction::Original } else { Direction::Reply };
+        let id = ConnectionId { slot: self.number >> 1, generation: self.generation };
+        (self.number != NONE).then_some((id, direction))
+    }
+}
+
+type Packets<A> = Cache<PacketKey<A>, Through<A>>;
+
+// One cache line, and two.
+const _: () = assert!(size_of::<Option<Entry<PacketKey<Ipv4Addr>, Through<Ipv4Addr>>>>() == 64);
+const _: () = assert!(size_of::<Option<Entry<PacketKey<Ipv6Addr>, Through<Ipv6Addr>>>>() == 128);
+const _: () = assert!(size_of::<Option<Entry<LinkKey, Option<Reference>>>>() == 64);
+
+/// What a frame is at a glance, and where its flow's entry is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Glimpse {
+    /// Nothing that is kept here.
+    Other,
+    V4(Look<Packet<Ipv4Addr>>),
+    V6(Look<Packet<Ipv6Addr>>),
+    Link(Look<LinkKey>),
+}
+
+/// Something that is looked up.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Look<T> {
+    pub(super) what: T,
+    pub(super) hash: Hash,
+    pub(super) place: Option<u32>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Flows {
+    pub(super) v4: Packets<Ipv4Addr>,
+    pub(super) v6: Packets<Ipv6Addr>,
+    /// By the source's place in the bridge's table, which is refreshed; none where nothing is learned.
+    pub(super) links: Cache<LinkKey, Option<Reference>>,
+    adjacencies: Vec<Adjacency>,
+    numbers: HashMap<Adjacency, u16, FixedState>,
+    stamp: u32,
+    /// What the frame is that is being decided about.
+    pub(super) current: Glimpse,
+    /// Room for what the frames of a batch are.
+    pub(super) glimpses: Vec<Glimpse>,
+    /// Entries made so far.
+    pub(super) made: u64,
+    /// Frames that needed no decision.
+    pub(super) known: u64,
+    enabled: bool,
+}
+
+impl Flows {
+    /// For so many flows of each family, and as many between stations.
+    pub(super) fn new(most: u32, seed: &Seed) -> Self {
+        Self {
+            v4: Cache::new(most, seed, "flows of IPv4"),
+            v6: Cache::new(most, seed, "flows of IPv6"),
+            links: Cache::new(most, seed, "flows between stations"),
+            adjacencies: Vec::new(),
+            numbers: HashMap::default(),
+            stamp: 1,
+            current: Glimpse::Other,
+            glimpses: Vec::new(),
+            made: 0,
+            known: 0,
+            enabled: most > 0,
+        }
+    }
+
+    /// Whether anything is ever kept.
+    pub(super) const fn is_enabled(&self) -> bool {
+        self.enabled
+    }
+
+    /// Under which stamp entries are made, and hold.
+    #[inline]
+    pub(super) const fn stamp(&self) -> u32 {
+        self.stamp
+    }
+
+    /// What was found out so far holds no more.
+    pub(super) fn forget(&mut self) {
+        self.stamp = self.stamp.wrapping_add(1);
+        self.adjacencies.clear();
+        self.numbers.clear();
+    }
+
+    /// Where frames of an entry go that holds.
+    #[inline]
+    pub(super) fn adjacency(&self, number: u16) -> Option<Adjacency> {
+        self.adjacencies.get(usize::from(number)).copied()
+    }
+
+    fn number(&mut self, adjacency: Adjacency) -> u16 {
+        if let Some(&number) = self.numbers.get(&adjacency) {
+            return number;
+        }
+        if self.adjacencies.len() >= ADJACENCIES {
+            self.forget();
+        }
+        let number = u16::try_from(self.adjacencies.len()).unwrap_or(u16::MAX);
+        self.adjacencies.push(adjacency);
+        self.numbers.insert(adjacency, number);
+        number
+    }
+
+    /// Keeps what was decided about packets of a flow.
+    pub(super) fn keep_packets<A: Kind>(
+        &mut self,
+        key: PacketKey<A>,
+        through: Through<A>,
+        to: Adjacency,
+        second: u16,
+    ) {
+        let number = self.number(to);
+        let stamp = self.stamp;
+        self.made += u64::from(A::flows_mut(self).insert(key, through, number, stamp, second));
+    }
+
+    /// Keeps where frames between two stations go.
+    pub(super) fn keep_link(&mut self, key: LinkKey, source: Option<Reference>, to: Adjacency, second: u16) {
+        let number = self.number(to);
+        self.made += u64::from(self.links.insert(key, source, number, self.stamp, second));
+    }
+}
