@@ -41,6 +41,7 @@ pub fn case(name: &str) -> Option<Case> {
     let cases = match group {
         "nat" => crate::nat::cases(&numbers),
         "lb" => crate::lb::cases(&numbers),
+        "flows" => crate::flows::cases(&numbers),
         "services" => crate::services::cases(&numbers),
         _ => return None,
     };
