@@ -22,7 +22,7 @@ pub mod translate;
 pub mod tuple;
 
 pub use accepted::Accepted;
-pub use nat::{Config, Counters, Invalid, Nat, New, Prepared, Refusal, Towards, Tracked};
+pub use nat::{Config, Counters, Invalid, Nat, New, Prepared, Refusal, Renewal, Towards, Tracked};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -27,7 +27,7 @@ use core::time::Duration;
 
 pub use config::{Config, Counters};
 pub use prepare::{Prepared, Refusal, Towards};
-pub use track::{Invalid, New, Tracked};
+pub use track::{Invalid, New, Renewal, Tracked};
 
 use crate::behaviour::{Behaviour, OnRefusal};
 use crate::connection::{Connection, ConnectionId};

@@ -84,6 +84,17 @@ enum Fed {
     Invalid(Invalid),
 }
 
+/// How a packet prolongs its connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Renewal {
+    /// By the whole time, whatever it is of.
+    Always,
+    /// Where a state machine knows that it belongs.
+    Sometimes,
+    /// The connection goes through two mappings, and both are prolonged.
+    OfBoth,
+}
+
 /// What a packet would do to its connection.
 enum Trial {
     Fits,
@@ -161,27 +172,53 @@ impl<A: Address> Nat<A> {
     }
 
     /// Takes note of a packet whose connection is known from one before it that had the same tuple: what [`Self::track`]
-    /// would do, without searching. `upper` is the packet's upper layer, whole. False, and nothing noted, if the connection
-    /// has ended, or if what the packet does to it is not what nearly all do: then `track` is to be asked.
+    /// would do, without searching. `upper` is the packet's upper layer, whole; `now` and `moment` are the same time, and
+    /// `renewal` is what [`Self::renewal`] has said of the connection and the direction. False, and nothing noted, if the
+    /// connection has ended, or if what the packet does to it is not what nearly all do: then `track` is to be asked.
     #[inline]
-    pub fn follow(&mut self, now: Duration, id: ConnectionId, direction: Direction, upper: &[u8]) -> bool {
+    pub fn follow(
+        &mut self,
+        (now, moment): (Duration, Ticks),
+        id: ConnectionId,
+        direction: Direction,
+        renewal: Renewal,
+        upper: &[u8],
+    ) -> bool {
         let Some(connection) = self.table.get_mut(id) else { return false };
-        if connection.deadline.has_come(Ticks::at(now)) {
+        if connection.deadline.has_come(moment) {
             return false;
         }
-        let timeout = match &mut connection.state {
+        let (timeout, renews) = match &mut connection.state {
+            State::Udp(began) => {
+                let timeout = udp_timeout_at(&self.timeouts, *began, moment, connection.status, direction);
+                (timeout, renewal == Renewal::Always)
+            }
             State::Tcp(tcp) => match Segment::read(upper) {
                 Ok(segment) if tcp.proceed(direction, &segment, self.behaviour.tcp) => {
-                    tcp.timeout(&self.timeouts.tcp, self.behaviour.tcp)
+                    (tcp.timeout(&self.timeouts.tcp, self.behaviour.tcp), renewal != Renewal::OfBoth)
                 }
                 Ok(_) | Err(_) => return false,
             },
-            State::Udp(began) => udp_timeout(&self.timeouts, *began, now, connection.status, direction),
             State::Sctp(_) | State::Query | State::Other => return false,
         };
         connection.heard(direction);
-        self.keep(now, id, direction, timeout);
+        if renews {
+            self.table.keep_at(id, moment.after(timeout));
+        } else {
+            self.keep(now, id, direction, timeout);
+        }
         true
+    }
+
+    /// How packets of a connection in one direction prolong it; that stays as it is as long as the behaviour does.
+    pub fn renewal(&self, id: ConnectionId, direction: Direction) -> Renewal {
+        let Some(connection) = self.table.get(id) else { return Renewal::Sometimes };
+        let outbound = !connection.is_translated() || direction == connection.outbound();
+        match (connection.is_twice_translated(), outbound || self.behaviour.inbound_refreshes) {
+            (true, _) => Renewal::OfBoth,
+            (false, true) => Renewal::Always,
+            (false, false) => Renewal::Sometimes,
+        }
     }
 
     /// What [`Self::track`] would say, without taking note of anything.
@@ -413,7 +450,18 @@ fn udp_timeout(
     status: Status,
     direction: Direction,
 ) -> Duration {
+    udp_timeout_at(timeouts, began, Ticks::at(now), status, direction)
+}
+
+#[inline]
+fn udp_timeout_at(
+    timeouts: &Timeouts,
+    began: Ticks,
+    now: Ticks,
+    status: Status,
+    direction: Direction,
+) -> Duration {
     let answered = status.has(Status::SEEN_REPLY) || direction == Direction::Reply;
-    let lasting = began.after(Timeouts::UDP_STREAM_AFTER).has_come(Ticks::at(now));
+    let lasting = began.after(Timeouts::UDP_STREAM_AFTER).has_come(now);
     if answered && lasting { timeouts.udp_stream } else { timeouts.udp }
 }

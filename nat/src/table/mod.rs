@@ -252,7 +252,12 @@ impl<A: Address> Table<A> {
     /// Keeps a connection for `timeout` from `now` on.
     #[inline]
     pub fn keep(&mut self, id: ConnectionId, now: Duration, timeout: Duration) {
-        let deadline = Ticks::at(now).after(timeout);
+        self.keep_at(id, Ticks::at(now).after(timeout));
+    }
+
+    /// Keeps a connection until `deadline`.
+    #[inline]
+    pub fn keep_at(&mut self, id: ConnectionId, deadline: Ticks) {
         let Some(connection) = self.get_mut(id) else { return };
         let shorter = !connection.deadline.has_come(deadline);
         connection.deadline = deadline;

@@ -30,7 +30,7 @@ use crate::table::BoundedMap;
 /// How long an address is believed after it was last seen (IEEE 802.1D-2004 table 7-5: recommended 300 s).
 pub const AGEING: Duration = Duration::from_secs(300);
 /// How often a sighting is written down, at most.
-const REFRESH: Duration = Duration::from_secs(1);
+const REFRESH: u64 = nanos(Duration::from_secs(1));
 
 type Key = (SegmentId, MacAddr);
 
@@ -39,7 +39,8 @@ struct Entry {
     port: PortId,
     /// Where it was before it moved here; the same port if it has not moved.
     previous: PortId,
-    refreshed: Duration,
+    /// When it was seen last, in nanoseconds.
+    refreshed: u64,
     generation: u32,
     /// The second that the moves are counted in.
     second: u32,
@@ -48,7 +49,14 @@ struct Entry {
 
 impl Entry {
     fn new(now: Duration, port: PortId, generation: u32) -> Self {
-        Self { port, previous: port, refreshed: now, generation, second: 0, restless: Restless::default() }
+        Self {
+            port,
+            previous: port,
+            refreshed: nanos(now),
+            generation,
+            second: 0,
+            restless: Restless::default(),
+        }
     }
 
     /// Puts it on another port, and says how it has moved within this second.
@@ -57,7 +65,7 @@ impl Entry {
         let before = if self.second == second { self.restless } else { Restless::default() };
         let returns = if self.previous == port { before.returns.saturating_add(1) } else { 0 };
         let restless = Restless { moves: before.moves.saturating_add(1), returns };
-        *self = Self { port, previous: self.port, refreshed: now, generation, second, restless };
+        *self = Self { port, previous: self.port, refreshed: nanos(now), generation, second, restless };
         restless
     }
 }
@@ -154,7 +162,8 @@ pub struct Fdb {
     /// Entries by port number; as long as the highest port that ever learned asks for.
     held: Vec<u32>,
     share: u32,
-    ageing: Duration,
+    /// In nanoseconds.
+    ageing: u64,
     generations: u32,
     counters: FdbCounters,
 }
@@ -172,7 +181,7 @@ impl Fdb {
             table: BoundedMap::new(limits.fdb_entries, seed.hasher("fdb")),
             held: Vec::new(),
             share: limits.fdb_entries_per_port,
-            ageing,
+            ageing: nanos(ageing),
             generations: 0,
             counters: FdbCounters::default(),
         }
@@ -197,10 +206,10 @@ impl Fdb {
         if entry.port != port {
             return self.relocate(now, slot, port);
         }
-        if now.saturating_sub(entry.refreshed) < REFRESH {
+        if nanos(now).saturating_sub(entry.refreshed) < REFRESH {
             return Learned::Unchanged;
         }
-        entry.refreshed = now;
+        entry.refreshed = nanos(now);
         Learned::Refreshed
     }
 
@@ -221,6 +230,7 @@ impl Fdb {
         if entry.generation != generation || expired(entry, now, ageing) {
             return false;
         }
+        let now = nanos(now);
         if now.saturating_sub(entry.refreshed) >= REFRESH {
             entry.refreshed = now;
         }
@@ -289,7 +299,7 @@ impl Fdb {
                 segment,
                 mac,
                 port: entry.port,
-                age: now.saturating_sub(entry.refreshed),
+                age: Duration::from_nanos(nanos(now).saturating_sub(entry.refreshed)),
             },
         )
     }
@@ -377,8 +387,15 @@ impl Fdb {
     }
 }
 
-fn expired(entry: &Entry, now: Duration, ageing: Duration) -> bool {
-    now.saturating_sub(entry.refreshed) >= ageing
+#[inline]
+fn expired(entry: &Entry, now: Duration, ageing: u64) -> bool {
+    nanos(now).saturating_sub(entry.refreshed) >= ageing
+}
+
+/// Five hundred years fit.
+#[inline]
+const fn nanos(time: Duration) -> u64 {
+    time.as_secs().saturating_mul(1_000_000_000).saturating_add(time.subsec_nanos() as u64)
 }
 
 fn release(held: &mut [u32], port: PortId) {

@@ -38,6 +38,9 @@ const PIECE: usize = 64;
 /// Flows turned away, as a part of the table's size, before it grows.
 const PRESSURE: usize = 8;
 
+/// No place.
+pub const NOWHERE: u32 = u32::MAX;
+
 /// What tells flows apart.
 pub trait Key: Copy + Eq + Debug {
     /// Two words that hold all that a hash is made of.
@@ -55,7 +58,7 @@ pub struct Entry<K, V> {
     /// Where they go: a number that means something to the user of the cache.
     pub adjacency: u16,
     /// The second in which it was used last, as far as 16 bits say.
-    used: u16,
+    pub used: u16,
     stamp: u32,
 }
 
@@ -78,6 +81,11 @@ pub struct Cache<K, V> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Hash(u64);
 
+impl Hash {
+    /// Of nothing.
+    pub const NONE: Self = Self(0);
+}
+
 impl<K: Key, V: Copy> Cache<K, V> {
     /// A cache for `most` flows at most, rounded to what the sets hold; with 0 nothing is ever kept. It takes memory when
     /// the first flow comes.
@@ -95,10 +103,9 @@ impl<K: Key, V: Copy> Cache<K, V> {
         }
     }
 
-    /// The hash of a key.
+    /// The hash of a key with these words.
     #[inline]
-    pub fn hash(&self, key: &K) -> Hash {
-        let [first, second] = key.words();
+    pub fn hash(&self, [first, second]: [u64; 2]) -> Hash {
         let [a, b, c, d] = self.keys;
         Hash(fold(fold(first ^ a, b) ^ second ^ c, d))
     }
@@ -109,37 +116,45 @@ impl<K: Key, V: Copy> Cache<K, V> {
         self.tags.get(self.set(hash)).map_or(0, |tags| tags[0])
     }
 
-    /// Where a flow's entry is, if there is one.
+    /// Where a flow's entry is, if there is one: a place whose tag is that of the hash, or [`NOWHERE`].
     #[inline]
-    pub fn find(&self, hash: Hash, key: &K) -> Option<u32> {
-        let set = self.set(hash);
-        let (tags, tag) = (self.tags.get(set)?, tag(hash));
-        let ways = self.entries.get(set * WAYS..)?.first_chunk::<WAYS>()?;
-        let is = |way: usize| tags[way] == tag && ways[way].as_ref().is_some_and(|entry| entry.key == *key);
-        let at = (0..WAYS).find(|&way| is(way))?;
-        u32::try_from(set * WAYS + at).ok()
+    pub fn candidate(&self, hash: Hash) -> u32 {
+        let (set, tag) = (self.set(hash), tag(hash));
+        let Some(tags) = self.tags.get(set) else { return NOWHERE };
+        let way = tags.iter().position(|own| *own == tag);
+        way.and_then(|way| u32::try_from(set * WAYS + way).ok()).unwrap_or(NOWHERE)
     }
 
-    /// The entry at a place, if it is that of this flow and what it says was found out under this stamp.
+    /// Where a flow's entry is, or [`NOWHERE`]; most often at its [candidate](Self::candidate).
     #[inline]
-    pub fn at(&self, place: u32, key: &K, stamp: u32) -> Option<&Entry<K, V>> {
-        self.entries.get(place as usize)?.as_ref().filter(|entry| entry.key == *key && entry.stamp == stamp)
+    pub fn find(&self, candidate: u32, hash: Hash, key: &K) -> u32 {
+        match self.entries.get(candidate as usize) {
+            Some(Some(entry)) if entry.key == *key => candidate,
+            _ => self.search(hash, key),
+        }
+    }
+
+    /// Candidates may be of another flow, or have become another's.
+    #[inline(never)]
+    fn search(&self, hash: Hash, key: &K) -> u32 {
+        let set = self.set(hash);
+        let ways = self.entries.get(set * WAYS..).and_then(|ways| ways.first_chunk::<WAYS>());
+        let is = |entry: &Option<Entry<K, V>>| entry.as_ref().is_some_and(|entry| entry.key == *key);
+        let way = ways.and_then(|ways| ways.iter().position(is));
+        way.and_then(|way| u32::try_from(set * WAYS + way).ok()).unwrap_or(NOWHERE)
+    }
+
+    /// The entry at a place, if what it says was found out under this stamp. The place is one that [`Self::find`] has given
+    /// since the last flow was let in.
+    #[inline]
+    pub fn holding(&mut self, place: u32, stamp: u32) -> Option<&mut Entry<K, V>> {
+        self.entries.get_mut(place as usize)?.as_mut().filter(|entry| entry.stamp == stamp)
     }
 
     /// What an entry says, to have the memory fetch it; nothing is known of whose it is.
     #[inline]
     pub fn peek(&self, place: u32) -> Option<&V> {
         self.entries.get(place as usize)?.as_ref().map(|entry| &entry.value)
-    }
-
-    /// Takes note that an entry was used in this second.
-    #[inline]
-    pub fn used(&mut self, place: u32, second: u16) {
-        if let Some(Some(entry)) = self.entries.get_mut(place as usize)
-            && entry.used != second
-        {
-            entry.used = second;
-        }
     }
 
     /// Keeps what was found out about a flow; whether it was let in.
@@ -150,7 +165,7 @@ impl<K: Key, V: Copy> Cache<K, V> {
         if self.tags.is_empty() {
             self.take(vec![None; LEAST.min(self.most)]);
         }
-        let hash = self.hash(&key);
+        let hash = self.hash(key.words());
         let set = self.set(hash);
         let Some(way) = self.place_for(set, &key, stamp, second) else {
             self.grow();

@@ -48,20 +48,14 @@ pub struct LinkKey {
 impl<A: Family> Key for PacketKey<A> {
     #[inline]
     fn words(&self) -> [u64; 2] {
-        let [a, b, c, d] = self.ports;
-        let rest = [a, b, c, d, self.protocol, 0, 0, 0];
-        let [high, low] = self.port.0.to_be_bytes();
-        let rest = u64::from_le_bytes(rest) | u64::from(u16::from_le_bytes([high, low])) << 48;
-        [A::mixed(self.source, self.destination), rest]
+        [A::mixed(self.source, self.destination), rest(self.ports, self.protocol, self.port)]
     }
 }
 
 impl Key for LinkKey {
     #[inline]
     fn words(&self) -> [u64; 2] {
-        let &[ref first @ .., a, b, c, d] = &self.macs;
-        let rest = u64::from(u32::from_le_bytes([a, b, c, d]));
-        [u64::from_le_bytes(*first), rest | u64::from(self.port.0) << 32]
+        link_words(&self.macs, self.port)
     }
 }
 
@@ -88,6 +82,8 @@ pub trait Family: Copy + Eq + Debug {
     const TSO: SegmentKind;
     /// A word that differs between pairs of addresses, as a rule.
     fn mixed(source: Self, destination: Self) -> u64;
+    /// The addresses and the protocol, as they would stand in an IP header.
+    fn peek(frame: &[u8]) -> Option<(Self, Self, u8)>;
     /// Reads the IP header: addresses, protocol, end, TTL, whether it is atomic.
     fn read(frame: &[u8]) -> Option<(Self, Self, u8, usize, u8, bool)>;
 }
@@ -99,6 +95,13 @@ impl Family for Ipv4Addr {
     #[inline]
     fn mixed(source: Self, destination: Self) -> u64 {
         u64::from(source.to_bits()) << 32 | u64::from(destination.to_bits())
+    }
+
+    #[inline]
+    fn peek(frame: &[u8]) -> Option<(Self, Self, u8)> {
+        let header = frame.get(ETHERNET_HEADER..)?.first_chunk::<20>()?;
+        let &[.., protocol, _, _, s0, s1, s2, s3, d0, d1, d2, d3] = header;
+        Some((Self::new(s0, s1, s2, s3), Self::new(d0, d1, d2, d3), protocol))
     }
 
     #[inline]
@@ -136,6 +139,13 @@ impl Family for Ipv6Addr {
     }
 
     #[inline]
+    fn peek(frame: &[u8]) -> Option<(Self, Self, u8)> {
+        let header = frame.get(ETHERNET_HEADER..)?.first_chunk::<40>()?;
+        let (source, destination) = header.get(8..)?.split_first_chunk::<16>()?;
+        Some((Self::from(*source), Self::from(*destination.first_chunk()?), header[6]))
+    }
+
+    #[inline]
     fn read(frame: &[u8]) -> Option<(Self, Self, u8, usize, u8, bool)> {
         let header = frame.get(ETHERNET_HEADER..)?.first_chunk::<40>()?;
         let &[first, _, _, _, l0, l1, protocol, hop_limit, ref addresses @ ..] = header;
@@ -160,6 +170,28 @@ pub fn link(frame: &[u8]) -> Option<(Macs, u16)> {
     let header = frame.first_chunk::<ETHERNET_HEADER>()?;
     let &[ref macs @ .., t0, t1] = header;
     Some((*macs, u16::from_be_bytes([t0, t1])))
+}
+
+/// What the hash of a packet's key is made of, if the frame is what [`Packet::read`] reads. Nothing is checked.
+#[inline]
+pub fn packet_words<A: Family>(frame: &[u8], port: PortId) -> Option<[u64; 2]> {
+    let header = frame.get(..A::UPPER + 4)?;
+    let (source, destination, protocol) = A::peek(header)?;
+    let ports = *header.last_chunk::<4>()?;
+    Some([A::mixed(source, destination), rest(ports, protocol, port)])
+}
+
+/// The same of the key of a frame between two stations.
+#[inline]
+pub fn link_words(macs: &Macs, port: PortId) -> [u64; 2] {
+    let &[ref first @ .., a, b, c, d] = macs;
+    let rest = u64::from(u32::from_le_bytes([a, b, c, d]));
+    [u64::from_le_bytes(*first), rest | u64::from(port.0) << 32]
+}
+
+#[inline]
+fn rest(ports: [u8; 4], protocol: u8, port: PortId) -> u64 {
+    u64::from(u32::from_le_bytes(ports)) | u64::from(protocol) << 32 | u64::from(port.0) << 48
 }
 
 impl<A: Family> Packet<A> {

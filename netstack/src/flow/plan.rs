@@ -1,6 +1,5 @@
 //! What is done to a frame on its way: the only code that writes into a forwarded packet.
 
-use nat::checksum;
 use nat::translate::mss;
 
 use super::translation::checksum_state;
@@ -10,7 +9,6 @@ use crate::parse::{self, Network};
 
 const ETHERNET_HEADER: usize = 14;
 const IPV4_TTL: usize = ETHERNET_HEADER + 8;
-const IPV4_CHECKSUM: usize = ETHERNET_HEADER + 10;
 const IPV6_HOP_LIMIT: usize = ETHERNET_HEADER + 7;
 
 /// A routed frame's rewrite. A bridged frame needs none.
@@ -60,9 +58,39 @@ fn decrement(bytes: &mut [u8]) {
         bytes[IPV6_HOP_LIMIT] -= 1;
         return;
     }
-    let word = |b: &[u8], at: usize| u16::from_be_bytes([b[at], b[at + 1]]);
-    let (old, sum) = (word(bytes, IPV4_TTL), word(bytes, IPV4_CHECKSUM));
-    bytes[IPV4_TTL] -= 1;
-    let sum = checksum::update16(sum, old, word(bytes, IPV4_TTL));
-    bytes[IPV4_CHECKSUM..IPV4_CHECKSUM + 2].copy_from_slice(&sum.to_be_bytes());
+    let Some(header) = bytes.get_mut(IPV4_TTL..).and_then(|header| header.first_chunk_mut::<4>()) else {
+        return;
+    };
+    let [ttl, _, high, low] = header;
+    *ttl -= 1;
+    // What RFC 1141 says of a TTL that is one less: the sum is less by that octet, so its complement is more. Of the two zeros
+    // it is the one that RFC 1624 asks for.
+    let sum = u32::from(u16::from_be_bytes([*high, *low])) + 0x0100;
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let [.., h, l] = (if sum == 0xffff { 0 } else { sum }).to_be_bytes();
+    (*high, *low) = (h, l);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nat::checksum;
+
+    #[test]
+    fn a_hop_less_is_what_the_checksum_says() {
+        let mut bytes = [0u8; 34];
+        bytes[ETHERNET_HEADER] = 0x45;
+        for sum in 0..=u16::MAX {
+            for ttl in [2, 64, 255] {
+                bytes[IPV4_TTL] = ttl;
+                bytes[IPV4_TTL + 1] = 17;
+                bytes[IPV4_TTL + 2..IPV4_TTL + 4].copy_from_slice(&sum.to_be_bytes());
+                decrement(&mut bytes);
+                let expected =
+                    checksum::update16(sum, u16::from_be_bytes([ttl, 17]), u16::from_be_bytes([ttl - 1, 17]));
+                assert_eq!(bytes[IPV4_TTL + 2..IPV4_TTL + 4], expected.to_be_bytes(), "{sum:#x} {ttl}");
+                assert_eq!(bytes[IPV4_TTL], ttl - 1);
+            }
+        }
+    }
 }

@@ -32,26 +32,31 @@ impl FrameBatch {
     }
 
     /// Frames held.
+    #[inline]
     pub fn len(&self) -> usize {
         self.frames.len()
     }
 
     /// Octets held.
+    #[inline]
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// Whether nothing is held.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.frames.is_empty()
     }
 
     /// Whether either bound is reached.
+    #[inline]
     pub fn is_full(&self) -> bool {
         self.frames.len() >= BATCH_FRAMES || self.bytes >= BATCH_BYTES
     }
 
     /// Adds a frame, or gives it back when the batch is full.
+    #[inline]
     pub fn push(&mut self, frame: Frame) -> Result<(), Frame> {
         if self.is_full() {
             return Err(frame);
@@ -61,13 +66,22 @@ impl FrameBatch {
         Ok(())
     }
 
+    /// Takes the frames, in order, out of a batch that whoever gets them leaves empty ones in; then it is empty.
+    pub(crate) fn take_each(&mut self, mut take: impl FnMut(usize, &mut Frame)) {
+        self.bytes = 0;
+        self.frames.iter_mut().enumerate().for_each(|(at, frame)| take(at, frame));
+        self.frames.clear();
+    }
+
     /// Takes all frames out, first in first out, leaving the batch empty.
+    #[inline]
     pub fn drain(&mut self) -> vec::Drain<'_, Frame> {
         self.bytes = 0;
         self.frames.drain(..)
     }
 
     /// Takes the frame added last.
+    #[inline]
     pub fn pop(&mut self) -> Option<Frame> {
         let frame = self.frames.pop()?;
         self.bytes -= frame.len();
@@ -75,6 +89,7 @@ impl FrameBatch {
     }
 
     /// The frames, in order.
+    #[inline]
     pub fn iter(&self) -> core::slice::Iter<'_, Frame> {
         self.frames.iter()
     }

@@ -49,21 +49,32 @@ impl Frame {
         Self { slab, start, end: start, offload: Offload::default(), priority: 0 }
     }
 
+    /// `len` octets of a slab of the small class.
+    #[inline]
+    fn in_small_slab(slab: Box<[u8]>, len: usize) -> Self {
+        let start = offset(HEADROOM);
+        Self { slab, start, end: start + offset(len), offload: Offload::default(), priority: 0 }
+    }
+
+    #[inline]
     fn into_slab(self) -> Box<[u8]> {
         self.slab
     }
 
     /// The frame's octets.
+    #[inline]
     pub fn bytes(&self) -> &[u8] {
         &self.slab[self.start as usize..self.end as usize]
     }
 
     /// The frame's octets, to change in place.
+    #[inline]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.slab[self.start as usize..self.end as usize]
     }
 
     /// Octets in the frame.
+    #[inline]
     pub fn len(&self) -> usize {
         (self.end - self.start) as usize
     }
@@ -74,6 +85,7 @@ impl Frame {
     }
 
     /// Octets that [`Frame::set_len`] can reach without moving the start.
+    #[inline]
     pub fn capacity(&self) -> usize {
         self.slab.len() - self.start as usize
     }
@@ -85,6 +97,7 @@ impl Frame {
 
     /// Makes the frame `len` octets long; new octets hold whatever the slab held. Refuses more than
     /// [`Frame::capacity`].
+    #[inline]
     #[must_use]
     pub fn set_len(&mut self, len: usize) -> bool {
         if len > self.capacity() {
@@ -124,6 +137,14 @@ impl Frame {
 #[expect(clippy::cast_possible_truncation, reason = "a slab is shorter than 2^32 octets")]
 const fn offset(octets: usize) -> u32 {
     octets as u32
+}
+
+/// A frame of nothing, which holds no slab: what is left where a frame was taken.
+impl Default for Frame {
+    #[inline]
+    fn default() -> Self {
+        Self { slab: Box::default(), start: 0, end: 0, offload: Offload::default(), priority: 0 }
+    }
 }
 
 impl fmt::Debug for Frame {

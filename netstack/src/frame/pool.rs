@@ -142,7 +142,18 @@ impl FramePool {
     ///
     /// # Panics
     /// If `len` is over [`MAX_FRAME`], which no caller computes from outside bytes.
+    #[inline]
     pub fn take(&mut self, len: usize) -> Frame {
+        if len <= SMALL_SLAB - HEADROOM
+            && let Some(slab) = self.small.loaded.pop()
+        {
+            return Frame::in_small_slab(slab, len);
+        }
+        self.take_slowly(len)
+    }
+
+    #[inline(never)]
+    fn take_slowly(&mut self, len: usize) -> Frame {
         assert!(len <= MAX_FRAME, "a frame of {len} octets was asked for; the longest is {MAX_FRAME}");
         let mut frame = Frame::from_slab(self.take_slab(len > SMALL_SLAB - HEADROOM));
         let fits = frame.set_len(len);
@@ -154,6 +165,7 @@ impl FramePool {
     ///
     /// # Panics
     /// As [`FramePool::take`].
+    #[inline]
     pub fn copy_of(&mut self, bytes: &[u8]) -> Frame {
         let mut frame = self.take(bytes.len());
         frame.bytes_mut().copy_from_slice(bytes);
@@ -169,8 +181,20 @@ impl FramePool {
     }
 
     /// Gives a frame's slab back.
+    #[inline]
     pub fn recycle(&mut self, frame: Frame) {
         let slab = frame.into_slab();
+        if slab.len() == SMALL_SLAB && self.small.loaded.len() < SMALL_MAGAZINE {
+            return self.small.loaded.push(slab);
+        }
+        self.recycle_slowly(slab);
+    }
+
+    #[inline(never)]
+    fn recycle_slowly(&mut self, slab: Slab) {
+        if slab.is_empty() {
+            return;
+        }
         let (class, counters) = match slab.len() {
             SMALL_SLAB => (&mut self.small, &mut self.counters),
             _ => (&mut self.large, &mut self.counters),

@@ -58,7 +58,7 @@ impl Offload {
 }
 
 /// What a device takes over from software on frames given to it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 pub struct OffloadFeatures {
     /// Accepts [`Checksum::Partial`].

@@ -113,7 +113,7 @@ impl Switch {
             Decision::Bridge(to, passage) => {
                 let Some(frame) = self.translate(now, arrival, tracked, &passage, frame) else { return };
                 self.count_fate(port, Fate::Forwarded);
-                self.remember(now, arrival, tracked, (to, arrival.segment), None);
+                self.remember(snapshot, now, arrival, tracked, (to, arrival.segment), None);
                 self.send(snapshot, to, arrival.segment, frame, Origin::Forwarded);
             }
             Decision::Flood(scope, passage) => {
@@ -207,7 +207,7 @@ impl Switch {
         let Some(frame) = self.translate(now, arrival, tracked, &route.passage, frame) else { return };
         self.count_fate(ingress, fate);
         if let (Some(port), None) = (port, route.fragment) {
-            self.remember(now, arrival, tracked, (port, egress), Some(&route));
+            self.remember(snapshot, now, arrival, tracked, (port, egress), Some(&route));
         }
         self.distribute(ports.iter().copied(), frame, |switch, port, frame, _| {
             switch.transmit(snapshot, port, egress, &route.plan, route.fragment, frame, origin);

@@ -18,6 +18,7 @@ use core::net::{Ipv4Addr, Ipv6Addr};
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
+use nat::Renewal;
 use nat::connection::ConnectionId;
 use nat::translate::Rewrite;
 use nat::tuple::Direction;
@@ -26,7 +27,8 @@ use super::connections::Kind;
 use crate::addr::{PortId, SegmentId};
 use crate::flow::Plan;
 use crate::flow::cache::{Cache, Entry, Hash};
-use crate::flow::glance::{LinkKey, Packet, PacketKey};
+use crate::flow::glance::{LinkKey, PacketKey};
+use crate::frame::OffloadFeatures;
 use crate::seed::Seed;
 
 /// Adjacencies that are told apart; one more, and all flows are found out anew.
@@ -48,6 +50,10 @@ pub(super) struct Adjacency {
     pub(super) trim: bool,
     /// The largest packet that goes there whole, in octets.
     pub(super) mtu: u32,
+    /// The VLAN identifier that frames leave with.
+    pub(super) tag: Option<u16>,
+    /// What the device takes over from software.
+    pub(super) offload: OffloadFeatures,
     /// The rewrite of routed packets.
     pub(super) plan: Option<Plan>,
     /// The neighbour, unless the configuration says where it is.
@@ -63,6 +69,8 @@ pub(super) struct Through<A> {
     number: u32,
     generation: u32,
     pub(super) rewrite: Option<Rewrite<A>>,
+    /// How they prolong it.
+    pub(super) renewal: Renewal,
 }
 
 /// Not of any connection.
@@ -70,12 +78,18 @@ const NONE: u32 = u32::MAX;
 
 impl<A> Through<A> {
     /// Of no connection.
-    pub(super) const PLAIN: Self = Self { number: NONE, generation: 0, rewrite: None };
+    pub(super) const PLAIN: Self =
+        Self { number: NONE, generation: 0, rewrite: None, renewal: Renewal::Sometimes };
 
     /// Of this connection.
-    pub(super) fn of(id: ConnectionId, direction: Direction, rewrite: Option<Rewrite<A>>) -> Self {
+    pub(super) fn of(
+        id: ConnectionId,
+        direction: Direction,
+        rewrite: Option<Rewrite<A>>,
+        renewal: Renewal,
+    ) -> Self {
         let number = id.slot << 1 | u32::from(direction == Direction::Reply);
-        Self { number, generation: id.generation, rewrite }
+        Self { number, generation: id.generation, rewrite, renewal }
     }
 
     /// The connection, and which way packets go in it.
@@ -94,40 +108,54 @@ const _: () = assert!(size_of::<Option<Entry<PacketKey<Ipv4Addr>, Through<Ipv4Ad
 const _: () = assert!(size_of::<Option<Entry<PacketKey<Ipv6Addr>, Through<Ipv6Addr>>>>() == 128);
 const _: () = assert!(size_of::<Option<Entry<LinkKey, Option<Reference>>>>() == 64);
 
-/// What a frame is at a glance, and where its flow's entry is.
+/// Which flow a frame is of.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Glimpse {
-    /// Nothing that is kept here.
+pub(super) enum Flow {
+    /// None that is kept here.
     Other,
-    V4(Look<Packet<Ipv4Addr>>),
-    V6(Look<Packet<Ipv6Addr>>),
-    Link(Look<LinkKey>),
+    V4(PacketKey<Ipv4Addr>),
+    V6(PacketKey<Ipv6Addr>),
+    Link(LinkKey),
 }
 
-/// Something that is looked up.
+/// Where a frame's flow probably is.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Look<T> {
-    pub(super) what: T,
+pub(super) struct Hint {
+    pub(super) kind: Kinds,
     pub(super) hash: Hash,
-    pub(super) place: Option<u32>,
+    pub(super) candidate: u32,
+}
+
+/// What a frame is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kinds {
+    /// Nothing that is kept here.
+    Other,
+    V4,
+    V6,
+    Link,
+}
+
+/// The entries.
+#[derive(Debug)]
+pub(super) struct Caches {
+    pub(super) v4: Packets<Ipv4Addr>,
+    pub(super) v6: Packets<Ipv6Addr>,
+    /// By the source's place in the bridge's table, which is refreshed; none where nothing is learned.
+    pub(super) links: Cache<LinkKey, Option<Reference>>,
 }
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Flows {
-    pub(super) v4: Packets<Ipv4Addr>,
-    pub(super) v6: Packets<Ipv6Addr>,
-    /// By the source's place in the bridge's table, which is refreshed; none where nothing is learned.
-    pub(super) links: Cache<LinkKey, Option<Reference>>,
-    adjacencies: Vec<Adjacency>,
+    pub(super) caches: Caches,
+    pub(super) adjacencies: Vec<Adjacency>,
     numbers: HashMap<Adjacency, u16, FixedState>,
-    stamp: u32,
+    pub(super) stamp: u32,
     /// What the frame is that is being decided about.
-    pub(super) current: Glimpse,
-    /// Room for what the frames of a batch are.
-    pub(super) glimpses: Vec<Glimpse>,
-    /// Entries made so far.
-    pub(super) made: u64,
+    pub(super) current: Flow,
+    /// Room for where the flows of a batch's frames are.
+    pub(super) hints: Vec<Hint>,
     /// Frames that needed no decision.
     pub(super) known: u64,
     enabled: bool,
@@ -137,15 +165,16 @@ impl Flows {
     /// For so many flows of each family, and as many between stations.
     pub(super) fn new(most: u32, seed: &Seed) -> Self {
         Self {
-            v4: Cache::new(most, seed, "flows of IPv4"),
-            v6: Cache::new(most, seed, "flows of IPv6"),
-            links: Cache::new(most, seed, "flows between stations"),
+            caches: Caches {
+                v4: Cache::new(most, seed, "flows of IPv4"),
+                v6: Cache::new(most, seed, "flows of IPv6"),
+                links: Cache::new(most, seed, "flows between stations"),
+            },
             adjacencies: Vec::new(),
             numbers: HashMap::default(),
             stamp: 1,
-            current: Glimpse::Other,
-            glimpses: Vec::new(),
-            made: 0,
+            current: Flow::Other,
+            hints: Vec::new(),
             known: 0,
             enabled: most > 0,
         }
@@ -156,23 +185,11 @@ impl Flows {
         self.enabled
     }
 
-    /// Under which stamp entries are made, and hold.
-    #[inline]
-    pub(super) const fn stamp(&self) -> u32 {
-        self.stamp
-    }
-
     /// What was found out so far holds no more.
     pub(super) fn forget(&mut self) {
         self.stamp = self.stamp.wrapping_add(1);
         self.adjacencies.clear();
         self.numbers.clear();
-    }
-
-    /// Where frames of an entry go that holds.
-    #[inline]
-    pub(super) fn adjacency(&self, number: u16) -> Option<Adjacency> {
-        self.adjacencies.get(usize::from(number)).copied()
     }
 
     fn number(&mut self, adjacency: Adjacency) -> u16 {
@@ -198,12 +215,12 @@ impl Flows {
     ) {
         let number = self.number(to);
         let stamp = self.stamp;
-        self.made += u64::from(A::flows_mut(self).insert(key, through, number, stamp, second));
+        A::flows_mut(&mut self.caches).insert(key, through, number, stamp, second);
     }
 
     /// Keeps where frames between two stations go.
     pub(super) fn keep_link(&mut self, key: LinkKey, source: Option<Reference>, to: Adjacency, second: u16) {
         let number = self.number(to);
-        self.made += u64::from(self.links.insert(key, source, number, self.stamp, second));
+        self.caches.links.insert(key, source, number, self.stamp, second);
     }
 }

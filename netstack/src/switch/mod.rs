@@ -31,6 +31,7 @@ mod output;
 mod own;
 mod port;
 mod protect;
+mod remember;
 mod service;
 mod slow;
 mod track;

@@ -3,6 +3,7 @@
 use alloc::collections::VecDeque;
 use core::time::Duration;
 
+use crate::addr::PortId;
 use crate::config::Limits;
 use crate::counters::Counters;
 use crate::frame::Frame;
@@ -33,11 +34,28 @@ impl PortState {
     }
 
     /// Queues a frame; when there is no room, counts it and gives it back to be recycled.
+    #[inline]
     pub(super) fn enqueue(&mut self, frame: Frame, origin: Origin) -> Option<Frame> {
         self.counters.origins[origin.index()] += 1;
         let refused = self.queue.push(frame, origin);
         if refused.is_some() {
             self.counters.egress_drops[EgressDrop::QueueFull.index()][origin.index()] += 1;
+        }
+        refused
+    }
+
+    /// Queues a frame that is forwarded, and has the port served; what there is no room for comes back, counted.
+    #[inline]
+    pub(super) fn forward(
+        &mut self,
+        id: PortId,
+        frame: Frame,
+        ready: &mut VecDeque<PortId>,
+    ) -> Option<Frame> {
+        let refused = self.enqueue(frame, Origin::Forwarded);
+        if !self.queue.ready && !self.queue.is_empty() {
+            self.queue.ready = true;
+            ready.push_back(id);
         }
         refused
     }
@@ -72,6 +90,7 @@ impl OutputQueue {
         }
     }
 
+    #[inline]
     fn push(&mut self, frame: Frame, origin: Origin) -> Option<Frame> {
         if self.frames.len() >= self.max_frames || self.bytes + frame.len() > self.max_bytes {
             return Some(frame);
@@ -81,6 +100,7 @@ impl OutputQueue {
         None
     }
 
+    #[inline]
     pub(super) fn pop(&mut self) -> Option<(Frame, Origin)> {
         let (frame, origin) = self.frames.pop_front()?;
         self.bytes -= frame.len();
@@ -91,6 +111,7 @@ impl OutputQueue {
         self.frames.len()
     }
 
+    #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.frames.is_empty()
     }

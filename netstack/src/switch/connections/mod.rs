@@ -19,13 +19,14 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::time::Duration;
 
 use lb::{Balancer, Refusal};
-use nat::Nat;
 use nat::connection::{Connection, ConnectionId};
 use nat::fragment::{self, Part};
 use nat::packet::{Content, Packet};
-use nat::translate::ChecksumState;
+use nat::ticks::Ticks;
 use nat::translate::identification::{self, Identifications};
+use nat::translate::{ChecksumState, Rewrite};
 use nat::tuple::Direction;
+use nat::{Nat, Renewal};
 
 use self::family::{Family, found};
 use self::packet::Opening;
@@ -34,6 +35,7 @@ use self::reason::{fragment_reason, refusal_named, refusal_reason};
 pub(super) use self::service::{Balancing, Judged, mark};
 use self::service::{Orphan, Standing, orphan, renew};
 use super::explain;
+use super::flows::Through;
 use crate::addr::SegmentId;
 use crate::config::nat::OnRefusal;
 use crate::config::{Limits, Segment, Services, Translator, translator};
@@ -207,20 +209,28 @@ impl Connections {
         A::of(self).nat.get(id)
     }
 
-    /// Has a connection take note of a packet of TCP or UDP whose flow is known. False, and nothing noted, if
+    /// How the next packets of a connection go through.
+    pub(super) fn through<A: Kind>(
+        &self,
+        (id, direction, rewrite): (ConnectionId, Direction, Option<Rewrite<A>>),
+    ) -> Through<A> {
+        Through::of(id, direction, rewrite, A::of(self).nat.renewal(id, direction))
+    }
+
+    /// Has a connection take note of a packet of TCP or UDP that goes through it. False, and nothing noted, if
     /// [`Self::track`] is to be asked.
     #[inline]
     pub(super) fn follow<A: Kind>(
         &mut self,
-        now: Duration,
-        id: ConnectionId,
-        direction: Direction,
+        now: (Duration, Ticks),
+        (id, direction): (ConnectionId, Direction),
+        renewal: Renewal,
         upper: &[u8],
     ) -> bool {
         let (family, balancing) = A::parts(self);
         let is_current = |connection| balancing.is_current(connection);
         let judged = direction == Direction::Reply || family.nat.get(id).is_some_and(is_current);
-        judged && family.nat.follow(now, id, direction, upper)
+        judged && family.nat.follow(now, id, direction, renewal, upper)
     }
 
     /// Says what a packet is, and has its connection take note of it. A connection whose backend is gone may end by it.

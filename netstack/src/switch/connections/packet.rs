@@ -21,7 +21,7 @@ use crate::flow::glance::{self, PacketKey};
 use crate::flow::{Change, Translation};
 use crate::frame::Frame;
 use crate::switch::explain::{Recorder, Stage};
-use crate::switch::flows::{Flows, Through};
+use crate::switch::flows::{Caches, Through};
 use crate::verdict::DropReason;
 
 /// A fragment that waits for the first of its datagram, and where it came from.
@@ -113,8 +113,8 @@ pub(in crate::switch) struct Opening<A> {
 
 /// The families, so that everything else is written once.
 pub(in crate::switch) trait Kind: Address + glance::Family {
-    fn flows(flows: &Flows) -> &Cache<PacketKey<Self>, Through<Self>>;
-    fn flows_mut(flows: &mut Flows) -> &mut Cache<PacketKey<Self>, Through<Self>>;
+    fn flows(flows: &Caches) -> &Cache<PacketKey<Self>, Through<Self>>;
+    fn flows_mut(flows: &mut Caches) -> &mut Cache<PacketKey<Self>, Through<Self>>;
     fn of(connections: &Connections) -> &Family<Self>;
     fn of_mut(connections: &mut Connections) -> &mut Family<Self>;
     /// The family and what it has in common with the other one.
@@ -127,10 +127,10 @@ pub(in crate::switch) trait Kind: Address + glance::Family {
 macro_rules! kind {
     ($address:ty, $field:ident, $variant:ident) => {
         impl Kind for $address {
-            fn flows(flows: &Flows) -> &Cache<PacketKey<Self>, Through<Self>> {
+            fn flows(flows: &Caches) -> &Cache<PacketKey<Self>, Through<Self>> {
                 &flows.$field
             }
-            fn flows_mut(flows: &mut Flows) -> &mut Cache<PacketKey<Self>, Through<Self>> {
+            fn flows_mut(flows: &mut Caches) -> &mut Cache<PacketKey<Self>, Through<Self>> {
                 &mut flows.$field
             }
             fn of(connections: &Connections) -> &Family<Self> {
@@ -195,10 +195,11 @@ impl Tracked {
 }
 
 impl<A: Address> Seen<A> {
-    /// How the next packets of its flow go through; none if they have to be tracked like this one.
-    pub(in crate::switch) fn through(&self) -> Option<Through<A>> {
+    /// The connection that the next packets of its flow are of too, and how they leave; none if they have to be tracked like
+    /// this one.
+    pub(in crate::switch) fn known(&self) -> Option<(ConnectionId, Direction, Option<Rewrite<A>>)> {
         match self.what {
-            What::Known { id, direction, rewrite } => Some(Through::of(id, direction, rewrite)),
+            What::Known { id, direction, rewrite } => Some((id, direction, rewrite)),
             What::Related { .. }
             | What::Opens { .. }
             | What::Denied(_)
