@@ -170,6 +170,7 @@ impl<A: Address> Connection<A> {
     }
 
     /// Notes that a packet went in `direction` that belongs to it.
+    #[inline]
     pub(crate) fn heard(&mut self, direction: Direction) {
         if direction == Direction::Reply {
             self.status.set(Status::SEEN_REPLY);

@@ -27,7 +27,7 @@ use netstack::verdict::Fate;
 
 use crate::mischief::{Act, Change};
 use crate::traffic::Traffic;
-use crate::world::{Weather, World, below, chance};
+use crate::world::{FLOWS, Weather, World, below, chance};
 
 /// Runs in all, in `PARTS` tests that share the processors.
 const RUNS: u64 = 4096;
@@ -56,6 +56,8 @@ struct Report {
     parked: u64,
     connections: u64,
     balanced: u64,
+    /// Frames of flows that were known.
+    known: u64,
     /// Configurations with other services.
     reloads: u64,
 }
@@ -76,6 +78,7 @@ impl Report {
         self.parked += other.parked;
         self.connections += other.connections;
         self.balanced += other.balanced;
+        self.known += other.known;
         self.reloads += other.reloads;
         self.add_line(&other.lines);
     }
@@ -134,9 +137,14 @@ impl Run {
 }
 
 /// One laboratory from beginning to end. `log` sees every frame.
-fn run(seed: u64, tamper: bool, log: Option<netstack::sim::Observer>) -> Result<Report, (String, String)> {
+fn run(
+    seed: u64,
+    tamper: bool,
+    flows: u32,
+    log: Option<netstack::sim::Observer>,
+) -> Result<Report, (String, String)> {
     let mut rng = Seed::from_u64(seed).rng("scenario");
-    let mut world = World::new(seed, &mut rng);
+    let mut world = World::new(seed, &mut rng, flows);
     world.lab.set_observer(log);
     world.lab.set_trace_capacity(if alone().is_some() { 100_000 } else { 512 });
     let traffic = Traffic::new(&mut world, &mut rng, tamper);
@@ -162,6 +170,7 @@ fn run(seed: u64, tamper: bool, log: Option<netstack::sim::Observer>) -> Result<
         report.dropped += counters.fate(Fate::Dropped);
         report.parked += counters.fate(Fate::Parked);
         report.balanced += lab.switch(*id).balanced();
+        report.known += lab.switch(*id).known();
         if let Some((v4, v6)) = lab.switch(*id).connections() {
             report.connections += v4.counters().opened + v6.counters().opened;
         }
@@ -219,7 +228,7 @@ fn play(
 /// Runs one seed; a failure says how to run it again.
 fn checked(seed: u64) -> Result<Report, String> {
     let again = format!("SIM_SEED={seed} cargo test -p vswitch-tests --test sim -- --nocapture");
-    match catch_unwind(AssertUnwindSafe(|| run(seed, false, None))) {
+    match catch_unwind(AssertUnwindSafe(|| run(seed, false, FLOWS, None))) {
         Ok(Ok(report)) => Ok(report),
         Ok(Err((text, trace))) => {
             let frames = || trace.lines().filter(|line| !line.ends_with("does what is due"));
@@ -272,6 +281,7 @@ fn runs(part: u64) {
         ("parked", sum.parked),
         ("connections", sum.connections),
         ("balanced", sum.balanced),
+        ("known", sum.known),
         ("other services", sum.reloads),
         ("tried again", sum.attempts - sum.transfers),
     ] {
@@ -300,7 +310,7 @@ fn every_frame_is_accounted_for_in_a_thousand_laboratories_part_4() {
 }
 
 /// Everything that was on a wire: time, link's ends, and octets.
-fn tape(seed: u64) -> Vec<u8> {
+fn tape(seed: u64, flows: u32) -> Vec<u8> {
     let tape = Arc::new(Mutex::new(Vec::new()));
     let writer = tape.clone();
     let log = move |seen: &netstack::sim::Seen<'_>| {
@@ -308,17 +318,28 @@ fn tape(seed: u64) -> Vec<u8> {
         tape.extend(format!("{:?} {:?} {:?} {} ", seen.at, seen.from, seen.to, seen.arrived).bytes());
         tape.extend(seen.frame.bytes());
     };
-    run(seed, false, Some(Box::new(log))).unwrap_or_else(|(text, trace)| panic!("{text}\n{trace}"));
+    run(seed, false, flows, Some(Box::new(log))).unwrap_or_else(|(text, trace)| panic!("{text}\n{trace}"));
     std::mem::take(&mut *tape.lock().unwrap())
 }
 
 #[test]
 fn the_same_seed_gives_the_same_octets_at_the_same_times() {
     for seed in 0..12 {
-        let first = tape(seed);
+        let first = tape(seed, FLOWS);
         assert!(first.len() > 1000);
-        assert!(first == tape(seed), "seed {seed}");
-        assert!(first != tape(seed + 1000));
+        assert!(first == tape(seed, FLOWS), "seed {seed}");
+        assert!(first != tape(seed + 1000, FLOWS));
+    }
+}
+
+/// Faults, mischief and services included.
+#[test]
+fn flows_that_are_known_change_no_octet() {
+    for seed in 100..160 {
+        let without = tape(seed, 0);
+        for flows in [8, FLOWS, 4096] {
+            assert!(without == tape(seed, flows), "seed {seed}, {flows} flows");
+        }
     }
 }
 
@@ -326,7 +347,7 @@ fn the_same_seed_gives_the_same_octets_at_the_same_times() {
 fn one_wrong_bit_in_what_a_server_reads_is_found() {
     let found = (0..20)
         .filter(|&seed| {
-            run(seed, true, None).is_err_and(|(text, _)| text.contains("are not those that were sent"))
+            run(seed, true, FLOWS, None).is_err_and(|(text, _)| text.contains("are not those that were sent"))
         })
         .count();
     assert!(found >= 15, "{found}");

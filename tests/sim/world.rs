@@ -78,8 +78,10 @@ const LIMITS: Limits = Limits {
     icmp_errors_per_second: 1000,
     connections: 256,
     affinities: 16,
-    flows: 64,
+    flows: FLOWS,
 };
+/// Flows that a switch knows.
+pub(crate) const FLOWS: u32 = 64;
 
 fn host_limits() -> HostLimits {
     HostLimits {
@@ -322,7 +324,7 @@ fn profile(rng: &mut Rng, weather: Weather) -> LinkProfile {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, rng: &mut Rng) -> Self {
+    pub(crate) fn new(seed: u64, rng: &mut Rng, flows: u32) -> Self {
         let weather = match rng.below(10) {
             0 | 1 => Weather::Clear,
             2..=7 => Weather::Fair,
@@ -336,7 +338,10 @@ impl World {
         let mut switches = Vec::new();
         for (number, config) in plan.configs.into_iter().enumerate() {
             let snapshot = Snapshot::compile(config.clone(), None).unwrap_or_else(|e| panic!("{e}"));
-            switches.push((lab.add_switch(&format!("s{number}"), snapshot, LIMITS).unwrap(), config));
+            switches.push((
+                lab.add_switch(&format!("s{number}"), snapshot, Limits { flows, ..LIMITS }).unwrap(),
+                config,
+            ));
         }
         for ends in plan.trunks {
             let [first, second] = ends.map(|(switch, port)| (switches[switch].0, port));

@@ -178,53 +178,76 @@ fn small() -> Limits {
     }
 }
 
-/// Feeds a whole switch with steps read from `data` and checks after each that every frame is accounted for.
+/// Feeds a whole switch with steps read from `data` and checks after each that every frame is accounted for; and one that
+/// knows no flows, which must do the same.
 ///
 /// A step is an octet that says what, and its operands: a frame for a port (with an offload state that may be a lie), an
 /// advance of time, a drained output queue, another configuration.
 pub fn switch(data: &[u8]) {
     let mut input = Input(data);
-    let mut switch = Switch::new(small(), &Seed::from_u64(9), FramePool::new());
+    let limits = [small(), Limits { flows: 0, ..small() }];
+    let mut twins = limits.map(|limits| Switch::new(limits, &Seed::from_u64(9), FramePool::new()));
     let full = Snapshot::compile(everything(), None).expect("the configuration is valid");
     let mut fewer = everything();
     fewer.ports.truncate(3);
     fewer.services = None;
     let fewer = Snapshot::compile(fewer, Some(&full)).expect("the configuration is valid");
-    switch.install(full.clone());
+    twins.iter_mut().for_each(|switch| drop(switch.install(full.clone())));
     let mut pool = FramePool::new();
     let mut batch = FrameBatch::new();
     let mut now = Duration::from_secs(1);
     while let Some(step) = input.octet() {
         match step >> 5 {
             0 => now += Duration::from_millis(u64::from(input.octet().unwrap_or(0)) * 40),
-            1 => drop(switch.install(if step & 1 == 0 { full.clone() } else { fewer.clone() })),
-            2 => drain(&mut switch, &mut batch, &mut pool),
+            1 => {
+                let next = if step & 1 == 0 { &full } else { &fewer };
+                twins.iter_mut().for_each(|switch| drop(switch.install(next.clone())));
+            }
+            2 => {
+                let left = twins.each_mut().map(|switch| drain(switch, &mut batch, &mut pool));
+                assert!(left[0] == left[1], "{left:?}");
+            }
             _ => {
                 let length = usize::from(u16::from_be_bytes([
                     input.octet().unwrap_or(0),
                     input.octet().unwrap_or(64),
                 ]));
-                let mut frame = pool.copy_of(input.octets(length.min(MAX_FRAME)));
-                frame.offload = offload(step, &mut input);
-                let _ = batch.push(frame);
-                let explained =
-                    batch.iter().next().map(|f| switch.explain(now, PortId(u16::from(step & 7)), f.bytes()));
-                drop(explained);
-                switch.handle_frames(now, PortId(u16::from(step & 7)), &mut batch);
+                let bytes = input.octets(length.min(MAX_FRAME)).to_vec();
+                let port = PortId(u16::from(step & 7));
+                let offload = offload(step, &mut input);
+                for switch in &mut twins {
+                    let mut frame = pool.copy_of(&bytes);
+                    frame.offload = offload;
+                    drop(switch.explain(now, port, frame.bytes()));
+                    let _ = batch.push(frame);
+                    switch.handle_frames(now, port, &mut batch);
+                }
             }
         }
-        while switch.poll_timeout().is_some_and(|at| at <= now) {
-            switch.handle_timeout(now);
+        for switch in &mut twins {
+            while switch.poll_timeout().is_some_and(|at| at <= now) {
+                switch.handle_timeout(now);
+            }
+            switch.check().unwrap_or_else(|e| panic!("frames are not accounted for:\n{e}"));
         }
-        switch.check().unwrap_or_else(|e| panic!("frames are not accounted for:\n{e}"));
+        let [one, other] = &twins;
+        assert_eq!((one.counters(), one.poll_timeout()), (other.counters(), other.poll_timeout()));
     }
-    drain(&mut switch, &mut batch, &mut pool);
-    switch.check().unwrap_or_else(|e| panic!("frames are not accounted for:\n{e}"));
-    assert_eq!(switch.queued(), 0);
+    let left = twins.each_mut().map(|switch| drain(switch, &mut batch, &mut pool));
+    assert!(left[0] == left[1], "{left:?}");
+    for switch in &twins {
+        switch.check().unwrap_or_else(|e| panic!("frames are not accounted for:\n{e}"));
+        assert_eq!(switch.queued(), 0);
+    }
 }
 
 /// What leaves must be fit for the port it leaves by.
-fn drain(switch: &mut Switch, batch: &mut FrameBatch, pool: &mut FramePool) {
+fn drain(
+    switch: &mut Switch,
+    batch: &mut FrameBatch,
+    pool: &mut FramePool,
+) -> Vec<(PortId, Offload, Vec<u8>)> {
+    let mut left = Vec::new();
     while let Some(port) = switch.poll_transmit(batch) {
         let features = switch.snapshot().port(port).map(netstack::config::Port::offload);
         for frame in batch.drain() {
@@ -236,9 +259,11 @@ fn drain(switch: &mut Switch, batch: &mut FrameBatch, pool: &mut FramePool) {
                 let partial = matches!(frame.offload.checksum, Checksum::Partial { .. });
                 assert!(features.checksum || !partial, "an unfinished checksum for {port}");
             }
+            left.push((port, frame.offload, frame.bytes().to_vec()));
             pool.recycle(frame);
         }
     }
+    left
 }
 
 fn offload(step: u8, input: &mut Input<'_>) -> Offload {

@@ -196,8 +196,9 @@ impl<K: Key, V: Copy> Cache<K, V> {
 
     /// Makes a piece of a larger table if this one turns too many away, and goes over to it once it is whole.
     fn grow(&mut self) {
-        let (now, larger) = (self.entries.len(), self.entries.len() * GROWTH);
-        if larger > self.most || self.pressure < now / PRESSURE {
+        let now = self.entries.len();
+        let larger = (now * GROWTH).min(self.most);
+        if larger == now || self.pressure < now / PRESSURE {
             return;
         }
         if self.next.is_empty() {
@@ -246,4 +247,121 @@ fn tag(Hash(hash): Hash) -> u16 {
 const fn fold(a: u64, b: u64) -> u64 {
     let product = (a as u128).wrapping_mul(b as u128);
     (product as u64) ^ ((product >> 64) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::collections::BTreeMap;
+    use proptest::prelude::*;
+
+    /// A key that says itself which set it wants, as far as sets are told apart.
+    #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+    struct Number(u32);
+
+    impl Key for Number {
+        fn words(&self) -> [u64; 2] {
+            [u64::from(self.0), 0]
+        }
+    }
+
+    const FEW: u32 = 512;
+
+    type Small = Cache<Number, Option<bool>>;
+
+    fn cache(most: u32) -> Small {
+        Cache::new(most, &Seed::from_u64(1), "test")
+    }
+
+    fn find(cache: &mut Small, number: u32, stamp: u32) -> Option<(Option<bool>, u16)> {
+        let key = Number(number);
+        let hash = cache.hash(key.words());
+        let place = cache.find(cache.candidate(hash), hash, &key);
+        let entry = cache.holding(place, stamp)?;
+        assert_eq!(entry.key, key);
+        entry.used = 0;
+        Some((entry.value, entry.adjacency))
+    }
+
+    proptest! {
+        /// Whatever is found is what was put in last under that stamp.
+        #[test]
+        fn it_never_says_what_it_was_not_told(
+            most in 0u32..2000,
+            steps in proptest::collection::vec((0u32..60, any::<bool>(), any::<u16>(), 0u8..8, 0u16..5), 0..400),
+        ) {
+            let mut cache = cache(most);
+            let mut told = BTreeMap::new();
+            let mut stamp = 1;
+            for (number, value, adjacency, what, second) in steps {
+                match what {
+                    0 => stamp += 1,
+                    1..4 => {
+                        if cache.insert(Number(number), Some(value), adjacency, stamp, second) {
+                            told.insert(number, (stamp, Some(value), adjacency));
+                        }
+                    }
+                    _ => {
+                        if let Some(found) = find(&mut cache, number, stamp) {
+                            prop_assert_eq!(told.get(&number), Some(&(stamp, found.0, found.1)));
+                        }
+                    }
+                }
+                prop_assert!(cache.capacity() <= (most as usize).next_power_of_two().max(WAYS));
+                prop_assert!(most > 0 || cache.capacity() == 0);
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_put_in_is_found_as_long_as_there_is_room() {
+        let mut cache = cache(FEW);
+        let some: Vec<u32> = (0..FEW / 8).collect();
+        let kept = some.iter().filter(|&&n| cache.insert(Number(n), None, 1, 1, 0)).count();
+        assert!(kept == some.len());
+        assert!(some.iter().all(|&n| find(&mut cache, n, 1).is_some()));
+        // Under another stamp nothing is, and its room is free.
+        assert!(some.iter().all(|&n| find(&mut cache, n, 2).is_none()));
+        assert_eq!((cache.len(1), cache.len(2)), (some.len(), 0));
+    }
+
+    /// Flows that come once each leave most of those that are in use where they are.
+    #[test]
+    fn a_scan_evicts_few_of_those_in_use() {
+        let mut cache = cache(FEW);
+        let used: Vec<u32> = (0..FEW / 2).collect();
+        for _ in 0..64 {
+            for &n in &used {
+                cache.insert(Number(n), None, 1, 1, 9);
+            }
+        }
+        let held = |cache: &mut Small| used.iter().filter(|&&n| find(cache, n, 1).is_some()).count();
+        let before = held(&mut cache);
+        assert!(before > used.len() * 9 / 10, "{before}");
+        for n in 0..FEW * 4 {
+            // All of them are still in use.
+            for &n in &used {
+                cache.insert(Number(n), None, 1, 1, 9);
+            }
+            cache.insert(Number(1_000_000 + n), None, 1, 1, 9);
+        }
+        let after = held(&mut cache);
+        assert!(after > before * 8 / 10, "{after} of {before}");
+        // What nobody has used for a while makes room at once.
+        let new = (0..1000u32).filter(|n| cache.insert(Number(2_000_000 + n), None, 1, 1, 9 + IDLE)).count();
+        assert!(new > LEAST * 8 / 10, "{new}");
+    }
+
+    #[test]
+    fn it_grows_to_what_it_may_and_no_further() {
+        let mut cache = cache(10_000);
+        let mut sizes = Vec::new();
+        for n in 0..2_000_000u32 {
+            cache.insert(Number(n), None, 1, 1, 0);
+            if sizes.last() != Some(&cache.capacity()) {
+                sizes.push(cache.capacity());
+            }
+        }
+        assert_eq!(sizes, [512, 2048, 8192, 16_384]);
+    }
 }

@@ -66,6 +66,18 @@ impl FrameBatch {
         Ok(())
     }
 
+    /// Takes all of a list at once, which holds so many octets, and leaves it an empty one. False, and nothing done, unless
+    /// the batch is empty and they fit into one.
+    #[inline]
+    pub(crate) fn take_all(&mut self, frames: &mut Vec<Frame>, bytes: usize) -> bool {
+        let fits = self.frames.is_empty() && frames.len() <= BATCH_FRAMES && bytes <= BATCH_BYTES;
+        if fits {
+            core::mem::swap(&mut self.frames, frames);
+            self.bytes = bytes;
+        }
+        fits
+    }
+
     /// Takes the frames, in order, out of a batch that whoever gets them leaves empty ones in; then it is empty.
     pub(crate) fn take_each(&mut self, mut take: impl FnMut(usize, &mut Frame)) {
         self.bytes = 0;

@@ -13,6 +13,8 @@ pub use state::{Checksum, Offload, OffloadFeatures, SegmentKind, Segmentation};
 use alloc::boxed::Box;
 use core::fmt;
 
+use crate::verdict::Origin;
+
 /// Octets kept free in front of a fresh frame: an 802.1Q tag, or an outer header of 70 octets (VXLAN over IPv6).
 pub const HEADROOM: usize = 128;
 /// Octets of a small slab; holds a frame of MTU 1500 with headroom.
@@ -37,6 +39,8 @@ pub struct Frame {
     pub offload: Offload,
     /// PCP and DEI of the 802.1Q tag it came with (the upper four bits of the TCI, in place), 0 if it had none.
     pub priority: u16,
+    /// How it came to leave, while it waits in a queue.
+    pub(crate) origin: Origin,
 }
 
 impl Frame {
@@ -46,14 +50,21 @@ impl Frame {
             _ => 0,
         };
         let start = offset(HEADROOM + spare);
-        Self { slab, start, end: start, offload: Offload::default(), priority: 0 }
+        Self { slab, start, end: start, offload: Offload::default(), priority: 0, origin: Origin::Forwarded }
     }
 
     /// `len` octets of a slab of the small class.
     #[inline]
     fn in_small_slab(slab: Box<[u8]>, len: usize) -> Self {
         let start = offset(HEADROOM);
-        Self { slab, start, end: start + offset(len), offload: Offload::default(), priority: 0 }
+        Self {
+            slab,
+            start,
+            end: start + offset(len),
+            offload: Offload::default(),
+            priority: 0,
+            origin: Origin::Forwarded,
+        }
     }
 
     #[inline]
@@ -143,7 +154,14 @@ const fn offset(octets: usize) -> u32 {
 impl Default for Frame {
     #[inline]
     fn default() -> Self {
-        Self { slab: Box::default(), start: 0, end: 0, offload: Offload::default(), priority: 0 }
+        Self {
+            slab: Box::default(),
+            start: 0,
+            end: 0,
+            offload: Offload::default(),
+            priority: 0,
+            origin: Origin::Forwarded,
+        }
     }
 }
 
@@ -155,6 +173,9 @@ impl fmt::Debug for Frame {
             .finish_non_exhaustive()
     }
 }
+
+// Moved some times on its way.
+const _: () = assert!(size_of::<Frame>() == 40 || size_of::<usize>() != 8);
 
 #[cfg(test)]
 mod tests {

@@ -46,8 +46,8 @@ struct Ingress<'s> {
     learns: bool,
     /// Whether frames to other stations are bridged by their Ethernet header alone.
     by_link: bool,
-    /// The source that was heard last, and needs no second look in this batch; zero is nobody's.
-    heard: [u8; 6],
+    /// The MAC addresses of the frame whose source was heard last, which needs no second look in this batch.
+    heard: Macs,
 }
 
 /// What the frames of one batch have in common.
@@ -82,7 +82,7 @@ impl Switch {
                 None => Err(Flow::Other),
             };
             if let Err(flow) = flow {
-                pass.ingress.heard = [0; 6];
+                pass.ingress.heard = [0; 12];
                 self.flows.current = flow;
                 self.handle_frame(&snapshot, now, port, core::mem::take(frame));
                 self.flows.current = Flow::Other;
@@ -106,7 +106,7 @@ impl Switch {
             gateway: segment.gateway().map(|gateway| gateway.mac),
             learns: foreign,
             by_link: foreign && !tracked,
-            heard: [0; 6],
+            heard: [0; 12],
         })
     }
 
@@ -271,17 +271,16 @@ impl Ingress<'_> {
     /// Takes note of where a packet came from; false if that is news.
     #[inline]
     fn hears(&mut self, fdb: &mut Fdb, now: Duration, macs: &Macs) -> bool {
-        let [.., s0, s1, s2, s3, s4, s5] = *macs;
-        let source = [s0, s1, s2, s3, s4, s5];
-        if self.heard == source {
+        if self.heard == *macs {
             return true;
         }
-        let (mac, segment) = (MacAddr(source), self.segment);
+        let [.., s0, s1, s2, s3, s4, s5] = *macs;
+        let (mac, segment) = (MacAddr([s0, s1, s2, s3, s4, s5]), self.segment);
         let known = self.gateway == Some(mac)
             || segment.station_by_mac(mac).is_some()
             || fdb.refresh(now, segment.id(), mac, self.port.id());
         if known {
-            self.heard = source;
+            self.heard = *macs;
         }
         known
     }

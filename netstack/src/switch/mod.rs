@@ -197,15 +197,7 @@ impl Switch {
         }
         let id = self.next_ready()?;
         let state = self.port_mut(id);
-        while !batch.is_full() {
-            let Some((frame, _)) = state.queue.pop() else { break };
-            state.counters.tx_frames += 1;
-            state.counters.tx_bytes += frame.len() as u64;
-            // The batch has room: it was asked just before.
-            if batch.push(frame).is_err() {
-                break;
-            }
-        }
+        state.fill(batch);
         if state.queue.is_empty() {
             state.queue.ready = false;
         } else {
@@ -322,8 +314,8 @@ impl Switch {
 
     /// Throws away what was queued for a port that is no more what it was.
     fn purge(&mut self, id: PortId, reason: EgressDrop) {
-        while let Some((frame, origin)) = self.port_mut(id).queue.pop() {
-            self.counters_mut(id).egress_drops[reason.index()][origin.index()] += 1;
+        while let Some(frame) = self.port_mut(id).queue.pop() {
+            self.counters_mut(id).egress_drops[reason.index()][frame.origin.index()] += 1;
             self.pool.recycle(frame);
         }
     }

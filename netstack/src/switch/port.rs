@@ -1,12 +1,13 @@
 //! A port's state: its counters and its output queue.
 
 use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::addr::PortId;
 use crate::config::Limits;
 use crate::counters::Counters;
-use crate::frame::Frame;
+use crate::frame::{BATCH_FRAMES, Frame, FrameBatch};
 use crate::rate::Bucket;
 use crate::verdict::{EgressDrop, Origin};
 
@@ -35,13 +36,30 @@ impl PortState {
 
     /// Queues a frame; when there is no room, counts it and gives it back to be recycled.
     #[inline]
-    pub(super) fn enqueue(&mut self, frame: Frame, origin: Origin) -> Option<Frame> {
+    pub(super) fn enqueue(&mut self, mut frame: Frame, origin: Origin) -> Option<Frame> {
         self.counters.origins[origin.index()] += 1;
-        let refused = self.queue.push(frame, origin);
+        frame.origin = origin;
+        let refused = self.queue.push(frame);
         if refused.is_some() {
             self.counters.egress_drops[EgressDrop::QueueFull.index()][origin.index()] += 1;
         }
         refused
+    }
+
+    /// Moves queued frames into a batch, as far as there is room.
+    pub(super) fn fill(&mut self, batch: &mut FrameBatch) {
+        let (frames, bytes) = (batch.len(), batch.bytes());
+        if !self.queue.pour(batch) {
+            while !batch.is_full() {
+                let Some(frame) = self.queue.pop() else { break };
+                // The batch has room: it was asked just before.
+                if batch.push(frame).is_err() {
+                    break;
+                }
+            }
+        }
+        self.counters.tx_frames += (batch.len() - frames) as u64;
+        self.counters.tx_bytes += (batch.bytes() - bytes) as u64;
     }
 
     /// Queues a frame that is forwarded, and has the port served; what there is no room for comes back, counted.
@@ -71,7 +89,9 @@ impl PortState {
 /// frame and harms no other port.
 #[derive(Debug)]
 pub(super) struct OutputQueue {
-    frames: VecDeque<(Frame, Origin)>,
+    /// Those in front of `head` have left.
+    frames: Vec<Frame>,
+    head: usize,
     bytes: usize,
     max_frames: usize,
     max_bytes: usize,
@@ -82,7 +102,8 @@ pub(super) struct OutputQueue {
 impl OutputQueue {
     fn new(limits: &Limits) -> Self {
         Self {
-            frames: VecDeque::new(),
+            frames: Vec::new(),
+            head: 0,
             bytes: 0,
             max_frames: limits.queue_frames as usize,
             max_bytes: limits.queue_bytes,
@@ -91,28 +112,55 @@ impl OutputQueue {
     }
 
     #[inline]
-    fn push(&mut self, frame: Frame, origin: Origin) -> Option<Frame> {
-        if self.frames.len() >= self.max_frames || self.bytes + frame.len() > self.max_bytes {
+    fn push(&mut self, frame: Frame) -> Option<Frame> {
+        if self.len() >= self.max_frames || self.bytes + frame.len() > self.max_bytes {
             return Some(frame);
         }
         self.bytes += frame.len();
-        self.frames.push_back((frame, origin));
+        if self.frames.len() == self.frames.capacity() {
+            self.make_room();
+        }
+        self.frames.push(frame);
         None
     }
 
-    #[inline]
-    pub(super) fn pop(&mut self) -> Option<(Frame, Origin)> {
-        let (frame, origin) = self.frames.pop_front()?;
-        self.bytes -= frame.len();
-        Some((frame, origin))
+    /// Closes up, or takes memory: as much as a batch has at least, for whose list this one is exchanged.
+    #[cold]
+    fn make_room(&mut self) {
+        drop(self.frames.drain(..self.head));
+        self.head = 0;
+        if self.frames.len() == self.frames.capacity() {
+            self.frames.reserve(self.frames.len().max(BATCH_FRAMES));
+        }
     }
 
+    pub(super) fn pop(&mut self) -> Option<Frame> {
+        let frame = core::mem::take(self.frames.get_mut(self.head)?);
+        self.head += 1;
+        self.bytes -= frame.len();
+        if self.head == self.frames.len() {
+            self.frames.clear();
+            self.head = 0;
+        }
+        Some(frame)
+    }
+
+    /// Gives all to a batch, if it takes them as they are.
+    fn pour(&mut self, batch: &mut FrameBatch) -> bool {
+        let all = self.head == 0 && batch.take_all(&mut self.frames, self.bytes);
+        if all {
+            self.bytes = 0;
+        }
+        all
+    }
+
+    #[inline]
     pub(super) fn len(&self) -> usize {
-        self.frames.len()
+        self.frames.len() - self.head
     }
 
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.frames.is_empty()
+        self.len() == 0
     }
 }

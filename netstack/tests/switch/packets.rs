@@ -545,6 +545,8 @@ pub(crate) fn answer(frame: &[u8]) -> Option<Vec<u8>> {
                 _ => None,
             }
         }
-        _ => None,
+        etherparse::TransportSlice::Icmpv4(_)
+        | etherparse::TransportSlice::Icmpv6(_)
+        | etherparse::TransportSlice::Igmp(_) => None,
     }
 }

@@ -7,6 +7,7 @@
 //! *finished*: the connection begins, and the octets change.
 
 mod family;
+mod fragments;
 mod packet;
 mod reason;
 mod service;
@@ -20,7 +21,7 @@ use core::time::Duration;
 
 use lb::{Balancer, Refusal};
 use nat::connection::{Connection, ConnectionId};
-use nat::fragment::{self, Part};
+use nat::fragment::Part;
 use nat::packet::{Content, Packet};
 use nat::ticks::Ticks;
 use nat::translate::identification::{self, Identifications};
@@ -30,8 +31,8 @@ use nat::{Nat, Renewal};
 
 use self::family::{Family, found};
 use self::packet::Opening;
-pub(super) use self::packet::{Denial, Going, Held, Kind, Passage, Seen, Taken, Tracked, Verdict, What};
-use self::reason::{fragment_reason, refusal_named, refusal_reason};
+pub(super) use self::packet::{Denial, Going, Held, Kind, Passage, Seen, Tracked, What};
+use self::reason::{refusal_named, refusal_reason};
 pub(super) use self::service::{Balancing, Judged, mark};
 use self::service::{Orphan, Standing, orphan, renew};
 use super::explain;
@@ -143,65 +144,6 @@ impl Connections {
     /// When [`Self::expire`] has something to do next, seen from `now`.
     pub(super) fn next_timeout(&self, now: Duration) -> Option<Duration> {
         self.v4.next_timeout(now).into_iter().chain(self.v6.next_timeout(now)).min()
-    }
-
-    /// Takes those fragments that may go on.
-    pub(super) fn take_released(&mut self) -> Vec<(Held, Tracked)> {
-        core::mem::take(&mut self.released)
-    }
-
-    /// Gives back the room for them.
-    pub(super) fn put_back(&mut self, released: Vec<(Held, Tracked)>) {
-        self.released = released;
-    }
-
-    /// One of those fragments that go no further.
-    pub(super) fn take_lost(&mut self) -> Option<(Held, DropReason)> {
-        self.lost.pop()
-    }
-
-    /// Takes a packet, which comes back unless it is a fragment that has to wait for the first.
-    pub(super) fn take<A: Kind>(
-        &mut self,
-        now: Duration,
-        packet: &Packet,
-        held: Held,
-    ) -> Option<(Held, Taken<A>)> {
-        let Some(part) = Part::<A>::of(held.frame.bytes(), packet, held.segment.0) else {
-            return Some((held, Ok(None)));
-        };
-        let mut lost = core::mem::take(&mut self.lost);
-        let taken = A::of_mut(self)
-            .fragments
-            .take(&part, held, now, &mut |held, refusal| lost.push((held, fragment_reason(refusal))));
-        self.lost = lost;
-        match taken {
-            fragment::Taken::First(held) => Some((held, Ok(None))),
-            fragment::Taken::Later(verdict, held) => Some((held, Ok(Some(verdict)))),
-            fragment::Taken::Parked => None,
-            fragment::Taken::Refused(refusal, held) => Some((held, Err(fragment_reason(refusal)))),
-        }
-    }
-
-    /// Whether a fragment is one of a datagram that is translated, as far as is known.
-    pub(super) fn concerns<A: Kind>(
-        &self,
-        now: Duration,
-        packet: &Packet,
-        frame: &Frame,
-        ingress: SegmentId,
-    ) -> bool {
-        let Some(part) = Part::<A>::of(frame.bytes(), packet, ingress.0) else { return false };
-        if part.is_first() {
-            return self.translates::<A>(now, packet);
-        }
-        A::of(self).fragments.peek(&part.key, now).is_some()
-    }
-
-    /// Says that the first fragment of a datagram went no further.
-    pub(super) fn reject(&mut self, now: Duration, packet: &Packet, frame: &Frame, ingress: SegmentId) {
-        self.v4.reject(now, packet, frame, ingress, &mut self.lost);
-        self.v6.reject(now, packet, frame, ingress, &mut self.lost);
     }
 
     /// A connection, unless it has ended.
@@ -343,28 +285,6 @@ impl Connections {
         Ok(change.map(A::translation))
     }
 
-    /// Tells the later fragments of a first one what became of it.
-    pub(super) fn settle(
-        &mut self,
-        now: Duration,
-        packet: &Packet,
-        frame: &Frame,
-        ingress: SegmentId,
-        translation: Option<Translation>,
-    ) {
-        if packet.layout.fragment.is_none() {
-            return;
-        }
-        match translation {
-            Some(Translation::V4(change)) => self.settle_one(now, packet, frame, ingress, Some(change)),
-            Some(Translation::V6(change)) => self.settle_one(now, packet, frame, ingress, Some(change)),
-            None => {
-                self.settle_one::<Ipv4Addr>(now, packet, frame, ingress, None);
-                self.settle_one::<Ipv6Addr>(now, packet, frame, ingress, None);
-            }
-        }
-    }
-
     /// Another identification for an IPv4 packet that shares its new source with others (RFC 6864 section 5.3.1).
     fn identify<A: Kind>(&mut self, packet: &Packet, frame: &Frame, change: &Change<A>) -> Option<u16> {
         let source = change.rewrite.source().address.into();
@@ -377,30 +297,6 @@ impl Connections {
         let pieces = frame.offload.segmentation.map_or(1, |cut| upper.div_ceil(usize::from(cut.size.max(1))));
         let count = u16::try_from(pieces).unwrap_or(u16::MAX);
         Some(self.identifications.next(address, destination, packet.layout.protocol, count))
-    }
-
-    fn settle_one<A: Kind>(
-        &mut self,
-        now: Duration,
-        packet: &Packet,
-        frame: &Frame,
-        ingress: SegmentId,
-        change: Option<Change<A>>,
-    ) {
-        let Some(part) = Part::<A>::of(frame.bytes(), packet, ingress.0).filter(Part::is_first) else {
-            return;
-        };
-        let verdict = Verdict {
-            rewrite: change.map(|change| change.rewrite),
-            identification: change.and_then(|change| change.identification),
-        };
-        let mut released = core::mem::take(&mut self.released);
-        A::of_mut(self).fragments.resolve(&part.key, verdict, now, &mut |held| {
-            let seen = read(&held.frame).map(|packet| Seen { packet, what: What::Later(verdict) });
-            let tracked = seen.map_or(Tracked::Not, A::tracked);
-            released.push((held, tracked));
-        });
-        self.released = released;
     }
 
     /// The passage of a packet that has waited: its connection may have been begun by another that waited with it, or have

@@ -113,7 +113,6 @@ pub(in crate::switch) struct Opening<A> {
 
 /// The families, so that everything else is written once.
 pub(in crate::switch) trait Kind: Address + glance::Family {
-    fn flows(flows: &Caches) -> &Cache<PacketKey<Self>, Through<Self>>;
     fn flows_mut(flows: &mut Caches) -> &mut Cache<PacketKey<Self>, Through<Self>>;
     fn of(connections: &Connections) -> &Family<Self>;
     fn of_mut(connections: &mut Connections) -> &mut Family<Self>;
@@ -127,9 +126,6 @@ pub(in crate::switch) trait Kind: Address + glance::Family {
 macro_rules! kind {
     ($address:ty, $field:ident, $variant:ident) => {
         impl Kind for $address {
-            fn flows(flows: &Caches) -> &Cache<PacketKey<Self>, Through<Self>> {
-                &flows.$field
-            }
             fn flows_mut(flows: &mut Caches) -> &mut Cache<PacketKey<Self>, Through<Self>> {
                 &mut flows.$field
             }

@@ -23,6 +23,8 @@ pub(in crate::switch) struct Balancing {
     services: Option<Arc<Services>>,
     /// From the first configuration with services on: what connections remember means something to this one alone.
     balancer: Option<Balancer>,
+    /// The version of the services in use; 0 if there are none.
+    version: u32,
     limits: Limits,
     /// What chance is made from.
     seed: u64,
@@ -78,12 +80,17 @@ pub(super) enum Orphan<A> {
 
 impl Balancing {
     pub(super) fn new(affinities: u32, seed: u64) -> Self {
-        Self { services: None, balancer: None, limits: Limits { affinities }, seed, balanced: 0 }
+        Self { services: None, balancer: None, version: 0, limits: Limits { affinities }, seed, balanced: 0 }
     }
 
     /// Takes up what a new configuration says. The registry before it is dropped here, which costs little: it is a clone of
     /// that in the snapshot that goes.
     pub(super) fn configure(&mut self, new: Option<&Arc<Services>>) {
+        self.take_up(new);
+        self.version = self.registry().map_or(0, Registry::version);
+    }
+
+    fn take_up(&mut self, new: Option<&Arc<Services>>) {
         let old = core::mem::replace(&mut self.services, new.cloned());
         let Some(new) = new.filter(|new| !old.as_ref().is_some_and(|old| Arc::ptr_eq(old, new))) else {
             return;
@@ -113,11 +120,6 @@ impl Balancing {
         self.balancer.as_ref().filter(|_| self.services.is_some())
     }
 
-    /// The version of the services in use; 0 if there are none.
-    fn version(&self) -> u32 {
-        self.registry().map_or(0, Registry::version)
-    }
-
     pub(super) fn balanced(&self) -> u64 {
         self.balanced
     }
@@ -132,7 +134,7 @@ impl Balancing {
         way: Way,
     ) -> What<A> {
         let (origin, verdict) = self.choose(now, &new, ingress);
-        let version = self.version();
+        let version = self.version;
         let denied = |reason, how, mark| What::Denied(Denial { reason, how, mark: Some(mark) });
         match verdict {
             Verdict::NotAService => {
@@ -197,7 +199,7 @@ impl Balancing {
     /// Whether no service has changed since a connection was last looked at.
     #[inline]
     pub(super) fn is_current<A>(&self, connection: &Connection<A>) -> bool {
-        connection.marks[VERSION] == self.version()
+        connection.marks[VERSION] == self.version
     }
 
     /// How a connection stands to services by a packet of its opener: as it did when it was last looked at, unless any has
@@ -218,7 +220,7 @@ impl Balancing {
             let asks = registry.is_some_and(|registry| registry.find(&frontend(&tuple)).is_some());
             return match asks {
                 true => Standing::Gone { reset: false },
-                false => Standing::Renewed(self.version()),
+                false => Standing::Renewed(self.version),
             };
         };
         let Some(balancer) = self.in_use() else {
