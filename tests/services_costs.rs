@@ -6,12 +6,12 @@ use vswitch_tests::costs;
 /// Instructions per frame. To be brought up to date where an operation became cheaper, and with a reason in the commit where
 /// it became dearer.
 const BUDGETS: &[(&str, f64)] = &[
-    ("services/packet/0", 4_553.0),
-    ("services/packet/1", 4_902.0),
-    ("services/packet/10000", 4_903.0),
-    ("services/new/0", 5_632.0),
-    ("services/new/1", 6_539.0),
-    ("services/new/10000", 6_546.0),
+    ("services/packet/0", 897.0),
+    ("services/packet/1", 971.0),
+    ("services/packet/10000", 972.0),
+    ("services/new/0", 5_960.0),
+    ("services/new/1", 6_874.0),
+    ("services/new/10000", 6_881.0),
 ];
 
 #[test]

@@ -141,8 +141,11 @@ impl Through {
 
     fn established(services: u32, asked: u32) -> Self {
         let mut through = Self { anew: false, ..Self::new(services, asked) };
-        through.turn();
-        through.reset();
+        // The first frame of a flow begins it, the next ones make it known.
+        for _ in 0..8 {
+            through.turn();
+            through.reset();
+        }
         through
     }
 }

@@ -31,10 +31,10 @@ pub const IDLE: u16 = 2;
 /// One in so many flows is let into a set whose flows are all in use.
 pub const LOT: u32 = 16;
 /// Flows of the smallest table, and by how much it grows.
-const LEAST: usize = 512;
+const LEAST: usize = 1024;
 const GROWTH: usize = 4;
 /// Places of a larger table that are made for each flow that finds no room.
-const PIECE: usize = 64;
+const PIECE: usize = 256;
 /// Flows turned away, as a part of the table's size, before it grows.
 const PRESSURE: usize = 8;
 
@@ -265,7 +265,7 @@ mod tests {
         }
     }
 
-    const FEW: u32 = 512;
+    const FEW: u32 = 1024;
 
     type Small = Cache<Number, Option<bool>>;
 
@@ -362,6 +362,6 @@ mod tests {
                 sizes.push(cache.capacity());
             }
         }
-        assert_eq!(sizes, [512, 2048, 8192, 16_384]);
+        assert_eq!(sizes, [1024, 4096, 16_384]);
     }
 }
