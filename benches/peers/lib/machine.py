@@ -101,7 +101,6 @@ class Machine:
         self.directory = ROOT / str(os.getpid())
         self.deadline = time.monotonic() + limit
         self.processes = []
-        self.ends = []
         self.lock = None
 
     def __enter__(self):
@@ -131,13 +130,14 @@ class Machine:
                 self.clear()
 
     def clear(self):
-        for end in reversed(self.ends):
-            end()
-        self.ends.clear()
-        for process in reversed(self.processes):
-            process.end()
-        self.processes.clear()
+        self.end_since(0)
         remove_namespaces(self.prefix)
+
+    def end_since(self, running):
+        """Ends the processes that were started when so many ran already."""
+        with undisturbed():
+            while len(self.processes) > running:
+                self.processes.pop().end()
 
     def left(self):
         left = self.deadline - time.monotonic()

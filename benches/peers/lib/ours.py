@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 
 from kernel import BASE, PORTS, SERVICE
 from machine import NETNS, Failed, Place, Skipped
@@ -12,6 +13,7 @@ apiVersion: vswitch/v1alpha1
 kind: Cluster
 spec:
   proxyMode: {proxy}
+  images: {{idle: [sleep, infinity]}}
   segments:
     - {{name: rack, cidrs: [10.20.30.0/24, "fd00:20:30::/64"]}}
     - {{name: outside, cidrs: [198.51.100.0/24, "2001:db8:100::/64"], external: true}}
@@ -20,12 +22,12 @@ spec:
 apiVersion: v1
 kind: Pod
 metadata: {{name: client}}
-spec: {{containers: [{{name: idle, image: none}}]}}
+spec: {{containers: [{{name: idle, image: idle}}]}}
 ---
 apiVersion: v1
 kind: Pod
 metadata: {{name: server, labels: {{app: server}}}}
-spec: {{containers: [{{name: idle, image: none}}]}}
+spec: {{containers: [{{name: idle, image: idle}}]}}
 """
 
 # Services without a selector, as many as those of the kernel's rules, with two endpoints each.
@@ -82,8 +84,16 @@ def up(machine, text, options):
             status = process.popen.wait()
             said = (machine.directory / "vswitch.log").read_text()[-600:]
             raise Failed(f"vswitch up ended with status {status}: {said}")
-    places = json.loads(machine.run([machine.vswitch, "get", "places", "-o", "json", "--state-dir", state]))
-    return places if isinstance(places, list) else places["items"]
+
+    def get(kind):
+        return json.loads(machine.run([machine.vswitch, "get", kind, "-o", "json", "--state-dir", state]))
+
+    # A service leads to nobody before its pods are ready.
+    for _ in range(100):
+        if all(pod["status"]["conditions"][0]["status"] == "True" for pod in get("pods")):
+            return {place["place"].rpartition("/")[2]: place for place in get("places")}
+        time.sleep(0.05)
+    raise Failed("the pods did not get ready within five seconds")
 
 
 def cluster(asked="server", services=0, proxy="maglev", options=()):
@@ -93,7 +103,7 @@ def cluster(asked="server", services=0, proxy="maglev", options=()):
         for option in options:
             if not understands(machine, option.partition("=")[0]):
                 raise Skipped(f"this vswitch has no {option}")
-        places = {place["place"].rpartition("/")[2]: place for place in up(machine, manifest(services, proxy), options)}
+        places = up(machine, manifest(services, proxy), options)
         client, server = places["client"], places["outside" if asked == "outside" else "server"]
         own = next(a for a in server["addresses"] if ":" not in a)
         for place in (client, server):

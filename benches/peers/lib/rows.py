@@ -1,6 +1,7 @@
 """The rows: what is measured of every role, and how the two ends' counts are held against each other."""
 
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Callable
 
@@ -87,10 +88,11 @@ def tcp(streams):
         machine, path = trial.machine, trial.path
         server = machine.start(["iperf3", "-s", "-1", "-p", IPERF_PORT, "--forceflush"], path.server)
         server.expect("listening")
-        command = ["iperf3", "-J", "-c", path.address, "-p", IPERF_PORT, "-P", streams, "-t", trial.seconds]
+        # It takes whole seconds, and 0 for no end.
+        seconds = math.ceil(trial.seconds)
+        command = ["iperf3", "-J", "-c", path.address, "-p", IPERF_PORT, "-P", streams, "-t", seconds]
         with trial.window() as window:
-            said = json.loads(machine.run([*command, "--connect-timeout", 3000], path.client, trial.seconds + 20))
-        server.end()
+            said = json.loads(machine.run([*command, "--connect-timeout", 3000], path.client, seconds + 20))
         must("error" not in said, f"iperf3: {said.get('error')}")
         end = said["end"]
         sent, received = end["sum_sent"]["bytes"], end["sum_received"]["bytes"]

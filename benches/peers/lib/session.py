@@ -89,12 +89,14 @@ class Session:
                     self.row(role, row, number, Trial(self.machine, path, rest, self.seconds))
 
     def row(self, role, row, number, trial):
-        start = time.monotonic()
+        start, running = time.monotonic(), len(self.machine.processes)
         try:
             sample = row.measure(trial)
         except Failed as why:
             self.fail(role.name, row.name, number, str(why))
             return
+        finally:
+            self.machine.end_since(running)
         self.samples.append(
             {
                 "role": role.name,
