@@ -55,14 +55,15 @@ fn left_by(pid: u32) -> Vec<PathBuf> {
 
 /// A run that is in the middle of a measurement.
 fn started() -> Child {
-    let child = script(&["--only", "kernel", "--rows", "ping", "--seconds", "120"]).spawn().unwrap();
-    for _ in 0..600 {
+    let mut child = script(&["--only", "kernel", "--rows", "ping", "--seconds", "120"]).spawn().unwrap();
+    for _ in 0..1200 {
         if left_by(child.id()).len() == 4 {
             return child;
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-    panic!("it made no namespaces within thirty seconds: {}", said(&child.wait_with_output().unwrap()));
+    child.kill().unwrap();
+    panic!("it made no namespaces within a minute: {}", said(&child.wait_with_output().unwrap()));
 }
 
 fn signal(name: &str, child: &Child) {

@@ -106,57 +106,63 @@ def iptables_rules(count):
 
 
 NFTABLES = """
-table ip kube-proxy {{
-  set cluster-ips {{ type ipv4_addr; elements = {{ {addresses} }}; }}
-  map no-endpoint-services {{ type ipv4_addr . inet_proto . inet_service : verdict; }}
-  map firewall-ips {{ type ipv4_addr . inet_proto . inet_service : verdict; }}
-  chain mark-for-masquerade {{ meta mark set meta mark or 0x4000; }}
-  chain masquerading {{
+table ip kube-proxy {
+  set cluster-ips { type ipv4_addr; }
+  map no-endpoint-services { type ipv4_addr . inet_proto . inet_service : verdict; }
+  map firewall-ips { type ipv4_addr . inet_proto . inet_service : verdict; }
+  map service-ips { type ipv4_addr . inet_proto . inet_service : verdict; }
+  chain mark-for-masquerade { meta mark set meta mark or 0x4000; }
+  chain masquerading {
     meta mark and 0x4000 == 0 return
     meta mark set meta mark xor 0x4000
     masquerade fully-random
-  }}
-{chains}
-  map service-ips {{ type ipv4_addr . inet_proto . inet_service : verdict; elements = {{ {services} }}; }}
-  chain services {{ ip daddr . meta l4proto . th dport vmap @service-ips; }}
-  chain service-endpoints-check {{ ip daddr . meta l4proto . th dport vmap @no-endpoint-services; }}
-  chain cluster-ips-check {{ ip daddr @cluster-ips reject; ip daddr 10.96.0.0/12 drop; }}
-  chain firewall-check {{ ip daddr . meta l4proto . th dport vmap @firewall-ips; }}
-  chain filter-prerouting {{
+  }
+  chain services { ip daddr . meta l4proto . th dport vmap @service-ips; }
+  chain service-endpoints-check { ip daddr . meta l4proto . th dport vmap @no-endpoint-services; }
+  chain cluster-ips-check { ip daddr @cluster-ips reject; ip daddr 10.96.0.0/12 drop; }
+  chain firewall-check { ip daddr . meta l4proto . th dport vmap @firewall-ips; }
+  chain filter-prerouting {
     type filter hook prerouting priority -110; policy accept;
     ct state new jump firewall-check
-  }}
-  chain filter-forward {{
+  }
+  chain filter-forward {
     type filter hook forward priority -110; policy accept;
     ct state new jump service-endpoints-check
     ct state new jump cluster-ips-check
-  }}
-  chain nat-prerouting {{ type nat hook prerouting priority dstnat; policy accept; jump services; }}
-  chain nat-output {{ type nat hook output priority -100; policy accept; jump services; }}
-  chain nat-postrouting {{ type nat hook postrouting priority srcnat; policy accept; jump masquerading; }}
-}}
+  }
+  chain nat-prerouting { type nat hook prerouting priority dstnat; policy accept; jump services; }
+  chain nat-output { type nat hook output priority -100; policy accept; jump services; }
+  chain nat-postrouting { type nat hook postrouting priority srcnat; policy accept; jump masquerading; }
+}
 """
 
+# nft takes more than its share of time for many chains at once.
+SERVICES_AT_ONCE = 500
 
-def nftables_rules(count):
-    chains, elements, addresses = [], [], []
-    for name, at, protocol, port, endpoints in services(count):
+
+def nftables_services(some):
+    chains, elements = [], []
+    for name, at, protocol, port, endpoints in some:
         verdicts = []
         for number, endpoint in enumerate(endpoints):
-            chain = f"endpoint-{name}-{number}"
+            chain, own = f"endpoint-{name}-{number}", endpoint.partition(":")[0]
             verdicts.append(f"{number} : goto {chain}")
-            own = endpoint.partition(":")[0]
-            chains.append(
-                f"  chain {chain} {{ ip saddr {own} jump mark-for-masquerade; meta l4proto {protocol} dnat to {endpoint}; }}"
-            )
+            rule = f"meta l4proto {protocol} dnat to {endpoint}"
+            chains.append(f"chain {chain} {{ ip saddr {own} jump mark-for-masquerade; {rule}; }}")
         chains.append(
-            f"  chain service-{name} {{ ip daddr {at} {protocol} dport {port} ip saddr != {PODS} jump mark-for-masquerade; "
+            f"chain service-{name} {{ ip daddr {at} {protocol} dport {port} ip saddr != {PODS} jump mark-for-masquerade; "
             f"numgen random mod {len(endpoints)} vmap {{ {', '.join(verdicts)} }}; }}"
         )
         elements.append(f"{at} . {protocol} . {port} : goto service-{name}")
-        addresses.append(at)
-    return NFTABLES.format(
-        addresses=", ".join(dict.fromkeys(addresses)), chains="\n".join(chains), services=", ".join(elements)
+    addresses = dict.fromkeys(at for _, at, *_ in some)
+    return "\n".join(
+        [
+            "table ip kube-proxy {",
+            *chains,
+            "}",
+            f"add element ip kube-proxy service-ips {{ {', '.join(elements)} }}",
+            f"add element ip kube-proxy cluster-ips {{ {', '.join(addresses)} }}\n",
+        ]
     )
 
 
@@ -172,7 +178,10 @@ def by_iptables(count):
 def by_nftables(count):
     def make(machine):
         path = routed(machine, SERVICE)
-        machine.run(["nft", "-f", "-"], path.between[0], 120, nftables_rules(count))
+        every = services(count)
+        parts = [every[at : at + SERVICES_AT_ONCE] for at in range(0, len(every), SERVICES_AT_ONCE)]
+        for text in [NFTABLES, *map(nftables_services, parts)]:
+            machine.run(["nft", "-f", "-"], path.between[0], 120, text)
         return path
 
     return make

@@ -142,7 +142,7 @@ def carried(trial, rate, seconds):
 
 def ndr(trial):
     """The highest rate without loss, by bisection around what a flood delivers."""
-    seconds = max(0.25, trial.seconds / 4)
+    seconds, width = (trial.seconds / 4, 0.03) if trial.seconds >= 1 else (trial.seconds / 2, 0.3)
     near = trial.path.remembered.get("flood") or flood(trial).value * 1e3
     low, high, best = 0.0, None, None
     rate = near
@@ -156,7 +156,7 @@ def ndr(trial):
         else:
             high = rate
             rate = (low + high) / 2 if low else rate * 0.75
-        if high and low and high - low < 0.03 * high:
+        if high and low and high - low < width * high:
             break
     must(best is not None, f"no rate was carried with a loss below {LOSS:.1%}, down to {rate:.0f} a second")
     return best

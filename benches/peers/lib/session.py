@@ -54,8 +54,8 @@ def describe(vswitch):
 class Session:
     """What is measured, and what came of it."""
 
-    def __init__(self, machine, roles, rows, seconds):
-        self.machine, self.roles, self.rows, self.seconds = machine, roles, rows, seconds
+    def __init__(self, machine, roles, rows, seconds, patience):
+        self.machine, self.roles, self.rows, self.seconds, self.patience = machine, roles, rows, seconds, patience
         self.samples, self.failures, self.skipped = [], [], {}
         self.quiet = []
 
@@ -68,9 +68,18 @@ class Session:
         except OutOfTime:
             self.fail("the run", "", number, "out of time; what was measured until then is kept")
 
+    def rest(self):
+        """How busy the machine is with something else, after waiting for it to be quiet if it may take a while."""
+        until = time.monotonic() + self.patience
+        while True:
+            self.machine.left()
+            rest = background(min(1, max(0.2, self.seconds / 4)))
+            if rest <= BUSY or time.monotonic() > until:
+                self.quiet.append(rest)
+                return rest
+
     def role(self, role, number):
-        rest = background(max(0.2, self.seconds / 4))
-        self.quiet.append(rest)
+        rest = self.rest()
         if rest > BUSY:
             print(f"  beware: {rest:.0%} of a processor is busy with something else", file=sys.stderr)
         with self.machine.role():
