@@ -11,7 +11,11 @@
  *     single     io_uring, one read at a time for each TAP
  *     plain      as poll, without virtio headers: every frame is at most an MTU, with its checksum
  *
- * It says `ready` when the TAPs are there, and goes on until it is killed. */
+ *     bare xdp DEVICE DEVICE
+ *
+ * moves them by AF_XDP between two veths that are there, in the namespace that it runs in.
+ *
+ * It says `ready` when frames pass, and goes on until it is killed. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -98,10 +102,12 @@ static int make_tap(const char *namespace, int plain, int blocking)
 int main(int count, char **words)
 {
 	if (count != 4) {
-		fprintf(stderr, "usage: bare poll|spin|multishot|single|plain NAMESPACE NAMESPACE\n");
+		fprintf(stderr, "usage: bare poll|spin|multishot|single|plain NAMESPACE NAMESPACE, bare xdp DEVICE DEVICE\n");
 		return 2;
 	}
 	const char *how = words[1];
+	if (!strcmp(how, "xdp"))
+		forward_by_xdp((const char *const[]){words[2], words[3]});
 	int plain = !strcmp(how, "plain"), multishot = !strcmp(how, "multishot");
 	/* A ring's read of a descriptor that never blocks would end at once instead of waiting. */
 	int ring = multishot || !strcmp(how, "single");

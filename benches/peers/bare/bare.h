@@ -22,6 +22,8 @@ void passed(ssize_t length);
 
 _Noreturn void forward_polling(const int taps[2]);
 _Noreturn void forward_spinning(const int taps[2]);
+/* Between two devices of one network namespace that it does not make; it says by itself that it is ready. */
+_Noreturn void forward_by_xdp(const char *const devices[2]);
 /* Ends with status 77 where the kernel lacks what it needs. */
 _Noreturn void forward_by_ring(const int taps[2], int multishot);
 

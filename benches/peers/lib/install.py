@@ -11,6 +11,7 @@ from machine import Failed, Skipped
 HERE = pathlib.Path(__file__).resolve().parent.parent
 
 PACKAGES = {
+    "ethtool": ["ethtool"],
     "gcc": ["gcc", "libc6-dev"],
     "ip": ["iproute2"],
     "iperf3": ["iperf3"],
