@@ -49,7 +49,16 @@ AIMS = [
     *ahead("vswitch", ("vde",), ALL, "Ahead of vde_switch"),
 ]
 
-# Why others are ahead, where it is known: of ours, of theirs (what their names begin with), in which row.
+# Which of ours does what they do; to all others it is `vswitch` itself.
+COUNTERPARTS = {
+    "kernel-iptables": "vswitch-vip",
+    "kernel-nft": "vswitch-vip",
+    "kernel-masquerade": "vswitch-snat",
+    "kernel-iptables-10k": "vswitch-10k",
+    "kernel-nft-10k": "vswitch-10k",
+}
+
+# Why others are ahead, where it is known: what their names begin with, and in which rows.
 WHY = [
     (
         "kernel",
@@ -69,7 +78,8 @@ WHY = [
         "two processes have to run for a packet instead of one, on the same processors",
     ),
     ("bare-spin", ("rr1", "ping"), "it never sleeps, so nobody has to wake it; it takes a processor all the time"),
-    ("bare-", ("tcp4", "flood", "ndr", "rr16", "crr"), "it looks into no frame: no learning, no guards, no counters"),
+    ("bare-", ALL, "it looks into no frame: no learning, no guards, no counters"),
+    ("xdp", ALL, "it looks into no frame, and takes them before the kernel has made buffers of its own of them"),
 ]
 
 

@@ -30,10 +30,11 @@ def bar(place, name, title, spread, scale):
     low, middle, high = (LEFT + value * scale for value in (spread.low, spread.middle, spread.high))
     center = y + 8
     value = f"{spread.middle:.0f}" if spread.middle >= 100 else f"{spread.middle:.1f}"
+    whisker = f"M{low:.1f} {center}H{high:.1f}M{low:.1f} {center - 4}v8M{high:.1f} {center - 4}v8"
     return (
         f'<text x="{LEFT - 8}" y="{y + 12}" text-anchor="end">{escape(title)}</text>'
         f'<rect class="{kind(name)}" x="{LEFT}" y="{y}" width="{middle - LEFT:.1f}" height="16" rx="2"/>'
-        f'<path class="whisker" fill="none" d="M{low:.1f} {center}H{high:.1f}M{low:.1f} {center - 4}v8M{high:.1f} {center - 4}v8"/>'
+        f'<path class="whisker" fill="none" d="{whisker}"/>'
         f'<text x="{high + 8:.1f}" y="{y + 12}">{value}</text>'
     )
 
@@ -50,7 +51,7 @@ def svg(results, row):
     better = "more is better" if row.up else "less is better"
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{LEFT + WIDTH + RIGHT}" height="{height}" role="img">',
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {LEFT + WIDTH + RIGHT} {height}" width="{LEFT + WIDTH + RIGHT}" role="img">',
             f"<style>{STYLE}</style>",
             f'<text class="title" x="8" y="20">{escape(row.title)}, {row.unit} ({better})</text>',
             *bars,

@@ -1,9 +1,10 @@
 """The results as Markdown."""
 
-from aims import AIMS, reached, why
-from bare import EXPECTED, EXPECTED_OF_KERNEL
+from aims import AIMS, COUNTERPARTS, reached, why
+from bare import EXPECTED
 from roles import REFERENCE
 from rows import BY_NAME
+from session import BUSY
 
 OURS = "vswitch"
 
@@ -24,7 +25,11 @@ def spread(of, digits=short):
 
 
 def table(head, lines):
-    return ["| " + " | ".join(head) + " |", "|" + "---|" * len(head), *("| " + " | ".join(line) + " |" for line in lines), ""]
+    return [f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *lines]] + [""]
+
+
+def bold(name, title):
+    return f"**{title}**" if name.startswith(OURS) else title
 
 
 def ratio_cell(results, role, row):
@@ -33,8 +38,8 @@ def ratio_cell(results, role, row):
 
 
 def overview(results, rows):
-    head = ["", *(f"{row.title}" for row in rows)]
-    lines = [[title, *(ratio_cell(results, name, row) for row in rows)] for name, title in results.roles()]
+    head = ["", *(row.title for row in rows)]
+    lines = [[bold(name, title), *(ratio_cell(results, name, row) for row in rows)] for name, title in results.roles()]
     return table(head, lines)
 
 
@@ -47,7 +52,7 @@ def row_table(results, row):
         samples = results.of(name, row.name).values()
         lines.append(
             [
-                f"**{title}**" if name.startswith(OURS) else title,
+                bold(name, title),
                 spread(results.ratio(name, row.name, REFERENCE), "{:.2f}".format),
                 spread(results.spread(name, row.name)),
                 spread(results.spread(name, row.name, "cpu")),
@@ -78,33 +83,36 @@ def aims_table(results):
 
 
 def lost(results, rows):
-    """Every row in which somebody is ahead of us as we come, and why."""
+    """Every row in which somebody is ahead of what does the same of ours, and why."""
     lines = []
     for row in rows:
-        own = results.spread(OURS, row.name)
         for name, title in results.roles():
-            other = results.spread(name, row.name)
-            if name.startswith(OURS) or not own or not other:
-                continue
-            if (other.middle > own.middle) == row.up and other.middle != own.middle:
-                ratio = results.ratio(name, row.name, OURS)
-                if ratio:
-                    reason = why(name, row.name)
-                    lines.append(f"- {row.title}: {title}, {ratio.middle:.2f} x ours" + (f": {reason}." if reason else "."))
+            ours = COUNTERPARTS.get(name, OURS)
+            ratio = None if name.startswith(OURS) else results.ratio(name, row.name, ours)
+            if ratio and (ratio.middle > 1 if row.up else ratio.middle < 1):
+                reason = why(name, row.name)
+                told = f"- {row.title}: {title}, {ratio.middle:.2f} x `{ours}`"
+                lines.append(f"{told}: {reason}." if reason else f"{told}.")
     return lines or ["None."]
 
 
-def bare_check(results, names):
+def bare_check(results):
     """Whether the forwarder reaches what it reached elsewhere, as a ratio to the kernel, within a tenth."""
     lines = []
-    for role, figures in EXPECTED.items():
-        for row in names:
-            ratio = results.ratio(role, row, REFERENCE)
-            if ratio and row in figures:
-                expected = figures[row] / EXPECTED_OF_KERNEL[row]
-                off = ratio.middle / expected - 1
-                lines.append([role, row, f"{expected:.2f}", spread(ratio, "{:.2f}".format), f"{off:+.0%}" + (" !" if abs(off) > 0.1 else "")])
+    for (role, row), expected in EXPECTED.items():
+        ratio = results.ratio(role, row, REFERENCE)
+        if ratio:
+            off = ratio.middle / expected - 1
+            mark = " !" if abs(off) > 0.1 else ""
+            lines.append([role, row, f"{expected:.2f}", spread(ratio, "{:.2f}".format), f"{off:+.0%}{mark}"])
     return table(["forwarder", "row", "elsewhere", "here", "off by"], lines) if lines else []
+
+
+def disturbed(result):
+    """A warning for who reads the figures of a machine that had other work to do."""
+    if result["background"] <= BUSY:
+        return []
+    return ["**The machine had other work to do: neither figures nor processor times are to be trusted.**", ""]
 
 
 def machine_lines(result):
@@ -121,13 +129,15 @@ def markdown(results, plots):
         "Written by `benches/peers/run`, which [says](peers/README.md) what is measured and how; "
         "anyone can repeat it on a Debian machine.",
         "",
-        f"{result['date']}, {rounds} rounds of every role in turn, {result['seconds']:g} s for each figure. A ratio is taken within "
-        "a round, to the kernel's bridge of the same round. A figure is the median of the rounds, in parentheses the lowest "
-        "and the highest. Processor time is that of the whole machine: both ends, whatever is between them, interrupts.",
+        f"{result['date']}, {rounds} rounds of every role in turn, {result['seconds']:g} s for each figure. A ratio is "
+        "taken within a round, to the kernel's bridge of the same round. A figure is the median of the rounds, in "
+        "parentheses the lowest and the highest. Processor time is that of the whole machine: both ends, whatever is "
+        "between them, interrupts.",
         "",
         *machine_lines(result),
         f"- busy with other things before a role began: {result['background']:.1%} of a processor at most",
         "",
+        *disturbed(result),
         "## As ratios to the kernel's bridge",
         "",
         "More is better, but for ping.",
@@ -142,7 +152,7 @@ def markdown(results, plots):
             text += [f"## {row.title}", ""]
             text += [f"![{row.title}]({plots}/{row.name}.svg)", ""] if plots else []
             text += row_table(results, row)
-    check = bare_check(results, result["rows"])
+    check = bare_check(results)
     if check:
         text += [
             "## The bare forwarder beside itself",

@@ -33,9 +33,6 @@ class Results:
     def spread(self, role, row, what="value"):
         return Spread.of([s[what] for s in self.of(role, row).values() if s.get(what) is not None])
 
-    def total(self, role, what):
-        return sum(sample.get(what) or 0 for (name, _), rounds in self.by_key.items() if name == role for sample in rounds.values())
-
     def ratio(self, role, row, to, what="value"):
         """How often the other's figure, round by round."""
         own, other = self.of(role, row), self.of(to, row)
