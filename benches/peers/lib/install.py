@@ -31,6 +31,7 @@ def check(programs, may_install):
         raise Skipped("needs root, for network namespaces of its own")
     if not os.path.exists("/dev/net/tun"):
         raise Skipped("needs /dev/net/tun")
+    os.environ["PATH"] += ":/usr/sbin:/sbin"
     missing = [program for program in programs if not shutil.which(program)]
     if not missing:
         return

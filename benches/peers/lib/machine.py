@@ -8,6 +8,7 @@ touches what is not its own.
 import fcntl
 import os
 import pathlib
+import select
 import shutil
 import signal
 import subprocess
@@ -41,6 +42,18 @@ class Place:
         return ["nsenter", f"--net={NETNS / self.name}", *words]
 
 
+def written(descriptor, word, seconds=30):
+    """Whether this word is written there before its other end is closed, and before the time is up."""
+    text, until = b"", time.monotonic() + seconds
+    while word.encode() not in text:
+        readable, _, _ = select.select([descriptor], [], [], max(0, until - time.monotonic()))
+        more = os.read(descriptor, 4096) if readable else b""
+        if not more:
+            return False
+        text += more
+    return True
+
+
 class Process:
     """A program that runs beside the script, and dies with it even if that is killed."""
 
@@ -57,11 +70,11 @@ class Process:
         )
 
     def expect(self, word):
-        """Waits for a line with this word."""
-        for line in self.popen.stdout:
-            if word in line.decode(errors="replace"):
-                return
-        status = self.popen.wait()
+        """Waits until it has written this word."""
+        if written(self.popen.stdout.fileno(), word):
+            return
+        self.end()
+        status = self.popen.returncode
         if status == 77:
             raise Skipped(f"{self.what} says that the kernel lacks what it needs")
         raise Failed(f"{self.what} ended with status {status} instead of getting ready")

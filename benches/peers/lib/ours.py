@@ -5,7 +5,7 @@ import os
 import time
 
 from kernel import BASE, PORTS, SERVICE
-from machine import NETNS, Failed, Place, Skipped
+from machine import NETNS, Failed, Place, Skipped, written
 from roles import MANY_ROWS, Path, Role
 
 CLUSTER = """\
@@ -79,11 +79,12 @@ def up(machine, text, options):
         pass_fds=(writing,),
     )
     os.close(writing)
-    with os.fdopen(reading) as ready:
-        if not ready.readline():
-            status = process.popen.wait()
-            said = (machine.directory / "vswitch.log").read_text()[-600:]
-            raise Failed(f"vswitch up ended with status {status}: {said}")
+    ready = written(reading, "\n", 60)
+    os.close(reading)
+    if not ready:
+        process.end()
+        said = (machine.directory / "vswitch.log").read_text()[-600:]
+        raise Failed(f"vswitch up did not get ready; it said: {said}")
 
     def get(kind):
         return json.loads(machine.run([machine.vswitch, "get", kind, "-o", "json", "--state-dir", state]))

@@ -59,14 +59,16 @@ class Session:
         self.samples, self.failures, self.skipped = [], [], {}
         self.quiet = []
 
-    def run(self, rounds):
+    def round(self, number):
+        """Measures every role once, and says whether there was time for it."""
         try:
-            for number in range(rounds):
-                for role in self.roles:
-                    if role.name not in self.skipped:
-                        self.role(role, number)
+            for role in self.roles:
+                if role.name not in self.skipped:
+                    self.role(role, number)
         except OutOfTime:
             self.fail("the run", "", number, "out of time; what was measured until then is kept")
+            return False
+        return True
 
     def rest(self):
         """How busy the machine is with something else, after waiting for it to be quiet if it may take a while."""
