@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Its status when the machine lacks something.
 const CANNOT: i32 = 77;
@@ -130,6 +130,58 @@ fn the_next_run_removes_what_a_killed_one_left() {
     let output = script(&["--only", "kernel", "--rows", "ping", "--quick"]).output().unwrap();
     assert!(output.status.success(), "{}", said(&output));
     assert_eq!(left_by(pid), Vec::<PathBuf>::new());
+}
+
+/// What a run would have written of two rounds, of which the second was twice as fast for everybody.
+fn two_rounds(figures: &[(&str, &str, f64)]) -> String {
+    let mut samples = Vec::new();
+    for round in [0, 1] {
+        for (role, row, value) in figures {
+            let value = value * f64::from(round + 1);
+            samples.push(json!({"role": role, "row": row, "round": round, "value": value, "cpu": 1.0}));
+        }
+    }
+    let mut roles: Vec<&str> = figures.iter().map(|(role, ..)| *role).collect();
+    roles.dedup();
+    let roles: Vec<Value> = roles.iter().map(|role| json!({"name": role, "title": role})).collect();
+    json!({
+        "machine": {}, "date": "today", "seconds": 1, "background": 0.01, "roles": roles, "rows": ["tcp1", "ping"],
+        "samples": samples, "failures": [], "skipped": {"vde": "no reason"},
+    })
+    .to_string()
+}
+
+#[test]
+fn ratios_are_taken_within_a_round_and_lost_rows_are_told() {
+    let file = std::env::temp_dir().join(format!("peers-shown-{}.json", std::process::id()));
+    fs::write(
+        &file,
+        two_rounds(&[
+            ("kernel", "tcp1", 10.0),
+            ("kernel", "ping", 5.0),
+            ("bare-poll", "tcp1", 8.0),
+            ("vswitch", "tcp1", 7.9),
+            ("vswitch", "ping", 20.0),
+        ]),
+    )
+    .unwrap();
+    let Ok(output) = script(&["--from", file.to_str().unwrap()]).output() else { return };
+    fs::remove_file(&file).unwrap();
+    let text = said(&output);
+    assert!(output.status.success(), "{text}");
+    for line in [
+        // The rounds differ by a factor of two, the ratios do not.
+        "| bare-poll | 0.80 | 12.0 (8.00–16.0) |",
+        "| TCP, 1 stream, beside the best bare forwarder | bare-poll | ≥ 0.95 x | 0.99 | holds |",
+        "| TCP, 1 stream, beside the kernel's bridge | kernel | ≥ 0.9 x | 0.79 | **missed** |",
+        "- TCP, 1 stream: kernel, 1.27 x `vswitch`: ",
+        "- TCP, 1 stream: bare-poll, 1.01 x `vswitch`: ",
+        "- Flood ping: kernel, 0.25 x `vswitch`: ",
+        "| bare-poll | tcp1 | 0.87 | 0.80 | -8% |",
+        "- vde: no reason",
+    ] {
+        assert!(text.contains(line), "`{line}` is not in\n{text}");
+    }
 }
 
 #[test]
