@@ -174,9 +174,9 @@ fn ratios_are_taken_within_a_round_and_lost_rows_are_told() {
         "| bare-poll | 0.80 | 12.0 (8.00–16.0) |",
         "| TCP, 1 stream, beside the best bare forwarder | bare-poll | ≥ 0.95 x | 0.99 | holds |",
         "| TCP, 1 stream, beside the kernel's bridge | kernel | ≥ 0.9 x | 0.79 | **missed** |",
-        "- TCP, 1 stream: kernel, 1.27 x `vswitch`: ",
-        "- TCP, 1 stream: bare-poll, 1.01 x `vswitch`: ",
-        "- Flood ping: kernel, 0.25 x `vswitch`: ",
+        "- TCP, 1 stream: kernel (1.27 x `vswitch`): ",
+        "- TCP, 1 stream: bare-poll (1.01 x `vswitch`): ",
+        "- Flood ping: kernel (0.25 x `vswitch`): ",
         "| bare-poll | tcp1 | 0.87 | 0.80 | -8% |",
         "- vde: no reason",
     ] {

@@ -78,8 +78,7 @@ WHY = [
         "two processes have to run for a packet instead of one, on the same processors",
     ),
     ("bare-spin", ("rr1", "ping"), "it never sleeps, so nobody has to wake it; it takes a processor all the time"),
-    ("bare-", ALL, "it looks into no frame: no learning, no guards, no counters"),
-    ("xdp", ALL, "it looks into no frame, and takes them before the kernel has made buffers of its own of them"),
+    (("bare-", "xdp"), ALL, "it looks into no frame: no learning, no guards, no counters"),
 ]
 
 

@@ -71,7 +71,7 @@ def up(machine, text, options):
     state, file = machine.directory / "state", machine.directory / "cluster.yaml"
     file.write_text(text)
     reading, writing = os.pipe()
-    command = [machine.vswitch, "up", "--require", "tap", "--name", machine.prefix, "--state-dir", state, "-f", file]
+    command = [machine.vswitch, "up", "--require", "tap", "--name", f"{machine.prefix}-us", "--state-dir", state, "-f", file]
     process = machine.start(
         [*command, "--ready-fd", writing, *options],
         output=machine.log("vswitch.out"),

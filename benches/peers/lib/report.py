@@ -83,16 +83,17 @@ def aims_table(results):
 
 
 def lost(results, rows):
-    """Every row in which somebody is ahead of what does the same of ours, and why."""
+    """Every row in which somebody is ahead of what does the same of ours, by reason."""
     lines = []
     for row in rows:
+        reasons = {}
         for name, title in results.roles():
             ours = COUNTERPARTS.get(name, OURS)
             ratio = None if name.startswith(OURS) else results.ratio(name, row.name, ours)
             if ratio and (ratio.middle > 1 if row.up else ratio.middle < 1):
-                reason = why(name, row.name)
-                told = f"- {row.title}: {title}, {ratio.middle:.2f} x `{ours}`"
-                lines.append(f"{told}: {reason}." if reason else f"{told}.")
+                told = f"{title} ({ratio.middle:.2f} x `{ours}`)"
+                reasons.setdefault(why(name, row.name), []).append(told)
+        lines += [f"- {row.title}: {', '.join(told)}{f': {reason}' if reason else ''}." for reason, told in reasons.items()]
     return lines or ["None."]
 
 
