@@ -24,7 +24,12 @@ impl Switch {
         way: Option<&Route>,
     ) {
         let current = core::mem::replace(&mut self.flows.current, Flow::Other);
-        if matches!(current, Flow::Other) || self.loops.is_blocked(port) {
+        let worth = match tracked {
+            Tracked::Not => !matches!(current, Flow::Other),
+            Tracked::V4(seen) => matches!(current, Flow::V4(_)) && seen.known().is_some(),
+            Tracked::V6(seen) => matches!(current, Flow::V6(_)) && seen.known().is_some(),
+        };
+        if !worth || self.loops.is_blocked(port) {
             return;
         }
         let Some(to) = self.adjacency(snapshot, now, arrival, (port, egress), way) else { return };
