@@ -1,14 +1,17 @@
 //! Kernel TAP devices: an Ethernet interface whose other end is a file descriptor.
 //!
 //! # Theory of operation
-//! One read is one frame and one write is one frame; the kernel has no call that moves several (`recvmmsg` wants a
-//! socket). What makes a TAP fast is therefore the size of a frame: with offload, a header before each frame carries
+//! One read is one frame and one write is one frame; but for a ring, by which it reads ahead ([`super::ring`]), the kernel
+//! has no call that moves several (`recvmmsg` wants a socket). What makes a TAP fast is therefore the size of a frame: with offload, a header before each frame carries
 //! checksum and segmentation state, and a TCP sender hands over up to 64 KiB at once.
 //!
 //! *Receiving.* The size of the next frame is not known before it is read, so each is read into a large slab, header and
 //! all: the header falls into the headroom. A short frame is then copied into a small slab, which costs a small part of
 //! the system call, and the large slab is free again. The pool is last in, first out, so all TAPs of a thread share the
 //! same few large slabs, which stay in cache.
+//!
+//! Whoever reads in the device's stead hands over frames as they are read, header in front; they wait here until they are
+//! received, and stay with the device when that reading ends.
 //!
 //! *Sending.* The header is written into the headroom: one read and one write are each of one piece, which the kernel
 //! copies faster than pieces.
