@@ -195,7 +195,7 @@ fn hops(cluster: &Cluster, from: &str, method: &[&str], to: &str) -> Vec<String>
         if !hops.iter().any(|hop| hop == "*") {
             break;
         }
-        std::thread::sleep(std::time::Duration::from_secs(2));
+        std::thread::sleep(Duration::from_secs(2));
     }
     hops
 }
