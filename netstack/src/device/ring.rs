@@ -294,9 +294,7 @@ impl Ring {
             self.push(&opcode::AsyncCancel2::new(all).build().user_data(CANCEL))?;
         }
         for _ in 0..ATTEMPTS {
-            while let Some(completion) = self.next() {
-                drop(completion);
-            }
+            while self.next().is_some() {}
             if self.under_way == 0 {
                 return Ok(());
             }
