@@ -34,9 +34,8 @@ use io_uring::{EnterFlags, IoUring, Probe, cqueue, opcode, squeue};
 
 use crate::frame::{Frame, FramePool, HEADROOM, MAX_FRAME, SMALL_SLAB};
 
-/// Buffers that are lent, a power of two. As many frames can be read in one go; a pool keeps as many large slabs, so that
-/// replacing all of them at once allocates nothing.
-pub(crate) const BUFFERS: u16 = 16;
+/// Buffers that are lent, a power of two. As many frames can be read in one go.
+pub(crate) const BUFFERS: u16 = 32;
 /// Octets of headroom that a read begins earlier than other frames do: the header that a TAP has in front.
 pub(crate) const LEAD: usize = 10;
 /// Octets of a read that a small slab takes.

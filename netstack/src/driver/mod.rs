@@ -300,7 +300,6 @@ impl Driver {
             if turn.batches == before {
                 break;
             }
-            self.fetch()?;
         }
         if turn.frames > 0 {
             self.patience.moved(self.clock.now());

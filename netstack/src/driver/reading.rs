@@ -134,15 +134,6 @@ impl Driver {
         }
     }
 
-    /// Between two rounds: what the ring can read without waiting, now that buffers are free again.
-    pub(super) fn fetch(&mut self) -> io::Result<()> {
-        if self.reads.count == 0 {
-            return Ok(());
-        }
-        self.choose_readers();
-        self.look().map(drop)
-    }
-
     /// Sleeps until there is input, at most `timeout` (`None`: for ever), and says whether there is any.
     fn sleep(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
         match &mut self.reads.ring {
