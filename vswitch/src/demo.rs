@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use netstack::driver::Latency;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cluster::Place;
@@ -43,6 +44,8 @@ pub struct Options {
     pub offload: bool,
     /// The largest IP packet on every link.
     pub mtu: u16,
+    /// What the data path pays for a short way from pod to pod.
+    pub latency: Latency,
     /// Octets of each TCP conversation, each way.
     pub bytes: u64,
     /// Whether to show what is being done on standard error.
@@ -67,6 +70,7 @@ pub fn run(options: &Options, out: &mut impl Write) -> Result<ExitCode, Box<dyn 
         state: directory.paths().clone(),
         // Nobody will ever adopt these pods.
         grace: Duration::ZERO,
+        latency: options.latency,
     };
     let runtime = Arc::new(Runtime::start(cluster, &start, None)?);
     interrupt.ends(&runtime);

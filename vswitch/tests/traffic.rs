@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::{Background, Cluster, ready, with_idle_pods};
 use serde_json::Value;
 
@@ -193,7 +195,7 @@ fn hops(cluster: &Cluster, from: &str, method: &[&str], to: &str) -> Vec<String>
         if !hops.iter().any(|hop| hop == "*") {
             break;
         }
-        std::thread::sleep(std::time::Duration::from_secs(2));
+        std::thread::sleep(Duration::from_secs(2));
     }
     hops
 }
@@ -299,5 +301,37 @@ fn what_exceeds_the_mtu_fails_at_the_sender_or_arrives_in_fragments() {
             assert!(!common::tshark(file, fragments).is_empty(), "{fragments}");
         }
         assert_eq!(common::tshark(file, "ip.len > 1500 || ipv6.plen > 1460"), "");
+    }
+}
+
+/// What all threads of a process have run so far.
+fn cpu_time(pid: nix::unistd::Pid) -> Duration {
+    let nanoseconds = |path: std::path::PathBuf| -> u64 {
+        // A thread may have ended since it was listed.
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        text.split(' ').next().and_then(|field| field.parse().ok()).unwrap_or(0)
+    };
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    Duration::from_nanos(tasks.map(|task| nanoseconds(task.unwrap().path().join("schedstat"))).sum())
+}
+
+#[test]
+fn an_idle_cluster_uses_under_a_hundredth_of_a_core_whatever_it_pays_for_latency() {
+    if !ready(&["ping"]) {
+        return;
+    }
+    for latency in ["balanced", "low", "idle"] {
+        let cluster = Cluster::up("idle", &["--latency", latency]);
+        cluster.must("alpha", &["ping", "-n", "-q", "-c", "50", "-i", "0.01", BETA[0]]);
+        // Neighbours are still being asked for at first: one second in two has to be quiet.
+        let mut seconds: Vec<Duration> = (0..9)
+            .map(|_| {
+                let before = cpu_time(cluster.pid());
+                std::thread::sleep(Duration::from_secs(1));
+                cpu_time(cluster.pid()) - before
+            })
+            .collect();
+        seconds.sort();
+        assert!(seconds[4] < Duration::from_millis(10), "{latency}: {seconds:?}");
     }
 }

@@ -2,13 +2,15 @@
 
 use core::time::Duration;
 
-use crate::frame::{FrameBatch, FramePool, OffloadFeatures};
+use crate::frame::{Frame, FrameBatch, FramePool, OffloadFeatures};
 
 pub mod fault;
 #[cfg(feature = "std")]
 pub mod memory;
 #[cfg(feature = "std")]
 pub mod pcap;
+#[cfg(feature = "std")]
+pub(crate) mod ring;
 #[cfg(feature = "std")]
 pub(crate) mod sys;
 #[cfg(feature = "tap")]
@@ -44,6 +46,20 @@ pub trait Device: Send {
     /// already, so the caller must not sleep. Devices whose descriptor is readable by itself need nothing here.
     fn prepare_sleep(&mut self) -> bool {
         true
+    }
+
+    /// Whether the driver may read the descriptor in the device's stead: each read gives one frame, and goes to
+    /// [`Device::take_read`].
+    fn takes_reads(&self) -> bool {
+        false
+    }
+
+    /// Takes what a read in the device's stead gave, a frame as it came or an `errno`. [`Device::recv_batch`] hands on what
+    /// is left of it before it reads by itself.
+    fn take_read(&mut self, pool: &mut FramePool, read: Result<Frame, i32>) {
+        if let Ok(frame) = read {
+            pool.recycle(frame);
+        }
     }
 
     /// Within what time a polled device must be asked again although nothing wakes the caller, because it holds frames

@@ -62,6 +62,12 @@ pub(crate) struct Epoll {
     count: usize,
 }
 
+impl AsRawFd for Epoll {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
 impl Epoll {
     /// An empty set that reports up to `capacity` descriptors per wait; more are reported by the next one.
     pub(crate) fn new(capacity: usize) -> io::Result<Self> {

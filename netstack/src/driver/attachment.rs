@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::Clock;
 use super::engine::{DeviceCounters, Engine, EngineId};
+use super::reading::{Density, Reader};
 use crate::addr::PortId;
 use crate::device::{Device, DeviceError, Direction};
 use crate::frame::{Frame, FrameBatch};
@@ -25,6 +26,8 @@ pub(super) struct Attachment {
     pub(super) ready: bool,
     pub(super) polled: bool,
     pub(super) failed: Option<DeviceError>,
+    pub(super) reader: Reader,
+    pub(super) density: Density,
 }
 
 impl fmt::Debug for Attachment {
@@ -60,8 +63,19 @@ impl Attachment {
     pub(super) fn new(engine: EngineId, port: PortId, device: Box<dyn Device>) -> Self {
         let polled = device.is_polled() || device.raw_fd().is_none();
         let counters = DeviceCounters::default();
-        // Frames may have waited before the driver knew of the device.
-        Self { engine, port, device, counters, observer: None, ready: true, polled, failed: None }
+        Self {
+            engine,
+            port,
+            device,
+            counters,
+            observer: None,
+            // Frames may have waited before the driver knew of the device.
+            ready: true,
+            polled,
+            failed: None,
+            reader: Reader::Itself,
+            density: Density::default(),
+        }
     }
 
     /// Moves one batch from the device into its engine and returns the number of frames.

@@ -96,6 +96,8 @@ pub struct DeviceCounters {
     pub rx_frames: u64,
     /// Octets of those.
     pub rx_bytes: u64,
+    /// Frames that the kernel read ahead, through a ring ([`Reading`](super::Reading)), until now.
+    pub rx_by_ring: u64,
     /// Frames the device took.
     pub tx_frames: u64,
     /// Octets of those.

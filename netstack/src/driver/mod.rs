@@ -14,9 +14,20 @@
 //! and does not sleep if one of them has frames. Two engines of one thread that are linked in memory thus exchange
 //! batches without a system call. The sleep ends with input, a command, or the earliest deadline of an engine.
 //!
-//! *Eagerness.* A sleep and the wake-up that ends it cost more than a batch. So before it sleeps the driver looks for
-//! input a few times more: [`LOOKS_PER_FRAME`] times for each frame that it has moved, at most [`MAX_LOOKS`] in a row. A
-//! stream thus keeps it awake, for some tens of microseconds after its last frame, and a stray frame does not.
+//! *Reading.* A device that reads by itself costs a system call for each frame and one for the end. Where its batches
+//! hold several frames again and again, the kernel reads it instead, through a ring that all such devices of the driver
+//! share ([`Reading::Automatic`]): one call brings what has come for all of them. The driver then sleeps in the ring,
+//! which watches epoll for the others. A device goes back when its batches are of one frame again, all do after a sleep of
+//! [`LONG_SLEEP`]: whoever sleeps between frames is woken sooner by epoll. A ring belongs to a thread; a driver that goes
+//! on on another one does so without, as where the kernel has none to give, and [`Driver::ring_refusal`] says why.
+//!
+//! *Latency.* A sleep and the wake-up that ends it cost more than a batch, so the driver may look for input for a while
+//! before it sleeps; with a ring a look is a load, otherwise a system call. [`Latency::Idle`] never does.
+//! [`Latency::Low`] does until [`LINGER`] after the last frame. [`Latency::Balanced`] learns from its sleeps: one that
+//! ended with input within [`SHORT_SLEEP`] doubles the time that is spent looking before the next, up to
+//! [`LONGEST_LOOK`], any other halves it; and what is spent in vain comes out of an allowance of a twentieth of the time,
+//! of which [`MOST_CREDIT`] can be saved up. So steady traffic keeps the driver awake, sparse traffic costs a small part of
+//! a core, and no traffic costs nothing: timers and commands do not count as input.
 //!
 //! *Failure.* A device that reports an error is detached and reported; its port stays, and frames for it are counted.
 //! A device whose other end is gone is first emptied.
@@ -28,6 +39,8 @@ mod attachment;
 mod clock;
 mod engine;
 mod handle;
+mod patience;
+mod reading;
 
 use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
@@ -39,25 +52,24 @@ pub use attachment::Observer;
 pub use clock::Clock;
 pub use engine::{DeviceCounters, DriverEvent, Engine, EngineId};
 pub use handle::{DriverHandle, Stopped};
+pub use patience::{LINGER, LONGEST_LOOK, Latency, MOST_CREDIT, SHORT_SLEEP};
+pub use reading::{LONG_SLEEP, Reading};
 
 use self::attachment::{Attachment, Slot};
 use self::handle::Inbox;
+use self::patience::Patience;
+use self::reading::Reads;
 use crate::addr::PortId;
 use crate::device::Device;
 use crate::device::sys::{Epoll, EventFd};
 use crate::frame::FrameBatch;
 use crate::publish::Subscriber;
-use crate::sync::{self, Notify};
+use crate::sync;
 
 /// Batches that one device may move per turn.
 pub const ROUNDS: usize = 16;
 /// Commands per turn.
 pub const COMMANDS_PER_TURN: usize = 16;
-/// Looks for input before a sleep that each moved frame pays for, and the most that are made in a row. A look takes
-/// about half a microsecond.
-pub const LOOKS_PER_FRAME: usize = 8;
-/// See [`LOOKS_PER_FRAME`].
-pub const MAX_LOOKS: usize = 64;
 /// Events that wait for [`Driver::poll_event`].
 pub const EVENTS: usize = 1024;
 /// Descriptors reported by one wait; level-triggered, so the others are reported by the next.
@@ -96,8 +108,8 @@ pub struct Driver {
     events_dropped: u64,
     batch: FrameBatch,
     turns: u64,
-    /// Looks that moved frames have paid for.
-    looks: usize,
+    patience: Patience,
+    reads: Reads,
     more: bool,
     stopping: bool,
 }
@@ -121,7 +133,8 @@ impl Driver {
             events_dropped: 0,
             batch: FrameBatch::new(),
             turns: 0,
-            looks: 0,
+            patience: Patience::default(),
+            reads: Reads::default(),
             more: false,
             stopping: false,
         })
@@ -135,6 +148,11 @@ impl Driver {
     /// The clock that engines are turned with.
     pub fn clock(&self) -> Clock {
         self.clock
+    }
+
+    /// What the driver pays from now on for a short way from frame to frame.
+    pub fn set_latency(&mut self, latency: Latency) {
+        self.patience.latency = latency;
     }
 
     /// Adds an engine.
@@ -200,13 +218,16 @@ impl Driver {
         if let Some(slot) = self.slot_mut(id) {
             slot.ports.insert(port, place);
         }
+        self.reads.reconsider(place);
         self.more = true;
         Ok(())
     }
 
     /// Takes the device off a port. Frames for the port are counted ([`Driver::unattached`]) from here on.
     pub fn detach(&mut self, id: EngineId, port: PortId) -> Option<Box<dyn Device>> {
-        let place = self.slot_mut(id)?.ports.remove(&port)?;
+        let place = *self.slot(id)?.ports.get(&port)?;
+        self.stop_ring_read(place);
+        self.slot_mut(id)?.ports.remove(&port);
         let attachment = self.attachments.get_mut(place)?.take()?;
         if let Some(fd) = attachment.device.raw_fd() {
             self.epoll.remove(fd);
@@ -269,20 +290,6 @@ impl Driver {
     /// One turn: waits for something to do, at most `max_wait` (`None`: for ever), and does a bounded part of it.
     pub fn run_once(&mut self, max_wait: Option<Duration>) -> io::Result<Turn> {
         self.wait(max_wait)?;
-        let mut woken = false;
-        for token in self.epoll.tokens() {
-            if token == WAKE {
-                woken = true;
-                continue;
-            }
-            let place = usize::try_from(token).ok();
-            if let Some(attachment) = place.and_then(|place| self.attachments.get_mut(place)?.as_mut()) {
-                attachment.ready = true;
-            }
-        }
-        if woken {
-            self.wake.drain();
-        }
         self.turns += 1;
         self.more = false;
         let mut turn = Turn { commands: self.run_commands(), ..Turn::default() };
@@ -294,24 +301,14 @@ impl Driver {
                 break;
             }
         }
-        self.looks = (self.looks + turn.frames * LOOKS_PER_FRAME).min(MAX_LOOKS);
+        if turn.frames > 0 {
+            self.patience.moved(self.clock.now());
+        }
         self.first = self.first.wrapping_add(1);
         self.run_timeouts(&mut turn);
         self.more |= self.attachments.iter().flatten().any(|attachment| attachment.ready);
         turn.more = self.more;
         Ok(turn)
-    }
-
-    /// Waits for input, a command or a deadline.
-    fn wait(&mut self, max_wait: Option<Duration>) -> io::Result<()> {
-        let timeout = self.sleep_for(max_wait);
-        while timeout != Some(Duration::ZERO) && self.looks > 0 {
-            self.looks -= 1;
-            if self.epoll.wait(Some(Duration::ZERO))? {
-                return Ok(());
-            }
-        }
-        self.epoll.wait(timeout).map(drop)
     }
 
     /// How long the wait before this turn may be. Where it is not zero, every memory device knows of it.
@@ -368,6 +365,9 @@ impl Driver {
             let frames = attachment.receive(&mut *slot.engine, &self.clock, &mut self.batch);
             failed |= attachment.failed.is_some();
             if frames > 0 {
+                if attachment.density.note(frames) {
+                    self.reads.reconsider(place);
+                }
                 turn.batches += 1;
                 turn.frames += frames;
                 failed |= slot.flush(&mut self.attachments, self.clock.now(), &mut self.batch);

@@ -189,6 +189,7 @@ fn two_threads_exchange_a_million_frames_without_loss_and_then_sleep() {
     let all = DeviceCounters {
         rx_frames: frames,
         rx_bytes: bytes,
+        rx_by_ring: 0,
         tx_frames: frames,
         tx_bytes: bytes,
         tx_refused: 0,

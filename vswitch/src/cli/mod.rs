@@ -8,6 +8,7 @@ mod get;
 mod logs;
 mod manifests;
 mod manual;
+mod pace;
 mod place;
 mod ready;
 mod run;
@@ -21,6 +22,7 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use self::connections::Connections;
+use self::pace::Pace;
 use self::place::{Namespace, PlaceName};
 use self::tables::Table;
 use crate::control::client::Client;
@@ -157,6 +159,8 @@ struct Demo {
     /// What pods must be made of; without it TAPs if the machine allows them, else memory
     #[arg(long, value_name = "WHAT")]
     require: Option<Require>,
+    #[command(flatten)]
+    pace: Pace,
     /// MiB that each TCP conversation moves each way
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..=4096))]
     mib: u64,
@@ -216,6 +220,8 @@ struct Up {
     /// What pods must be made of; without it TAPs if the machine allows them, else memory
     #[arg(long, value_name = "WHAT")]
     require: Option<Require>,
+    #[command(flatten)]
+    pace: Pace,
     /// The cluster's name, which begins the names of its namespaces, unless a Cluster object has one
     #[arg(long, default_value = "lab")]
     name: String,
@@ -397,6 +403,7 @@ fn dispatch(verb: Verb, state: StatePaths) -> Result<ExitCode, Failure> {
                 mode: mode(demo.require),
                 offload: !demo.fabric.no_offload,
                 mtu: demo.fabric.mtu,
+                latency: demo.pace.latency(),
                 bytes: demo.mib << 20,
                 progress: io::stderr().is_terminal(),
             };

@@ -40,6 +40,7 @@ pub(super) fn up(up: &Up, state: &StatePaths) -> Result<ExitCode, Failure> {
         plain: up.no_offload_for.clone(),
         state: directory.paths().clone(),
         grace,
+        latency: up.pace.latency(),
     };
     let executor = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Before anything is made, so that a signal from here on ends in order.

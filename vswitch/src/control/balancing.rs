@@ -406,6 +406,7 @@ mod tests {
             plain: Vec::new(),
             state: StatePaths::new(&directory),
             grace: Duration::ZERO,
+            latency: netstack::driver::Latency::default(),
         };
         let runtime = Arc::new(Runtime::start(cluster, &options, None).unwrap());
         let (balancing, cluster) = (Balancing::new(Arc::clone(&runtime), None), runtime.cluster());

@@ -34,7 +34,7 @@ use std::time::Duration;
 use netstack::addr::PortId;
 use netstack::config::ConfigErrors;
 use netstack::device::tap;
-use netstack::driver::{Clock, Driver, DriverEvent, DriverHandle, EngineId, Stopped};
+use netstack::driver::{Clock, Driver, DriverEvent, DriverHandle, EngineId, Latency, Stopped};
 use netstack::frame::{Depot, OffloadFeatures};
 use netstack::seed::Seed;
 use netstack::switch::Switch;
@@ -79,6 +79,8 @@ pub struct Options {
     pub state: StatePaths,
     /// How long pods outlive a process that was killed.
     pub grace: Duration,
+    /// What the data path pays for a short way from pod to pod.
+    pub latency: Latency,
 }
 
 /// Why a cluster did not start, or could not be asked.
@@ -239,7 +241,10 @@ impl Runtime {
     ) -> Result<Self, RuntimeError> {
         let found = helper.as_mut().map(Helper::list).transpose()?.unwrap_or_default();
         let clock = Clock::start();
-        let (handle, thread) = Driver::spawn(clock, "data path", |_| Ok(()))?;
+        let (handle, thread) = Driver::spawn(clock, "data path", |driver| {
+            driver.set_latency(options.latency);
+            Ok(())
+        })?;
         let runtime = Self {
             changing: Mutex::default(),
             fabric: RwLock::new(Fabric::empty(&cluster.name)),

@@ -34,6 +34,7 @@ impl InMemory {
             plain: Vec::new(),
             state: StatePaths::new(&directory),
             grace: Duration::from_secs(1),
+            latency: netstack::driver::Latency::default(),
         };
         let (store, _) = Store::read(&sources(text), Strictness::Strict).unwrap();
         let desired = Desired { store, ..Desired::default() };

@@ -1,14 +1,17 @@
 //! Kernel TAP devices: an Ethernet interface whose other end is a file descriptor.
 //!
 //! # Theory of operation
-//! One read is one frame and one write is one frame; the kernel has no call that moves several (`recvmmsg` wants a
-//! socket). What makes a TAP fast is therefore the size of a frame: with offload, a header before each frame carries
+//! One read is one frame and one write is one frame; but for a ring, by which it reads ahead ([`super::ring`]), the kernel
+//! has no call that moves several (`recvmmsg` wants a socket). What makes a TAP fast is therefore the size of a frame: with offload, a header before each frame carries
 //! checksum and segmentation state, and a TCP sender hands over up to 64 KiB at once.
 //!
 //! *Receiving.* The size of the next frame is not known before it is read, so each is read into a large slab, header and
 //! all: the header falls into the headroom. A short frame is then copied into a small slab, which costs a small part of
 //! the system call, and the large slab is free again. The pool is last in, first out, so all TAPs of a thread share the
 //! same few large slabs, which stay in cache.
+//!
+//! Whoever reads in the device's stead hands over frames as they are read, header in front; they wait here until they are
+//! received, and stay with the device when that reading ends.
 //!
 //! *Sending.* The header is written into the headroom: one read and one write are each of one piece, which the kernel
 //! copies faster than pieces.
@@ -23,6 +26,7 @@
 mod error;
 mod header;
 
+use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -31,6 +35,7 @@ use std::os::unix::fs::OpenOptionsExt;
 pub use error::TapError;
 
 use self::header::HEADER;
+use super::ring::LEAD;
 use super::sys::TapFd;
 use super::{Device, DeviceError, Sent};
 use crate::frame::{Frame, FrameBatch, FramePool, HEADROOM, MAX_FRAME, SMALL_SLAB};
@@ -71,6 +76,9 @@ pub struct Tap {
     /// Whether a virtio-net header stands before each frame.
     headed: bool,
     features: OffloadFeatures,
+    /// What was read in our stead and nobody has received, and how that reading ended.
+    ahead: VecDeque<Frame>,
+    failure: Option<DeviceError>,
     unsupported: u64,
 }
 
@@ -136,7 +144,8 @@ impl Tap {
     }
 
     fn new(fd: TapFd, name: String, mtu: usize, headed: bool, features: OffloadFeatures) -> Self {
-        Self { fd, name, mtu, headed, features, unsupported: 0 }
+        let ahead = VecDeque::new();
+        Self { fd, name, mtu, headed, features, ahead, failure: None, unsupported: 0 }
     }
 
     /// The interface's name when it was opened; whoever moves it to another namespace may rename it.
@@ -161,19 +170,37 @@ impl Tap {
 
     /// Reads one frame into `buffer`, a fresh one of [`MAX_FRAME`] octets. A header without meaning is `InvalidData`.
     fn read(&self, buffer: &mut Frame) -> io::Result<()> {
-        let header = if self.headed { HEADER } else { 0 };
-        let grown = buffer.grow_front(header);
+        let grown = buffer.grow_front(if self.headed { HEADER } else { 0 });
         debug_assert!(grown, "a fresh frame has headroom for the header");
         let len = self.fd.file().read(buffer.bytes_mut())?;
         let cut = buffer.set_len(len);
         debug_assert!(cut, "no more is read than there is room for");
+        self.take_header(buffer).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+
+    /// Makes the header in front of a frame its offload state; `None` if it has no meaning.
+    fn take_header(&self, frame: &mut Frame) -> Option<()> {
         if self.headed {
-            let header = buffer.bytes().first_chunk().ok_or(io::ErrorKind::InvalidData)?;
-            buffer.offload = header::decode(header).map_err(|_| io::ErrorKind::InvalidData)?;
-            let cut = buffer.shrink_front(HEADER);
-            debug_assert!(cut);
+            frame.offload = header::decode(frame.bytes().first_chunk()?).ok()?;
+            let cut = frame.shrink_front(HEADER);
+            debug_assert!(cut, "the header has just been read");
         }
-        Ok(())
+        Some(())
+    }
+
+    /// Hands on what was read in our stead.
+    fn hand_on(&mut self, batch: &mut FrameBatch) -> Result<usize, DeviceError> {
+        let before = batch.len();
+        while !batch.is_full()
+            && let Some(frame) = self.ahead.pop_front()
+        {
+            let refused = batch.push(frame);
+            debug_assert!(refused.is_ok(), "the batch was not full");
+        }
+        match (batch.len() - before, self.failure) {
+            (0, Some(error)) if self.ahead.is_empty() => Err(error),
+            (received, _) => Ok(received),
+        }
     }
 
     /// Writes one frame. What the descriptor cannot express is refused as the kernel refuses a malformed one.
@@ -194,7 +221,7 @@ impl Tap {
 }
 
 const HEADER_INT: libc::c_int = 10;
-const _: () = assert!(HEADER == 10);
+const _: () = assert!(HEADER == 10 && HEADER == LEAD);
 
 fn doing(action: &'static str, source: io::Error) -> TapError {
     TapError::Io { action, source }
@@ -252,6 +279,9 @@ impl Device for Tap {
     }
 
     fn recv_batch(&mut self, pool: &mut FramePool, batch: &mut FrameBatch) -> Result<usize, DeviceError> {
+        if !self.ahead.is_empty() || self.failure.is_some() {
+            return self.hand_on(batch);
+        }
         let before = batch.len();
         let mut failure = None;
         while !batch.is_full() {
@@ -304,6 +334,24 @@ impl Device for Tap {
 
     fn raw_fd(&self) -> Option<RawFd> {
         Some(self.fd.as_raw_fd())
+    }
+
+    fn takes_reads(&self) -> bool {
+        true
+    }
+
+    fn take_read(&mut self, pool: &mut FramePool, read: Result<Frame, i32>) {
+        match read {
+            Ok(mut frame) => {
+                if self.take_header(&mut frame).is_some() {
+                    self.ahead.push_back(frame);
+                } else {
+                    self.unsupported += 1;
+                    pool.recycle(frame);
+                }
+            }
+            Err(errno) => self.failure = fatal(&io::Error::from_raw_os_error(errno)),
+        }
     }
 }
 

@@ -1,12 +1,8 @@
-//! What we assume of the kernel's TAP, each in a network namespace of its own. Needs root (or CAP_SYS_ADMIN and
-//! CAP_NET_ADMIN), `/dev/net/tun` and iproute2; says so when it skips, and refuses to skip under CI.
-#![cfg(all(feature = "tap", not(loom)))]
-#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "the helpers of a test are a test")]
+//! A TAP by itself.
 
 use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -22,45 +18,28 @@ use netstack::frame::{Frame, FrameBatch, FramePool};
 use netstack::offload::{Checksum, Offload, OffloadFeatures, SegmentKind, Segmentation};
 use netstack::seed::Seed;
 use netstack::switch::Switch;
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{setsockopt, sockopt};
+
+use super::{Killed, each_mode, in_namespace, ip, namespace_of_a_child, skip};
 
 const NEAR_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const FAR_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 
-fn skip(why: &str) {
-    assert!(std::env::var("CI").as_deref() != Ok("true"), "must not be skipped under CI: {why}");
-    eprintln!("skipped: {why}");
-}
-
-/// Runs `test` on a thread in a new network namespace, which ends with the thread.
-fn in_namespace(test: impl FnOnce() + Send + 'static) {
-    if !Path::new("/dev/net/tun").exists() {
-        return skip("/dev/net/tun does not exist");
-    }
-    if Command::new("ip").arg("-V").stdout(Stdio::null()).status().is_err() {
-        return skip("iproute2 is not installed");
-    }
-    let run = thread::spawn(move || {
-        if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
-            return skip(&format!("no permission to make a network namespace ({error})"));
+/// Opens tap0, which may just have been closed: a process that another test is starting at this moment holds what this one
+/// has open, until it runs its program.
+pub(crate) fn open_again(mode: Mode) -> Tap {
+    for _ in 0..2000 {
+        match Tap::open("tap0", mode) {
+            Err(TapError::Busy { .. }) => thread::sleep(Duration::from_millis(1)),
+            opened => return opened.unwrap(),
         }
-        test();
-    });
-    if let Err(panic) = run.join() {
-        std::panic::resume_unwind(panic);
     }
-}
-
-/// Runs `ip` in the calling thread's namespace, which a child inherits.
-fn ip(arguments: &str) {
-    let status = Command::new("ip").args(arguments.split_whitespace()).status().unwrap();
-    assert!(status.success(), "ip {arguments}");
+    panic!("tap0 is still open");
 }
 
 /// A TAP that is up, with 192.0.2.1/24 and a static neighbour 192.0.2.2 behind it.
-fn addressed_tap(mode: Mode, mtu: usize) -> Tap {
-    let mut tap = Tap::open("tap0", mode).unwrap();
+pub(crate) fn addressed_tap(mode: Mode, mtu: usize) -> Tap {
+    let mut tap = open_again(mode);
     ip("link set tap0 address 02:00:00:00:00:01");
     ip(&format!("link set tap0 mtu {mtu}"));
     ip("addr add 192.0.2.1/24 dev tap0");
@@ -69,7 +48,7 @@ fn addressed_tap(mode: Mode, mtu: usize) -> Tap {
     tap
 }
 
-fn static_neighbor() {
+pub(crate) fn static_neighbor() {
     ip("neigh add 192.0.2.2 lladdr 02:00:00:00:00:02 dev tap0 nud permanent");
 }
 
@@ -123,7 +102,7 @@ fn pseudo_sum(frame: &[u8]) -> u16 {
 
 /// Makes the answer to an ARP request, an echo request or a UDP datagram in place: addresses and ports change sides,
 /// which leaves every sum, full or partial, as it is. Says whether there is an answer.
-fn turn_around(frame: &mut Frame) -> bool {
+pub(crate) fn turn_around(frame: &mut Frame) -> bool {
     let bytes = frame.bytes_mut();
     match (&bytes[12..14], bytes.len() > 23 && bytes[23] == 1) {
         ([0x08, 0x06], _) if bytes[38..42] == [192, 0, 2, 2] => {
@@ -173,12 +152,6 @@ fn serve(tap: &mut Tap, mut done: impl FnMut() -> bool) {
         thread::sleep(Duration::from_millis(1));
     }
     panic!("the kernel did not get its answers");
-}
-
-fn each_mode(test: impl Fn(Mode) + Send + Copy + 'static) {
-    for mode in [Mode::Plain, Mode::Offload] {
-        in_namespace(move || test(mode));
-    }
 }
 
 #[test]
@@ -366,30 +339,12 @@ fn an_interface_that_is_down_refuses_and_recovers() {
     });
 }
 
-/// Ends the process also when the test panics.
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 fn a_tap_whose_namespace_vanishes_is_gone() {
     each_mode(|mode| {
         let mut tap = Tap::open("tap0", mode).unwrap();
         let mut pool = FramePool::new();
-        let Ok(child) = Command::new("unshare").args(["--net", "sleep", "60"]).spawn() else {
-            return skip("unshare (util-linux) is not installed");
-        };
-        let child = Killed(child);
-        let namespace = |path: &str| std::fs::read_link(path).unwrap();
-        let theirs = format!("/proc/{}/ns/net", child.0.id());
-        while namespace(&theirs) == namespace("/proc/thread-self/ns/net") {
-            thread::sleep(Duration::from_millis(1));
-        }
+        let Some(child) = namespace_of_a_child() else { return };
         ip(&format!("link set tap0 netns {}", child.0.id()));
         assert_eq!(tap.recv_batch(&mut pool, &mut FrameBatch::new()), Ok(0), "moved, and still usable");
         drop(child);
