@@ -190,6 +190,8 @@ struct Stream<F> {
 
 /// Frames per batch.
 const BATCH: usize = 32;
+/// Frames of each flow before anything is measured.
+const PASSES: u32 = 10;
 /// The most frames before the sequence begins again.
 const LONGEST: u32 = 1 << 22;
 
@@ -213,8 +215,8 @@ impl<F: Forwards> Stream<F> {
         while stream.forwards.give(&mut stream.batch) {
             stream.batch.drain().for_each(drop);
         }
-        // The first frame of a flow begins it, the second makes it known.
-        for _ in 0..3 {
+        // The first frame of a flow begins it, the second makes it known; and the table that they are in grows with them.
+        for _ in 0..PASSES {
             for _ in 0..count.div_ceil(TURN) {
                 stream.turn();
                 stream.reset();

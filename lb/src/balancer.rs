@@ -15,14 +15,15 @@ mod tests;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::hint::black_box;
 use core::net::IpAddr;
 use core::time::Duration;
 
 use crate::affinity::{Affinities, Affinity, Entry, Which};
 use crate::hash::FlowHash;
-use crate::pool::Policy;
-use crate::registry::{Door, Mark, Placed, Registry};
-use crate::service::{Frontend, Origin, Refusal};
+use crate::pool::{Backend, Policy};
+use crate::registry::{AT_ONCE, Door, Mark, Placed, Registry};
+use crate::service::{Frontend, Origin, Refusal, Way};
 
 /// What a balancer may take of the machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -162,37 +163,66 @@ impl Balancer {
 
     /// The backend for a connection. `draw` is a random number, for services whose policy is random.
     pub fn choose(&self, now: Duration, ask: &Ask, draw: u64) -> Verdict {
-        let Some(Door { entrance, slot, since, affinity }) = self.registry.door(&ask.frontend) else {
-            return Verdict::NotAService;
-        };
-        let mark = Mark { slot: *slot, version: self.registry.version() };
+        let Some(door) = self.registry.door(&ask.frontend) else { return Verdict::NotAService };
+        let mark = Mark { slot: door.slot, version: self.registry.version() };
+        let (entrance, way) = (&door.entrance, door.entrance.way(ask.origin));
         if !entrance.admits(ask.source, ask.origin) {
             return Verdict::Refused { mark, how: Refusal::Drop, why: Reason::SourceRange };
         }
-        let way = entrance.way(ask.origin);
-        let chosen =
-            |backend, sticky| Verdict::Chosen(Chosen { mark, backend, masquerade: way.masquerade, sticky });
-        let port = match *affinity {
+        let port = match door.affinity {
             Some(timeout) => {
-                let which = Which { slot: mark.slot, since: *since };
+                let which = Which { slot: mark.slot, since: door.since };
                 let known = self.known(now, which, ask.source, timeout);
                 if let Some(backend) = known.filter(|backend| way.pool.selects(*backend)) {
-                    return chosen(backend, true);
+                    return chosen(mark, way, backend, true);
                 }
                 0
             }
             None => ask.source_port,
         };
-        let Frontend { address, protocol, port: frontend_port } = ask.frontend;
-        let hash = self.hash.hash(ask.source, address, protocol, port, frontend_port);
         let draw = match way.pool.policy() {
             Policy::RoundRobin => self.turns.get(mark.slot as usize).copied().unwrap_or(0),
             Policy::Maglev | Policy::Random | Policy::Rendezvous => draw,
         };
-        match way.pool.select(hash, draw) {
-            Some(backend) => chosen((backend.address, backend.port), false),
-            None => Verdict::Refused { mark, how: way.when_empty, why: Reason::NoBackend },
+        selected(mark, way, way.pool.select(self.flow(ask, port), draw))
+    }
+
+    /// What [`Self::choose`] will say for each of these connections, [`AT_ONCE`] at most, where nothing that is committed before
+    /// can change it; nothing is said of the others. Who takes in packets by the batch asks this first: so they wait for memory
+    /// together, which among thousands of services is most of what a choice costs.
+    pub fn foresee(&self, asks: &[Ask], verdicts: &mut [Option<Verdict>; AT_ONCE]) {
+        // Each loop reads what the one before has found, so that a processor looks as far ahead as it can.
+        let mut doors = [None; AT_ONCE];
+        self.registry.doors(asks.iter().map(|ask| ask.frontend), &mut doors);
+        black_box(doors.iter().flatten().fold(0, |all, door| all ^ door.touch()));
+        let mut ways: [Option<(&Door, &Way, u64)>; AT_ONCE] = [None; AT_ONCE];
+        for ((way, door), ask) in ways.iter_mut().zip(doors).zip(asks) {
+            // Who has been here before, a connection that comes first may say.
+            let door = door.filter(|door| door.affinity.is_none());
+            *way = door.map(|door| (door, door.entrance.way(ask.origin), self.flow(ask, ask.source_port)));
         }
+        black_box(ways.iter().flatten().fold(0, |all, (_, way, _)| all ^ way.pool.touch()));
+        let mut backends = [None; AT_ONCE];
+        for (backend, way) in backends.iter_mut().zip(ways) {
+            *backend = way.and_then(|(_, way, hash)| way.pool.likely(hash));
+        }
+        black_box(backends.iter().flatten().fold(0, |all, backend| all ^ backend.port));
+        let version = self.registry.version();
+        for (((verdict, way), backend), ask) in verdicts.iter_mut().zip(ways).zip(backends).zip(asks) {
+            *verdict = way.zip(backend).map(|((door, way, _), backend)| {
+                let mark = Mark { slot: door.slot, version };
+                match door.entrance.admits(ask.source, ask.origin) {
+                    true => selected(mark, way, Some(backend)),
+                    false => Verdict::Refused { mark, how: Refusal::Drop, why: Reason::SourceRange },
+                }
+            });
+        }
+    }
+
+    /// The hash of a connection.
+    fn flow(&self, ask: &Ask, source_port: u16) -> u64 {
+        let Frontend { address, protocol, port } = ask.frontend;
+        self.hash.hash(ask.source, address, protocol, source_port, port)
     }
 
     /// Remembers what `choose` has said for a connection that goes its way.
@@ -259,6 +289,18 @@ impl Balancer {
         let service = (u64::from(slot) << 32) | u64::from(since);
         let service = core::net::Ipv6Addr::from_bits(u128::from(service));
         self.hash.hash(client, service.into(), 0, 0, 0)
+    }
+}
+
+fn chosen(mark: Mark, way: &Way, backend: (IpAddr, u16), sticky: bool) -> Verdict {
+    Verdict::Chosen(Chosen { mark, backend, masquerade: way.masquerade, sticky })
+}
+
+/// What becomes of a connection that a pool has selected a backend for, or none.
+fn selected(mark: Mark, way: &Way, backend: Option<&Backend>) -> Verdict {
+    match backend {
+        Some(backend) => chosen(mark, way, (backend.address, backend.port), false),
+        None => Verdict::Refused { mark, how: way.when_empty, why: Reason::NoBackend },
     }
 }
 

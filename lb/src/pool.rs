@@ -160,6 +160,23 @@ impl Pool {
         self.backends.get(at)
     }
 
+    /// Reads what a selection looks at first, wherever that lies.
+    pub(crate) fn touch(&self) -> usize {
+        let nothing = matches!(self.selector, Selector::Nothing);
+        self.backends.len() ^ usize::from(self.policy == Policy::Random) ^ usize::from(nothing)
+    }
+
+    /// The backend for a flow's hash where a look at a table says it.
+    pub(crate) fn likely(&self, hash: u64) -> Option<&Backend> {
+        match &self.selector {
+            Selector::Maglev(table) => self.backends.get(usize::from(table.lookup(hash))),
+            Selector::Nothing
+            | Selector::Random { .. }
+            | Selector::RoundRobin { .. }
+            | Selector::Rendezvous { .. } => None,
+        }
+    }
+
     /// Whether a backend is in here and takes new connections.
     pub fn selects(&self, backend: (IpAddr, u16)) -> bool {
         self.backends

@@ -503,3 +503,45 @@ proptest! {
         }
     }
 }
+
+/// What is foreseen is what is said, whatever has been committed meanwhile.
+#[test]
+fn what_is_foreseen_is_what_is_said_when_its_turn_comes() {
+    let mut registry = Registry::new();
+    let policies = [Policy::Maglev, Policy::Random, Policy::RoundRobin, Policy::Rendezvous];
+    for n in 0..200u16 {
+        let policy = policies[usize::from(n / 3 % 4)];
+        let backends = if n % 7 == 0 { 0..0 } else { u32::from(n)..u32::from(n) + 5 };
+        let entrance = Entrance {
+            frontend: Frontend { port: n, ..VIP },
+            sources: if n % 5 == 0 { vec!["10.0.0.0/28".parse().unwrap()] } else { vec![] },
+            ways: [way(backends.clone(), policy), way(backends.clone(), policy), way(backends, policy)],
+        };
+        let sticky = (n % 4 == 0).then(|| Duration::from_secs(60));
+        let name = format!("default/web-{n}:http").into();
+        let parts = (vec![entrance], service(0..1, Policy::Maglev).serving);
+        let (entrances, serving) = parts;
+        registry.set(Service { name, entrances, affinity: sticky, serving, reset_gone: false }).unwrap();
+    }
+    let mut balancer = Balancer::new(KEY, Limits { affinities: 1024 });
+    balancer.install(registry);
+    let mut foreseen = 0;
+    for batch in 0..200u32 {
+        let port = |n: u32| u16::try_from(mix(u64::from(batch * 32 + n)) % 220).unwrap();
+        let asks: Vec<Ask> = (0..batch % 33)
+            .map(|n| Ask { frontend: Frontend { port: port(n), ..VIP }, ..ask(n % 30, port(n)) })
+            .collect();
+        let mut verdicts = [None; AT_ONCE];
+        balancer.foresee(&asks, &mut verdicts);
+        assert!(verdicts[asks.len()..].iter().all(Option::is_none));
+        for (ask, verdict) in asks.iter().zip(verdicts) {
+            let said = balancer.choose(NOW, ask, mix(u64::from(ask.source_port)));
+            assert!(verdict.is_none_or(|verdict| verdict == said), "{ask:?}: {verdict:?}, {said:?}");
+            foreseen += u32::from(verdict.is_some());
+            if let Verdict::Chosen(chosen) = said {
+                balancer.commit(NOW, ask, &chosen);
+            }
+        }
+    }
+    assert!(foreseen > 300, "{foreseen}");
+}

@@ -10,6 +10,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::borrow::Borrow;
+use core::hint::black_box;
 use core::net::IpAddr;
 
 use crate::rendezvous::mix;
@@ -17,6 +18,8 @@ use crate::service::Frontend;
 
 const BRANCHES: usize = 256;
 const SHARDS: usize = 128;
+/// How many are looked for at once.
+pub const AT_ONCE: usize = 32;
 
 type Shard<K, V> = Option<Arc<[(K, V)]>>;
 type Branch<K, V> = Option<Arc<[Shard<K, V>; SHARDS]>>;
@@ -129,6 +132,24 @@ impl<K: Key + Clone, V: Clone> Map<K, V> {
         let (branch, shard) = place(key.spread());
         let shard = self.root[branch].as_ref()?[shard].as_ref()?;
         shard.binary_search_by(|(other, _)| other.borrow().cmp(key)).ok().map(|at| &shard[at].1)
+    }
+
+    /// What each of several keys has, as far as there is room in `found`. They wait for memory together: each loop reads for
+    /// all keys what the one before has found, and as long as it takes to come nothing depends on what it is.
+    pub(super) fn get_each<'a>(&'a self, keys: impl Iterator<Item = K>, found: &mut [Option<&'a V>]) {
+        let mut shards = [const { None }; AT_ONCE];
+        for (shard, key) in shards.iter_mut().zip(keys) {
+            let (branch, at) = place(key.spread());
+            *shard = self.root[branch].as_ref().map(|branch| (key, &branch[at]));
+        }
+        let list = |(key, shard): &'_ (K, &'a Shard<K, V>)| Some((key.clone(), shard.as_deref()?));
+        let lists = shards.each_ref().map(|shard| shard.as_ref().and_then(list));
+        black_box(lists.iter().flatten().fold(0, |all, (_, list)| all ^ list[0].0.spread()));
+        for (found, list) in found.iter_mut().zip(lists) {
+            *found = list.and_then(|(key, list)| {
+                list.binary_search_by(|(other, _)| other.cmp(&key)).ok().map(|at| &list[at].1)
+            });
+        }
     }
 
     /// Gives a key a value, whatever it had.

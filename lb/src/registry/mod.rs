@@ -29,6 +29,7 @@ use core::net::IpAddr;
 use core::time::Duration;
 
 use crate::service::{Entrance, Frontend, Service};
+pub use map::AT_ONCE;
 use map::{Map, Packed};
 
 /// What a connection remembers of the service that it was opened through; what a service is, the same way.
@@ -57,7 +58,7 @@ pub(crate) struct Placed {
 }
 
 /// What is behind a frontend.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Door {
     pub(crate) entrance: Entrance,
     /// As the service's own.
@@ -68,12 +69,21 @@ pub(crate) struct Door {
     pub(crate) affinity: Option<Duration>,
 }
 
+impl Door {
+    /// Reads something of each part that a choice looks at.
+    pub(crate) fn touch(&self) -> u32 {
+        let Entrance { frontend, sources, ways: [first, .., last] } = &self.entrance;
+        let parts = [self.affinity.is_some(), sources.is_empty(), first.masquerade, last.masquerade];
+        parts.into_iter().fold(self.slot ^ u32::from(frontend.port), |all, part| all ^ u32::from(part))
+    }
+}
+
 /// Services by name and by frontend. A clone costs next to nothing, and a change what it changes.
 #[derive(Clone, Debug, Default)]
 pub struct Registry {
     slots: Map<u32, Arc<Placed>>,
     names: Map<Arc<str>, u32>,
-    frontends: Map<Packed, Arc<Door>>,
+    frontends: Map<Packed, Door>,
     /// How many frontends each address has.
     addresses: Map<IpAddr, u32>,
     /// Slots to be given away again, by their place in the stack.
@@ -230,7 +240,16 @@ impl Registry {
     }
 
     pub(crate) fn door(&self, frontend: &Frontend) -> Option<&Door> {
-        self.frontends.get(&Packed::from(frontend)).map(|door| &**door)
+        self.frontends.get(&Packed::from(frontend))
+    }
+
+    /// What is behind each of several frontends, as far as there is room in `doors`.
+    pub(crate) fn doors<'a>(
+        &'a self,
+        frontends: impl Iterator<Item = Frontend>,
+        doors: &mut [Option<&'a Door>; AT_ONCE],
+    ) {
+        self.frontends.get_each(frontends.map(|frontend| Packed::from(&frontend)), doors);
     }
 
     pub(crate) fn at(&self, slot: u32) -> Option<&Placed> {
@@ -296,7 +315,7 @@ impl Registry {
     fn open(&mut self, service: &Service, slot: u32, since: u32) {
         for entrance in &service.entrances {
             let door = Door { entrance: entrance.clone(), slot, since, affinity: service.affinity };
-            self.frontends.insert(Packed::from(&entrance.frontend), Arc::new(door));
+            self.frontends.insert(Packed::from(&entrance.frontend), door);
         }
     }
 

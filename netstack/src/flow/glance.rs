@@ -5,6 +5,7 @@ use core::fmt::Debug;
 use core::net::{Ipv4Addr, Ipv6Addr};
 
 use nat::checksum;
+use nat::tuple::{Address, Endpoint, Tuple};
 
 use super::cache::Key;
 use crate::addr::PortId;
@@ -179,6 +180,16 @@ pub fn packet_words<A: Family>(frame: &[u8], port: PortId) -> Option<[u64; 2]> {
     let (source, destination, protocol) = A::peek(header)?;
     let ports = *header.last_chunk::<4>()?;
     Some([A::mixed(source, destination), rest(ports, protocol, port)])
+}
+
+/// The tuple of the connection that the packet is probably of.
+#[inline]
+pub fn tuple<A: Family + Address>(frame: &[u8]) -> Option<Tuple<A>> {
+    let header = frame.get(..A::UPPER + 4)?;
+    let (source, destination, protocol) = A::peek(header)?;
+    let [s0, s1, d0, d1] = *header.last_chunk::<4>()?;
+    let end = |address, port| Endpoint { address, port: u16::from_be_bytes(port) };
+    Some(Tuple { source: end(source, [s0, s1]), destination: end(destination, [d0, d1]), protocol, zone: 0 })
 }
 
 /// The same of the key of a frame between two stations.

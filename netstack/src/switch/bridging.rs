@@ -2,7 +2,6 @@
 
 use super::Switch;
 use super::admit::Arrival;
-use super::connections::Passage;
 use super::explain::{Recorder, Stage};
 use super::protect;
 use super::slow::{Decision, Scope};
@@ -30,7 +29,7 @@ impl Switch {
         if destination.is_multicast() {
             let scope = if is_for_foreign_only(destination) { Scope::Foreign } else { Scope::All };
             recorder.step(Stage::Classify, || alloc::format!("group address, flooded to {scope:?} ports"));
-            return Decision::Flood(scope, Passage::Plain);
+            return Decision::Flood(scope);
         }
         match self.port_of(now, segment, destination) {
             Some(port) if port == arrival.port.id() => drop(DropReason::SameIngress),
@@ -42,14 +41,14 @@ impl Switch {
             }
             Some(port) => {
                 recorder.step(Stage::Classify, || alloc::format!("bridged, {destination} is behind {port}"));
-                Decision::Bridge(port, Passage::Plain)
+                Decision::Bridge(port)
             }
             None if self.storms(now, arrival.port, recorder) => drop(DropReason::StormControl),
             None => {
                 recorder.step(Stage::Classify, || {
                     alloc::format!("{destination} is unknown, flooded to foreign ports")
                 });
-                Decision::Flood(Scope::Foreign, Passage::Plain)
+                Decision::Flood(Scope::Foreign)
             }
         }
     }

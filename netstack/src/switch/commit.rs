@@ -44,9 +44,9 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    const fn new(ingress: PortId, ingress_segment: SegmentId, route: &Route) -> Self {
-        let Route { egress, plan, passage, fragment, .. } = *route;
-        Self { ingress, ingress_segment, egress, plan, passage, fragment }
+    const fn new(ingress: PortId, ingress_segment: SegmentId, route: &Route, passage: &Passage) -> Self {
+        let Route { egress, plan, fragment, .. } = *route;
+        Self { ingress, ingress_segment, egress, plan, passage: *passage, fragment }
     }
 }
 
@@ -70,6 +70,7 @@ impl Switch {
     }
 
     /// Does what was decided about a frame and counts its fate.
+    #[expect(clippy::too_many_arguments, reason = "a decision's parts, of which one is large")]
     pub(super) fn commit(
         &mut self,
         snapshot: &Snapshot,
@@ -77,6 +78,7 @@ impl Switch {
         arrival: &Arrival<'_>,
         tracked: &Tracked,
         decided: Decided,
+        passage: &Passage,
         frame: Frame,
     ) {
         let port = arrival.port.id();
@@ -110,16 +112,16 @@ impl Switch {
                 self.pool.recycle(frame);
                 self.probe_returned(now, sent_by, port);
             }
-            Decision::Bridge(to, passage) => {
-                let Some(frame) = self.translate(now, arrival, tracked, &passage, frame) else { return };
+            Decision::Bridge(to) => {
+                let Some(frame) = self.translate(now, arrival, tracked, passage, frame) else { return };
                 self.count_fate(port, Fate::Forwarded);
                 self.remember(snapshot, now, arrival, tracked, (to, arrival.segment), None);
                 self.send(snapshot, to, arrival.segment, frame, Origin::Forwarded);
             }
-            Decision::Flood(scope, passage) => {
-                self.flood(snapshot, now, arrival, tracked, (scope, &passage), frame);
+            Decision::Flood(scope) => {
+                self.flood(snapshot, now, arrival, tracked, (scope, passage), frame);
             }
-            Decision::Route(route) => self.route(snapshot, now, arrival, tracked, route, frame),
+            Decision::Route(route) => self.route(snapshot, now, arrival, tracked, (&route, passage), frame),
         }
     }
 
@@ -180,7 +182,7 @@ impl Switch {
         now: Duration,
         arrival: &Arrival<'_>,
         tracked: &Tracked,
-        route: Route,
+        (route, passage): (&Route, &Passage),
         frame: Frame,
     ) {
         let ingress = arrival.port.id();
@@ -188,7 +190,9 @@ impl Switch {
             return self.drop_tracked(arrival, tracked, frame, DropReason::NoRoute);
         };
         let port = match route.adjacency {
-            Adjacent::Unresolved => return self.park(snapshot, now, arrival, tracked, route, frame),
+            Adjacent::Unresolved => {
+                return self.park(snapshot, now, arrival, tracked, (route, passage), frame);
+            }
             Adjacent::Station { port } => Some(port),
             Adjacent::Learned { slot } => {
                 self.neighbors.use_entry(now, slot);
@@ -204,10 +208,10 @@ impl Switch {
         if ports.is_empty() {
             return self.drop_tracked(arrival, tracked, frame, DropReason::NoOtherPort);
         }
-        let Some(frame) = self.translate(now, arrival, tracked, &route.passage, frame) else { return };
+        let Some(frame) = self.translate(now, arrival, tracked, passage, frame) else { return };
         self.count_fate(ingress, fate);
         if let (Some(port), None) = (port, route.fragment) {
-            self.remember(snapshot, now, arrival, tracked, (port, egress), Some(&route));
+            self.remember(snapshot, now, arrival, tracked, (port, egress), Some(route));
         }
         self.distribute(ports.iter().copied(), frame, |switch, port, frame, _| {
             switch.transmit(snapshot, port, egress, &route.plan, route.fragment, frame, origin);
@@ -220,11 +224,11 @@ impl Switch {
         now: Duration,
         arrival: &Arrival<'_>,
         tracked: &Tracked,
-        route: Route,
+        (route, passage): (&Route, &Passage),
         frame: Frame,
     ) {
         let ingress = arrival.port.id();
-        let waiting = Waiting::new(ingress, arrival.segment.id(), &route);
+        let waiting = Waiting::new(ingress, arrival.segment.id(), route, passage);
         match self.wait(snapshot, now, route.next_hop, waiting, frame) {
             Ok(()) => self.count_fate(ingress, Fate::Parked),
             Err((frame, reason)) => self.drop_tracked(arrival, tracked, frame, reason),
@@ -325,11 +329,12 @@ impl Switch {
     /// Decides again about a frame that has waited for a neighbour while its connection began with another.
     fn go_elsewhere(&mut self, snapshot: &Snapshot, now: Duration, context: &Waiting, frame: Frame) {
         let (ingress, segment) = (context.ingress, context.ingress_segment);
-        let route = match self.route_again(snapshot, now, (ingress, segment), &frame) {
+        let mut passage = Passage::Plain;
+        let route = match self.route_again(snapshot, now, (ingress, segment), &frame, &mut passage) {
             Ok(route) => route,
             Err(reason) => return self.drop_parked(frame, context, reason),
         };
-        let waiting = Waiting::new(ingress, segment, &route);
+        let waiting = Waiting::new(ingress, segment, &route, &passage);
         let gone = match route.adjacency {
             Adjacent::Unresolved => self.wait(snapshot, now, route.next_hop, waiting, frame),
             Adjacent::Station { .. } | Adjacent::Learned { .. } => {

@@ -4,7 +4,6 @@ use core::net::IpAddr;
 
 use super::Switch;
 use super::admit::Arrival;
-use super::connections::Passage;
 use super::explain::{Recorder, Stage};
 use super::own;
 use super::protect;
@@ -66,8 +65,7 @@ fn router_solicitation<R: Recorder>(
     let others = arrival.segment.bridges()
         && arrival.link.destination.is_multicast()
         && protect::flood_targets(snapshot, arrival, Scope::Foreign).next().is_some();
-    let decision =
-        if others { Decision::Flood(Scope::Foreign, Passage::Plain) } else { Decision::Consume(None) };
+    let decision = if others { Decision::Flood(Scope::Foreign) } else { Decision::Consume(None) };
     (Some(decision.into()), Some(Aside::RouterSolicited))
 }
 
@@ -228,7 +226,7 @@ impl Talk<'_> {
 /// Passes a message on to other stations, where there are such.
 fn flood(segment: &Segment, scope: Scope) -> Decision {
     match segment.bridges() {
-        true => Decision::Flood(scope, Passage::Plain),
+        true => Decision::Flood(scope),
         false => Decision::Drop { reason: DropReason::MulticastNotRouted, answer: None },
     }
 }

@@ -123,7 +123,7 @@ pub(super) fn explain(switch: &Switch, now: Duration, port: PortId, bytes: &[u8]
             return trace;
         }
     };
-    let mut tracked = Tracked::Not;
+    let (mut tracked, mut passage) = (Tracked::Not, Passage::Plain);
     let decided = match switch.gate(now, &arrival, &frame, &mut trace) {
         Some(stopped) => stopped,
         None => match switch.look(snapshot, now, &arrival, &frame, &mut trace) {
@@ -133,7 +133,7 @@ pub(super) fn explain(switch: &Switch, now: Duration, port: PortId, bytes: &[u8]
             }
             Ok(seen) => {
                 tracked = seen;
-                switch.decide(snapshot, now, &arrival, &tracked, &frame, &mut trace)
+                switch.decide(snapshot, now, &arrival, &tracked, &frame, &mut trace, &mut passage)
             }
             Err(reason) => Decision::dropped(reason),
         },
@@ -154,11 +154,11 @@ pub(super) fn explain(switch: &Switch, now: Duration, port: PortId, bytes: &[u8]
         Decision::LoopProbe { sent_by } => {
             trace.outcome = alloc::format!("consumed by the switch: {sent_by} and {port} are one loop");
         }
-        Decision::Bridge(to, passage) => {
+        Decision::Bridge(to) => {
             let frame = translated(&tracked, &passage, frame);
             leave(&mut trace, switch, "bridged", &[to], arrival.segment.id(), Some(frame))
         }
-        Decision::Flood(scope, passage) => {
+        Decision::Flood(scope) => {
             let ports: Vec<PortId> = protect::flood_targets(snapshot, &arrival, scope).collect();
             if ports.is_empty() {
                 trace.outcome = dropped(protect::without_targets(&arrival, scope));
@@ -168,7 +168,7 @@ pub(super) fn explain(switch: &Switch, now: Duration, port: PortId, bytes: &[u8]
             leave(&mut trace, switch, "flooded", &ports, arrival.segment.id(), Some(frame));
         }
         Decision::Route(route) => {
-            let frame = translated(&tracked, &route.passage, frame);
+            let frame = translated(&tracked, &passage, frame);
             routed(switch, now, &mut trace, &route, frame);
         }
     }

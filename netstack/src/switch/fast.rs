@@ -17,6 +17,8 @@ use core::hint::black_box;
 use core::net::{Ipv4Addr, Ipv6Addr};
 use core::time::Duration;
 
+use lb::AT_ONCE;
+use nat::connection::State;
 use nat::ticks::Ticks;
 
 use super::Switch;
@@ -89,6 +91,9 @@ impl Switch {
             }
         });
         self.flows.hints = hints;
+        if let Some(connections) = &mut self.connections {
+            connections.forget_foreseen();
+        }
         self.flows.known += pass.known;
         self.counters_mut(port).fates[Fate::Forwarded.index()] += pass.known;
     }
@@ -128,22 +133,30 @@ impl Switch {
         }
         black_box(touched);
         let connections = self.connections.as_deref();
-        let mut touched = 0;
+        let (mut touched, mut strange) = (0, 0);
         for hint in &mut hints {
             match hint.kind {
                 Kinds::Other => {}
                 Kinds::V4 => {
                     hint.candidate = caches.v4.candidate(hint.hash);
                     touched ^= touch(&caches.v4, connections, hint.candidate);
+                    strange += usize::from(hint.candidate == NOWHERE);
                 }
                 Kinds::V6 => {
                     hint.candidate = caches.v6.candidate(hint.hash);
                     touched ^= touch(&caches.v6, connections, hint.candidate);
+                    strange += usize::from(hint.candidate == NOWHERE);
                 }
                 Kinds::Link => hint.candidate = caches.links.candidate(hint.hash),
             }
         }
         black_box(touched);
+        if strange > 1
+            && let Some(connections) = &mut self.connections
+        {
+            expect::<Ipv4Addr>(connections, ingress, (batch, &hints), Kinds::V4);
+            expect::<Ipv6Addr>(connections, ingress, (batch, &hints), Kinds::V6);
+        }
         hints
     }
 
@@ -316,6 +329,27 @@ fn holds(fdb: &Fdb, neighbors: &Neighbors, now: Duration, to: &Adjacency) -> boo
         && to.station.is_none_or(|at| fdb.believes(now, at.slot, at.generation))
 }
 
+/// Has the memory fetch where packets of one family whose flow is not known will be looked for.
+#[inline(never)]
+fn expect<A: Kind>(
+    connections: &mut Connections,
+    ingress: &Ingress<'_>,
+    (batch, hints): (&FrameBatch, &[Hint]),
+    kind: Kinds,
+) {
+    let is_strange = |hint: &Hint| hint.kind == kind && hint.candidate == NOWHERE;
+    let strange = batch.iter().zip(hints).filter(|(_, hint)| is_strange(hint));
+    let mut tuples = strange.filter_map(|(frame, _)| glance::tuple::<A>(frame.bytes()));
+    while let Some(first) = tuples.next() {
+        let (mut some, mut count) = ([first; AT_ONCE], 1);
+        for (place, tuple) in some[1..].iter_mut().zip(&mut tuples) {
+            *place = tuple;
+            count += 1;
+        }
+        connections.expect(&some[..count], ingress.segment);
+    }
+}
+
 /// Reads what following a connection looks at.
 #[inline]
 fn touch<A: Kind>(
@@ -325,7 +359,8 @@ fn touch<A: Kind>(
 ) -> u32 {
     let connection = cache.peek(place).and_then(|through| through.connection());
     let connection = connection.zip(connections).and_then(|((id, _), all)| all.get::<A>(id));
-    connection.map_or(0, |connection| connection.marks[0])
+    // Its state lies in a cache line of its own.
+    connection.map_or(0, |it| it.marks[0] ^ u32::from(it.state == State::Query))
 }
 
 /// What a frame is at a glance, and the hash of its flow's key.

@@ -6,7 +6,7 @@ use nat::translate::mss;
 
 use super::Switch;
 use super::admit::Arrival;
-use super::connections::{Denial, Tracked};
+use super::connections::{Denial, Passage, Tracked};
 use super::explain::{Recorder, Stage};
 use super::slow::{Adjacent, Answer, Decision, Route};
 use crate::addr::{MacAddr, PortId, SegmentId};
@@ -73,7 +73,12 @@ pub(super) struct Layer3<'a> {
 
 impl Layer3<'_> {
     /// What becomes of it, which a service may have denied.
-    pub(super) fn decide<R: Recorder>(&self, denial: Option<Denial>, recorder: &mut R) -> Decision {
+    pub(super) fn decide<R: Recorder>(
+        &self,
+        denial: Option<Denial>,
+        recorder: &mut R,
+        passage: &mut Passage,
+    ) -> Decision {
         let Some(gateway) = self.arrival.segment.gateway() else {
             return self.drop(DropReason::NotForUs, None);
         };
@@ -94,7 +99,7 @@ impl Layer3<'_> {
             Some(Standing::Usable) => {
                 recorder
                     .step(Stage::Classify, || alloc::format!("{destination} is the router's own address"));
-                return self.local(gateway, recorder);
+                return self.local(gateway, recorder, passage);
             }
             Some(Standing::Tentative) => return self.drop(DropReason::AddressTentative, None),
             Some(Standing::Lost) | None => {}
@@ -114,12 +119,12 @@ impl Layer3<'_> {
             // RFC 7126 sections 4.3 and 4.4: dropped by default, and silently, as hosts have done for decades.
             return self.drop(DropReason::SourceRoute, None);
         }
-        self.route(gateway, recorder)
+        self.route(gateway, recorder, passage)
     }
 
     /// A packet for an address of ours: the machine behind the node-local link gets all but echo requests. What it sends to
     /// itself does not come here, unless it has asked a service and is itself the backend.
-    fn local<R: Recorder>(&self, gateway: &Gateway, recorder: &mut R) -> Decision {
+    fn local<R: Recorder>(&self, gateway: &Gateway, recorder: &mut R, passage: &mut Passage) -> Decision {
         if self.is_echo_request() {
             return match self.is_intact() {
                 true => Decision::Consume(Some(Answer::Echo)),
@@ -133,7 +138,7 @@ impl Layer3<'_> {
             recorder.step(Stage::Classify, || {
                 alloc::format!("handed to the machine itself on {:?}", segment.name())
             });
-            return self.forward(gateway, segment, self.destination, recorder);
+            return self.forward(gateway, segment, self.destination, recorder, passage);
         }
         if self.is_external() {
             // Whoever calls without having been asked is not answered (RFC 5382 REQ-4).
@@ -173,7 +178,7 @@ impl Layer3<'_> {
             && self.ip.fragment.is_none()
     }
 
-    fn route<R: Recorder>(&self, gateway: &Gateway, recorder: &mut R) -> Decision {
+    fn route<R: Recorder>(&self, gateway: &Gateway, recorder: &mut R, passage: &mut Passage) -> Decision {
         let destination = self.destination;
         // That is about what stations of the link say, not about what becomes of it.
         if gateway.no_route_to.contains(self.ip.destination) {
@@ -209,7 +214,7 @@ impl Layer3<'_> {
             }
         };
         match self.snapshot.segment(segment) {
-            Some(segment) => self.forward(gateway, segment, next_hop, recorder),
+            Some(segment) => self.forward(gateway, segment, next_hop, recorder, passage),
             None => self.drop(DropReason::NoRoute, self.error(IcmpError::NoRoute)),
         }
     }
@@ -236,6 +241,7 @@ impl Layer3<'_> {
         egress: &Segment,
         next_hop: IpAddr,
         recorder: &mut R,
+        passage: &mut Passage,
     ) -> Decision {
         let Some(out) = egress.gateway() else {
             return self.drop(DropReason::NoRoute, self.error(IcmpError::NoRoute));
@@ -258,17 +264,17 @@ impl Layer3<'_> {
             recorder.step(Stage::Mtu, || alloc::format!("longer than {mtu} octets, will be fragmented"));
             fragment = Some(mtu);
         }
-        let passage =
-            match self.switch.passage(self.now, self.tracked, self.arrival.segment.id(), egress.id()) {
-                Ok(passage) => passage,
-                Err(reason @ DropReason::ConnectionInvalid) => return self.drop(reason, None),
-                Err(reason) => return self.drop(reason, self.refusal()),
-            };
+        let ingress = self.arrival.segment.id();
+        match self.switch.passage(self.now, self.tracked, ingress, egress.id(), passage) {
+            Ok(()) => {}
+            Err(reason @ DropReason::ConnectionInvalid) => return self.drop(reason, None),
+            Err(reason) => return self.drop(reason, self.refusal()),
+        }
         passage.record(recorder);
         let mss = self.largest_mss(gateway, out, egress);
         let plan = Plan { destination: MacAddr::ZERO, source: out.mac, decrement, mss };
         let adjacency = Adjacent::Unresolved;
-        let mut route = Route { egress: egress.id(), next_hop, adjacency, plan, passage, fragment };
+        let mut route = Route { egress: egress.id(), next_hop, adjacency, plan, fragment };
         match self.adjacency(egress, next_hop) {
             Found::Station(mac, port) => {
                 route.plan.destination = mac;

@@ -52,7 +52,7 @@ use lb::hash::FlowHash;
 use nat::Nat;
 
 use self::commit::Waiting;
-use self::connections::{Connections, Tracked};
+use self::connections::{Connections, Passage, Tracked};
 use self::explain::Silent;
 use self::flows::Flows;
 use self::port::PortState;
@@ -162,7 +162,9 @@ impl Switch {
     fn handle_frame(&mut self, snapshot: &Snapshot, now: Duration, port: PortId, mut frame: Frame) {
         match admit::admit(snapshot, port, &mut frame, &mut Silent) {
             Ok(arrival) => match self.gate(now, &arrival, &frame, &mut Silent) {
-                Some(stopped) => self.commit(snapshot, now, &arrival, &Tracked::Not, stopped, frame),
+                Some(stopped) => {
+                    self.commit(snapshot, now, &arrival, &Tracked::Not, stopped, &Passage::Plain, frame);
+                }
                 None => {
                     self.learn(now, &arrival);
                     self.pass(snapshot, now, &arrival, frame);

@@ -24,8 +24,8 @@ pub(super) enum Decision {
         reason: DropReason,
         answer: Option<Answer>,
     },
-    Bridge(PortId, Passage),
-    Flood(Scope, Passage),
+    Bridge(PortId),
+    Flood(Scope),
     Route(Route),
     Consume(Option<Answer>),
     /// Our own probe for loops, which left by this port.
@@ -69,8 +69,6 @@ pub(super) struct Route {
     pub(super) adjacency: Adjacent,
     /// The rewrite; its destination is filled in once the neighbour is known.
     pub(super) plan: Plan,
-    /// What translation makes of it.
-    pub(super) passage: Passage,
     /// Cut into fragments of this MTU.
     pub(super) fragment: Option<u16>,
 }
@@ -128,7 +126,9 @@ impl From<Decision> for Decided {
 }
 
 impl Switch {
-    /// Decides about a frame that was let in.
+    /// Decides about a frame that was let in. What translation makes of it goes into `passage`, which is large and is not moved
+    /// about.
+    #[expect(clippy::too_many_arguments, reason = "what a decision is made of, and where it goes")]
     pub(super) fn decide<R: Recorder>(
         &self,
         snapshot: &Snapshot,
@@ -137,17 +137,23 @@ impl Switch {
         tracked: &Tracked,
         frame: &Frame,
         recorder: &mut R,
+        passage: &mut Passage,
     ) -> Decided {
         if bridge::is_reserved(arrival.link.destination) {
             return Decision::dropped(DropReason::ReservedMulticast);
         }
         let (decided, aside) = discovery::decide(self, snapshot, arrival, recorder);
-        let decided =
-            decided.unwrap_or_else(|| self.decide_packet(snapshot, now, arrival, tracked, frame, recorder));
-        Decided { aside, ..decided }
+        match decided {
+            Some(decided) => Decided { aside, ..decided },
+            None => {
+                let decision = self.decide_packet(snapshot, now, arrival, tracked, frame, recorder, passage);
+                Decided { decision, hearsay: None, aside }
+            }
+        }
     }
 
     /// Decides about what is no discovery: routed or bridged.
+    #[expect(clippy::too_many_arguments, reason = "as above")]
     fn decide_packet<R: Recorder>(
         &self,
         snapshot: &Snapshot,
@@ -156,43 +162,47 @@ impl Switch {
         tracked: &Tracked,
         frame: &Frame,
         recorder: &mut R,
-    ) -> Decided {
+        passage: &mut Passage,
+    ) -> Decision {
         let (ip, destination) = (arrival.ip(), tracked.destination());
         // What goes elsewhere than it says is routed there, whoever's MAC address it was sent to.
         let redirected = destination.is_some() && destination != ip.map(|ip| ip.destination);
         let denial = ip.and_then(|ip| self.denial(snapshot, arrival, tracked, ip.destination, redirected));
         if !arrival.to_gateway() && !redirected && denial.is_none() {
-            let mut decision = self.bridge(snapshot, now, arrival, recorder);
-            if let Err(reason) = self.translate_bridged(snapshot, now, arrival, tracked, &mut decision) {
-                return Decision::dropped(reason);
-            }
-            if let Decision::Bridge(_, passage) | Decision::Flood(_, passage) = &decision {
-                passage.record(recorder);
-            }
-            return decision.into();
+            let decision = self.bridge(snapshot, now, arrival, recorder);
+            return match self.translate_bridged(snapshot, now, arrival, tracked, &decision, passage) {
+                Ok(()) => {
+                    passage.record(recorder);
+                    decision
+                }
+                Err(reason) => Decision::Drop { reason, answer: None },
+            };
         }
-        let Some(ip) = ip else { return Decision::dropped(DropReason::NotForUs) };
+        let Some(ip) = ip else {
+            return Decision::Drop { reason: DropReason::NotForUs, answer: None };
+        };
         let destination = destination.unwrap_or(ip.destination);
         let layer3 = Layer3 { switch: self, snapshot, now, arrival, tracked, frame, ip, destination };
-        layer3.decide(denial, recorder).into()
+        layer3.decide(denial, recorder, passage)
     }
 
-    /// Puts into what was decided about a bridged frame what translation makes of it.
+    /// Says what translation makes of a bridged frame.
     fn translate_bridged(
         &self,
         snapshot: &Snapshot,
         now: core::time::Duration,
         arrival: &Arrival<'_>,
         tracked: &Tracked,
-        decision: &mut Decision,
+        decision: &Decision,
+        passage: &mut Passage,
     ) -> Result<(), DropReason> {
         let segment = arrival.segment.id();
         let is_managed = |port: PortId| {
             snapshot.port(port).is_some_and(|port| matches!(port.station(), Station::Managed { .. }))
         };
-        let (to, passage) = match decision {
-            Decision::Bridge(port, passage) => (Some(*port), passage),
-            Decision::Flood(_, passage) => (None, passage),
+        let to = match decision {
+            Decision::Bridge(port) => Some(*port),
+            Decision::Flood(_) => None,
             Decision::Drop { .. }
             | Decision::Route(_)
             | Decision::Consume(_)
@@ -204,14 +214,14 @@ impl Switch {
         // routed.
         let remembered =
             (arrival.is_managed() || to.is_some_and(is_managed)) && is_between_stations(snapshot, arrival);
-        *passage = match self.passage(now, tracked, segment, segment) {
-            Ok(passage) if passage.opens() && !remembered && passage.translation().is_none() => {
-                Passage::Plain
+        match self.passage(now, tracked, segment, segment, passage) {
+            Ok(()) if passage.opens() && !remembered && passage.translation().is_none() => {
+                *passage = Passage::Plain;
             }
-            Ok(passage) => passage,
+            Ok(()) => {}
             Err(reason) if remembered || arrival.is_managed() => return Err(reason),
-            Err(_) => Passage::Plain,
-        };
+            Err(_) => *passage = Passage::Plain,
+        }
         Ok(())
     }
 
@@ -222,10 +232,11 @@ impl Switch {
         tracked: &Tracked,
         ingress: SegmentId,
         egress: SegmentId,
-    ) -> Result<Passage, DropReason> {
+        passage: &mut Passage,
+    ) -> Result<(), DropReason> {
         match &self.connections {
-            Some(connections) => connections.passage(now, tracked, ingress, egress),
-            None => Ok(Passage::Plain),
+            Some(connections) => connections.passage(now, tracked, ingress, egress, passage),
+            None => Ok(()),
         }
     }
 

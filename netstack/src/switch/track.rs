@@ -9,7 +9,7 @@ use nat::packet::{Malformed, Packet};
 use super::Switch;
 use super::admit::Arrival;
 use super::commit::is_news;
-use super::connections::{Held, Judged, Kind, Passage, Seen, Tracked, What, read};
+use super::connections::{Connections, Held, Judged, Kind, Passage, Seen, Tracked, What, read};
 use super::explain::{Recorder, Silent, Stage};
 use super::slow::{Decision, Route};
 use crate::addr::{PortId, SegmentId, scope};
@@ -52,36 +52,41 @@ impl Switch {
         let Some(connections) = &mut self.connections else {
             return self.proceed(snapshot, now, arrival, &Tracked::Not, frame);
         };
+        if packet.layout.fragment.is_none() {
+            let what = connections.judge::<A>(now, &packet, &frame, arrival);
+            return self.pass_on(snapshot, now, arrival, packet, what, frame);
+        }
         // Between two foreign stations only fragments of what is translated are put in order.
         let judged = routed || arrival.is_managed();
-        if packet.layout.fragment.is_some()
-            && !judged
-            && !connections.concerns::<A>(now, &packet, &frame, segment)
-        {
+        if !judged && !connections.concerns::<A>(now, &packet, &frame, segment) {
             return self.proceed(snapshot, now, arrival, &Tracked::Not, frame);
         }
-        let taken = connections.take::<A>(now, &packet, Held { frame, port, segment });
-        let tracked = match taken {
-            None => None,
-            Some((held, Err(reason))) => Some((held.frame, Err(reason))),
-            Some((held, Ok(Some(verdict)))) => Some((held.frame, Ok(What::Later(verdict)))),
+        let (frame, what) = match connections.take::<A>(now, &packet, Held { frame, port, segment }) {
+            None => return self.drop_lost(),
+            Some((held, Err(reason))) => (held.frame, Err(reason)),
+            Some((held, Ok(Some(verdict)))) => (held.frame, Ok(What::Later(verdict))),
             Some((held, Ok(None))) => {
-                let what = connections.track::<A>(now, &packet, &held.frame, arrival.segment);
-                // On the bridge only what is translated is stopped where it fits no connection: the rest is its stations'.
-                let what = match what {
-                    Err(_) if !routed && !connections.translates::<A>(now, &packet) => Ok(What::Untracked),
-                    what => what,
-                };
-                Some((held.frame, what))
+                let what = connections.judge::<A>(now, &packet, &held.frame, arrival);
+                (held.frame, what)
             }
         };
         self.drop_lost();
-        match tracked {
-            None => {}
-            Some((frame, Ok(what))) => {
-                self.proceed(snapshot, now, arrival, &A::tracked(Seen { packet, what }), frame);
-            }
-            Some((frame, Err(reason))) => {
+        self.pass_on(snapshot, now, arrival, packet, what, frame);
+    }
+
+    /// Goes on with a packet that was tracked.
+    fn pass_on<A: Kind>(
+        &mut self,
+        snapshot: &Snapshot,
+        now: Duration,
+        arrival: &Arrival<'_>,
+        packet: Packet,
+        what: Result<What<A>, DropReason>,
+        frame: Frame,
+    ) {
+        match what {
+            Ok(what) => self.proceed(snapshot, now, arrival, &A::tracked(Seen { packet, what }), frame),
+            Err(reason) => {
                 let tracked = A::tracked(Seen { packet, what: What::Untracked });
                 self.drop_tracked(arrival, &tracked, frame, reason);
             }
@@ -97,7 +102,8 @@ impl Switch {
         tracked: &Tracked,
         frame: Frame,
     ) {
-        let decided = self.decide(snapshot, now, arrival, tracked, &frame, &mut Silent);
+        let mut passage = Passage::Plain;
+        let decided = self.decide(snapshot, now, arrival, tracked, &frame, &mut Silent, &mut passage);
         self.charge(now, arrival, &decided.decision);
         if let Decision::Drop { reason, .. } = &decided.decision
             && let Some(connections) = &mut self.connections
@@ -111,7 +117,7 @@ impl Switch {
             self.tell_denial(now, arrival, *reason);
             self.reject_later_fragments(arrival.segment.id(), tracked.packet(), &frame);
         }
-        self.commit(snapshot, now, arrival, tracked, decided, frame);
+        self.commit(snapshot, now, arrival, tracked, decided, &passage, frame);
         self.proceed_fragments(snapshot, now);
     }
 
@@ -272,6 +278,7 @@ impl Switch {
         now: Duration,
         (port, segment): (PortId, SegmentId),
         frame: &Frame,
+        passage: &mut Passage,
     ) -> Result<Route, DropReason> {
         let arrival = Arrival::again(snapshot, port, segment, frame).ok_or(DropReason::PortClosed)?;
         let (Some(connections), Some(packet)) = (&mut self.connections, read(frame)) else {
@@ -284,7 +291,7 @@ impl Switch {
             let what = connections.track::<Ipv6Addr>(now, &packet, frame, arrival.segment)?;
             Tracked::V6(Seen { packet, what })
         };
-        match self.decide(snapshot, now, &arrival, &tracked, frame, &mut Silent).decision {
+        match self.decide(snapshot, now, &arrival, &tracked, frame, &mut Silent, passage).decision {
             Decision::Route(route) => Ok(route),
             Decision::Drop { reason, .. } => Err(reason),
             Decision::Bridge(..)
@@ -314,6 +321,22 @@ impl Switch {
         }
         connections.settle(now, packet, &frame, ingress, translation);
         Ok(frame)
+    }
+}
+
+impl Connections {
+    /// Tracks a packet. On the bridge only what is translated is stopped where it fits no connection: the rest is its stations'.
+    fn judge<A: Kind>(
+        &mut self,
+        now: Duration,
+        packet: &Packet,
+        frame: &Frame,
+        arrival: &Arrival<'_>,
+    ) -> Result<What<A>, DropReason> {
+        match self.track::<A>(now, packet, frame, arrival.segment) {
+            Err(_) if !arrival.to_gateway() && !self.translates::<A>(now, packet) => Ok(What::Untracked),
+            what => what,
+        }
     }
 }
 

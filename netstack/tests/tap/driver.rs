@@ -513,7 +513,8 @@ fn a_driver_with_nothing_to_do_costs_nothing_whatever_it_pays_for_latency() {
                     assert_eq!(socket.recv(&mut [0; 64]).unwrap(), 10);
                 }
                 let spent = cpu_time() - before;
-                assert!(spent < 20 * MS, "{latency:?}, {reading:?}: {spent:?} of 2 s");
+                // Low stays awake for two milliseconds after each frame, and the kernel has a few of its own to send.
+                assert!(spent < 40 * MS, "{latency:?}, {reading:?}: {spent:?} of 2 s");
             });
         }
     }

@@ -129,7 +129,14 @@ impl<A: Kind> Family<A> {
             .reject(&part.key, now, &mut |held, refusal| lost.push((held, fragment_reason(refusal))));
     }
 
-    pub(super) fn passage(&self, now: Duration, what: &What<A>, way: Way) -> Result<Passage, DropReason> {
+    /// Puts into `passage` how a packet leaves, if that is not as it came.
+    pub(super) fn passage(
+        &self,
+        now: Duration,
+        what: &What<A>,
+        way: Way,
+        passage: &mut Passage,
+    ) -> Result<(), DropReason> {
         let translated = |rewrite: Option<Rewrite<A>>| rewrite.map(Change::of);
         let change = match *what {
             What::Known { rewrite, .. } => translated(rewrite),
@@ -147,10 +154,14 @@ impl<A: Kind> Family<A> {
             What::Opens { new, towards, judged } => {
                 let prepared = self.nat.prepare(now, &new, towards, way).map_err(refusal_reason)?;
                 let prepared = prepared.marked(judged.marks());
-                return Ok(A::passage(Going::Opens(Opening { towards, judged, way, prepared })));
+                *passage = A::passage(Going::Opens(Opening { towards, judged, way, prepared }));
+                return Ok(());
             }
         };
-        Ok(change.map_or(Passage::Plain, |change| A::passage(Going::Translated(change))))
+        if let Some(change) = change {
+            *passage = A::passage(Going::Translated(change));
+        }
+        Ok(())
     }
 }
 

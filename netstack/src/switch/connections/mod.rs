@@ -6,6 +6,7 @@
 //! is worked out, which changes nothing: how it leaves, or which connection it would open. Only what does leave is
 //! *finished*: the connection begins, and the octets change.
 
+mod expect;
 mod family;
 mod fragments;
 mod packet;
@@ -222,18 +223,20 @@ impl Connections {
         known(family, &self.balancing, now, (tracked, orphaned), ingress)
     }
 
-    /// How a packet leaves for `egress`.
+    /// How a packet leaves for `egress`: puts it into `passage` if that is not as it came.
     pub(super) fn passage(
         &self,
         now: Duration,
         tracked: &Tracked,
         ingress: SegmentId,
         egress: SegmentId,
-    ) -> Result<Passage, DropReason> {
+        passage: &mut Passage,
+    ) -> Result<(), DropReason> {
+        let way = translator::way(ingress, Some(egress));
         match tracked {
-            Tracked::Not => Ok(Passage::Plain),
-            Tracked::V4(seen) => self.v4.passage(now, &seen.what, translator::way(ingress, Some(egress))),
-            Tracked::V6(seen) => self.v6.passage(now, &seen.what, translator::way(ingress, Some(egress))),
+            Tracked::Not => Ok(()),
+            Tracked::V4(seen) => self.v4.passage(now, &seen.what, way, passage),
+            Tracked::V6(seen) => self.v6.passage(now, &seen.what, way, passage),
         }
     }
 
@@ -339,7 +342,8 @@ impl Connections {
                         return Ok(None);
                     }
                 }
-                family.passage(now, &what, way).map(Some)
+                let mut passage = Passage::Plain;
+                family.passage(now, &what, way, &mut passage).map(|()| Some(passage))
             }
             // What later fragments are told holds as long as it is remembered.
             Going::Translated(_) if packet.content == Content::Rest => Ok(Some(A::passage(*going))),

@@ -11,6 +11,7 @@ use nat::rule::Way;
 use nat::tuple::{Address, Direction, Endpoint, Tuple};
 use nat::{Nat, New, Towards};
 
+use super::expect::Foreseen;
 use super::packet::{Denial, Kind, Opening, What};
 use crate::config::{Segment, Services};
 use crate::parse::protocol;
@@ -25,6 +26,7 @@ pub(in crate::switch) struct Balancing {
     balancer: Option<Balancer>,
     /// The version of the services in use; 0 if there are none.
     version: u32,
+    pub(super) foreseen: Foreseen,
     limits: Limits,
     /// What chance is made from.
     seed: u64,
@@ -80,7 +82,15 @@ pub(super) enum Orphan<A> {
 
 impl Balancing {
     pub(super) fn new(affinities: u32, seed: u64) -> Self {
-        Self { services: None, balancer: None, version: 0, limits: Limits { affinities }, seed, balanced: 0 }
+        Self {
+            services: None,
+            balancer: None,
+            version: 0,
+            foreseen: Foreseen::default(),
+            limits: Limits { affinities },
+            seed,
+            balanced: 0,
+        }
     }
 
     /// Takes up what a new configuration says. The registry before it is dropped here, which costs little: it is a clone of
@@ -116,7 +126,7 @@ impl Balancing {
     }
 
     /// What chooses backends, while there are services.
-    fn in_use(&self) -> Option<&Balancer> {
+    pub(super) fn in_use(&self) -> Option<&Balancer> {
         self.balancer.as_ref().filter(|_| self.services.is_some())
     }
 
@@ -163,11 +173,13 @@ impl Balancing {
         let Some((balancer, origin)) = self.balancer.as_ref().zip(self.origin(&new.tuple, ingress)) else {
             return (Origin::Outside, Verdict::NotAService);
         };
-        (origin, balancer.choose(now, &ask(&new.tuple, origin), self.draw(new)))
+        let ask = ask(&new.tuple, origin);
+        let foreseen = self.foreseen.take(&ask);
+        (origin, foreseen.unwrap_or_else(|| balancer.choose(now, &ask, self.draw(new))))
     }
 
     /// Where a client is, if there are services and it is one of a protocol that has ports.
-    fn origin<A: Kind>(&self, tuple: &Tuple<A>, ingress: &Segment) -> Option<Origin> {
+    pub(super) fn origin<A: Kind>(&self, tuple: &Tuple<A>, ingress: &Segment) -> Option<Origin> {
         let has_ports = matches!(tuple.protocol, protocol::TCP | protocol::UDP | protocol::SCTP);
         let (services, gateway) = self.services.as_ref().filter(|_| has_ports).zip(ingress.gateway())?;
         Some(services.origin(gateway, tuple.source.address.into()))
@@ -262,7 +274,7 @@ impl Balancing {
 }
 
 /// What a packet asks for.
-fn ask<A: Address>(tuple: &Tuple<A>, origin: Origin) -> Ask {
+pub(super) fn ask<A: Address>(tuple: &Tuple<A>, origin: Origin) -> Ask {
     let Endpoint { address, port } = tuple.source;
     Ask { frontend: frontend(tuple), source: address.into(), source_port: port, origin }
 }
