@@ -1,7 +1,7 @@
 //! Kernel TAP devices: an Ethernet interface whose other end is a file descriptor.
 //!
 //! # Theory of operation
-//! One read is one frame and one write is one frame; but for a ring, by which it reads ahead ([`super::ring`]), the kernel
+//! One read is one frame and one write is one frame; but for a ring, by which it reads ahead (`device::ring`), the kernel
 //! has no call that moves several (`recvmmsg` wants a socket). What makes a TAP fast is therefore the size of a frame: with offload, a header before each frame carries
 //! checksum and segmentation state, and a TCP sender hands over up to 64 KiB at once.
 //!
