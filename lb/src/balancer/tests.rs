@@ -519,9 +519,8 @@ fn what_is_foreseen_is_what_is_said_when_its_turn_comes() {
         };
         let sticky = (n % 4 == 0).then(|| Duration::from_secs(60));
         let name = format!("default/web-{n}:http").into();
-        let parts = (vec![entrance], service(0..1, Policy::Maglev).serving);
-        let (entrances, serving) = parts;
-        registry.set(Service { name, entrances, affinity: sticky, serving, reset_gone: false }).unwrap();
+        let any = service(0..1, Policy::Maglev);
+        registry.set(Service { name, entrances: vec![entrance], affinity: sticky, ..any }).unwrap();
     }
     let mut balancer = Balancer::new(KEY, Limits { affinities: 1024 });
     balancer.install(registry);

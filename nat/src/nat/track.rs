@@ -190,7 +190,7 @@ impl<A: Address> Nat<A> {
         }
         let (timeout, renews) = match &mut connection.state {
             State::Udp(began) => {
-                let timeout = udp_timeout_at(&self.timeouts, *began, moment, connection.status, direction);
+                let timeout = udp_timeout(&self.timeouts, *began, moment, connection.status, direction);
                 (timeout, renewal == Renewal::Always)
             }
             State::Tcp(tcp) => match Segment::read(upper) {
@@ -375,7 +375,9 @@ impl<A: Address> Nat<A> {
                     Err(reason) => return Fed::Invalid(Invalid::Sctp(reason)),
                 }
             }
-            State::Udp(began) => Fed::Kept(udp_timeout(timeouts, *began, now, connection.status, direction)),
+            State::Udp(began) => {
+                Fed::Kept(udp_timeout(timeouts, *began, Ticks::at(now), connection.status, direction))
+            }
             State::Query => Fed::Kept(timeouts.icmp),
             State::Other => Fed::Kept(timeouts.generic),
         };
@@ -443,18 +445,8 @@ const fn is_weighty(segment: &Segment) -> bool {
 }
 
 /// A UDP flow is a stream once datagrams have gone both ways for a while.
-fn udp_timeout(
-    timeouts: &Timeouts,
-    began: Ticks,
-    now: Duration,
-    status: Status,
-    direction: Direction,
-) -> Duration {
-    udp_timeout_at(timeouts, began, Ticks::at(now), status, direction)
-}
-
 #[inline]
-fn udp_timeout_at(
+fn udp_timeout(
     timeouts: &Timeouts,
     began: Ticks,
     now: Ticks,

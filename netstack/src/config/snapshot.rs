@@ -384,6 +384,12 @@ impl Segment {
         self.by_mac.get(&mac).map(|&i| self.stations[i as usize])
     }
 
+    /// Whether the configuration says who has this MAC address: the gateway or a managed station.
+    #[inline]
+    pub fn places(&self, mac: MacAddr) -> bool {
+        self.gateway().is_some_and(|gateway| gateway.mac == mac) || self.station_by_mac(mac).is_some()
+    }
+
     /// The managed station with this address, its link-local one included.
     #[inline]
     pub fn station_by_address(&self, address: IpAddr) -> Option<Station> {

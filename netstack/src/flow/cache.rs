@@ -218,16 +218,6 @@ impl<K: Key, V: Copy> Cache<K, V> {
         self.pressure = 0;
     }
 
-    /// How many flows it has room for at this time.
-    pub fn capacity(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// The flows that are known under this stamp.
-    pub fn len(&self, stamp: u32) -> usize {
-        self.entries.iter().flatten().filter(|entry| entry.stamp == stamp).count()
-    }
-
     #[inline]
     fn set(&self, hash: Hash) -> usize {
         // The number of sets is a power of two, and no more than 2^32.
@@ -268,6 +258,18 @@ mod tests {
     const FEW: u32 = 1024;
 
     type Small = Cache<Number, Option<bool>>;
+
+    impl Small {
+        /// How many flows it has room for at this time.
+        fn capacity(&self) -> usize {
+            self.entries.len()
+        }
+
+        /// The flows that are known under this stamp.
+        fn len(&self, stamp: u32) -> usize {
+            self.entries.iter().flatten().filter(|entry| entry.stamp == stamp).count()
+        }
+    }
 
     fn cache(most: u32) -> Small {
         Cache::new(most, &Seed::from_u64(1), "test")

@@ -11,9 +11,8 @@ use super::cache::Key;
 use crate::addr::PortId;
 use crate::frame::{Checksum, Frame, SegmentKind};
 use crate::offload::MAX_PIECES;
-use crate::parse::protocol;
+use crate::parse::{ETHERNET_HEADER, protocol};
 
-const ETHERNET_HEADER: usize = 14;
 const TCP_HEADER: usize = 20;
 const UDP_HEADER: usize = 8;
 

@@ -5,9 +5,8 @@ use nat::translate::mss;
 use super::translation::checksum_state;
 use crate::addr::MacAddr;
 use crate::frame::Frame;
-use crate::parse::{self, Network};
+use crate::parse::{self, ETHERNET_HEADER, Network};
 
-const ETHERNET_HEADER: usize = 14;
 const IPV4_TTL: usize = ETHERNET_HEADER + 8;
 const IPV6_HOP_LIMIT: usize = ETHERNET_HEADER + 7;
 

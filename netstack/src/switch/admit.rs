@@ -136,7 +136,7 @@ fn look_inside(
 ) -> Result<Option<Network>, DropReason> {
     let link = &arrival.link;
     let maybe_discovery = link.ethertype == ethertype::ARP
-        || (link.ethertype == ethertype::IPV6 && !is_tcp_or_udp(frame.bytes(), link));
+        || (link.ethertype == ethertype::IPV6 && !is_tcp_or_udp(frame.bytes(), link.payload));
     if !strict && !maybe_discovery && !tracked {
         return Ok(None);
     }
@@ -148,12 +148,15 @@ fn look_inside(
 }
 
 /// Whether nothing stands between an IPv6 header and TCP or UDP: most of what a bridge sees, and never discovery.
-fn is_tcp_or_udp(frame: &[u8], link: &Link) -> bool {
+#[inline]
+pub(super) fn is_tcp_or_udp(frame: &[u8], payload: usize) -> bool {
     const NEXT_HEADER: usize = 6;
-    matches!(frame.get(link.payload + NEXT_HEADER), Some(&(protocol::TCP | protocol::UDP)))
+    matches!(frame.get(payload + NEXT_HEADER), Some(&(protocol::TCP | protocol::UDP)))
 }
 
-fn is_offloaded(frame: &Frame) -> bool {
+/// Whether a device has left something of a frame to be done.
+#[inline]
+pub(super) fn is_offloaded(frame: &Frame) -> bool {
     frame.offload.segmentation.is_some() || matches!(frame.offload.checksum, Checksum::Partial { .. })
 }
 

@@ -54,8 +54,7 @@ impl Switch {
     pub(super) fn learn(&mut self, now: Duration, arrival: &Arrival<'_>) {
         let (segment, mac, port) = (arrival.segment.id(), arrival.link.source, arrival.port.id());
         // What the configuration says of an address holds, wherever it is seen.
-        let ours = arrival.segment.gateway().is_some_and(|g| g.mac == mac);
-        if ours || arrival.is_managed() || arrival.segment.station_by_mac(mac).is_some() {
+        if arrival.is_managed() || arrival.segment.places(mac) {
             return;
         }
         match self.fdb.learn(now, segment, mac, port) {

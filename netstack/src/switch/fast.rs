@@ -22,6 +22,7 @@ use nat::connection::State;
 use nat::ticks::Ticks;
 
 use super::Switch;
+use super::admit;
 use super::connections::{Connections, Kind};
 use super::flows::{Adjacency, Caches, Flow, Hint, Kinds, Reference, Through};
 use super::port::PortState;
@@ -33,10 +34,8 @@ use crate::flow::glance::{self, LinkKey, Macs, Packet, PacketKey};
 use crate::flow::rewrite_plain;
 use crate::frame::{Checksum, Frame, FrameBatch, FramePool};
 use crate::neighbor::Neighbors;
-use crate::parse::{ethertype, protocol};
+use crate::parse::{ETHERNET_HEADER, ethertype};
 use crate::verdict::{Fate, Origin};
-
-const ETHERNET_HEADER: usize = 14;
 
 /// What the untagged frames of one port have in common.
 struct Ingress<'s> {
@@ -289,9 +288,7 @@ impl Ingress<'_> {
         }
         let [.., s0, s1, s2, s3, s4, s5] = *macs;
         let (mac, segment) = (MacAddr([s0, s1, s2, s3, s4, s5]), self.segment);
-        let known = self.gateway == Some(mac)
-            || segment.station_by_mac(mac).is_some()
-            || fdb.refresh(now, segment.id(), mac, self.port.id());
+        let known = segment.places(mac) || fdb.refresh(now, segment.id(), mac, self.port.id());
         if known {
             self.heard = *macs;
         }
@@ -316,9 +313,7 @@ fn leave(
     let Some(state) = ports.get_mut(usize::from(to.port.0)).filter(|_| taken && to.tag.is_none()) else {
         return false;
     };
-    if let Some(refused) = state.forward(to.port, core::mem::take(frame), ready) {
-        pool.recycle(refused);
-    }
+    state.send(to.port, core::mem::take(frame), Origin::Forwarded, ready, pool);
     true
 }
 
@@ -375,7 +370,7 @@ fn glimpse(caches: &Caches, ingress: &Ingress<'_>, frame: &Frame) -> (Kinds, Has
     if destination.is_multicast() {
         return NOTHING;
     }
-    if ingress.by_link && ingress.gateway != Some(destination) && !is_offloaded(frame) {
+    if ingress.by_link && ingress.gateway != Some(destination) && !admit::is_offloaded(frame) {
         let hash = caches.links.hash(glance::link_words(&macs, port));
         return if is_opaque(bytes, kind) { (Kinds::Link, hash) } else { NOTHING };
     }
@@ -392,19 +387,12 @@ fn glimpse(caches: &Caches, ingress: &Ingress<'_>, frame: &Frame) -> (Kinds, Has
     }
 }
 
-/// Whether a device has left something of a frame to be done.
-#[inline]
-fn is_offloaded(frame: &Frame) -> bool {
-    frame.offload.segmentation.is_some() || matches!(frame.offload.checksum, Checksum::Partial { .. })
-}
-
 /// Whether frames of a kind mean nothing to a bridge that does not look into packets.
 #[inline]
 fn is_opaque(frame: &[u8], kind: u16) -> bool {
-    const NEXT_HEADER: usize = ETHERNET_HEADER + 6;
     match kind {
         ethertype::ARP | ethertype::VLAN | LOOP_PROBE => false,
-        ethertype::IPV6 => matches!(frame.get(NEXT_HEADER), Some(&(protocol::TCP | protocol::UDP))),
+        ethertype::IPV6 => admit::is_tcp_or_udp(frame, ETHERNET_HEADER),
         _ => true,
     }
 }

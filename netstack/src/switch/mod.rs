@@ -1,9 +1,10 @@
 //! The switch: eats batches of frames and a time, gives back batches of frames.
 //!
 //! # Theory of operation
-//! A frame of a flow that is known leaves as those before it (`fast`). Any other is *admitted* (port and VLAN to segment, headers parsed, sender checked), passes the *gate* (loops, storms), its
-//! source is *learned*, the slow path *decides* about it without changing anything, and the decision is *committed*: rewritten, queued, parked,
-//! answered or dropped, and counted. [`Switch::explain`] runs the same admission and decision and commits nothing.
+//! A frame of a flow that is known leaves as those before it (`fast`). Any other is *admitted* (port and VLAN to segment,
+//! headers parsed, sender checked), passes the *gate* (loops, storms), its source is *learned*, the slow path *decides* about
+//! it without changing anything, and the decision is *committed*: rewritten, queued, parked, answered or dropped, and
+//! counted. [`Switch::explain`] runs the same admission and decision and commits nothing.
 //!
 //! The five verbs may be called in any order and at any time:
 //!

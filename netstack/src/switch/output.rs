@@ -154,15 +154,9 @@ impl Switch {
         {
             return self.refuse(id, frame, EgressDrop::TooBig, origin);
         }
-        let state = self.port_mut(id);
-        let refused = state.enqueue(frame, origin);
-        if !state.queue.ready && !state.queue.is_empty() {
-            state.queue.ready = true;
-            self.ready.push_back(id);
-        }
-        if let Some(frame) = refused {
-            self.pool.recycle(frame);
-        }
+        self.port_mut(id);
+        let Self { ports, ready, pool, .. } = self;
+        ports[usize::from(id.0)].send(id, frame, origin, ready, pool);
     }
 
     fn refuse(&mut self, id: PortId, frame: Frame, reason: EgressDrop, origin: Origin) {

@@ -7,7 +7,7 @@ use core::time::Duration;
 use crate::addr::PortId;
 use crate::config::Limits;
 use crate::counters::Counters;
-use crate::frame::{BATCH_FRAMES, Frame, FrameBatch};
+use crate::frame::{BATCH_FRAMES, Frame, FrameBatch, FramePool};
 use crate::rate::Bucket;
 use crate::verdict::{EgressDrop, Origin};
 
@@ -36,7 +36,7 @@ impl PortState {
 
     /// Queues a frame; when there is no room, counts it and gives it back to be recycled.
     #[inline]
-    pub(super) fn enqueue(&mut self, mut frame: Frame, origin: Origin) -> Option<Frame> {
+    fn enqueue(&mut self, mut frame: Frame, origin: Origin) -> Option<Frame> {
         self.counters.origins[origin.index()] += 1;
         frame.origin = origin;
         let refused = self.queue.push(frame);
@@ -62,20 +62,24 @@ impl PortState {
         self.counters.tx_bytes += (batch.bytes() - bytes) as u64;
     }
 
-    /// Queues a frame that is forwarded, and has the port served; what there is no room for comes back, counted.
+    /// Queues a frame, and has the port served, whose number is `id`; what there is no room for is counted, and recycled.
     #[inline]
-    pub(super) fn forward(
+    pub(super) fn send(
         &mut self,
         id: PortId,
         frame: Frame,
+        origin: Origin,
         ready: &mut VecDeque<PortId>,
-    ) -> Option<Frame> {
-        let refused = self.enqueue(frame, Origin::Forwarded);
+        pool: &mut FramePool,
+    ) {
+        let refused = self.enqueue(frame, origin);
         if !self.queue.ready && !self.queue.is_empty() {
             self.queue.ready = true;
             ready.push_back(id);
         }
-        refused
+        if let Some(frame) = refused {
+            pool.recycle(frame);
+        }
     }
 
     /// Counts a frame that could not be queued.

@@ -8,7 +8,7 @@ use super::connections::{Kind, Seen, Tracked};
 use super::fast::second;
 use super::flows::{Adjacency, Flow, Reference, Through};
 use super::slow::{Adjacent, Route};
-use crate::addr::{MacAddr, PortId};
+use crate::addr::PortId;
 use crate::config::{Segment, Snapshot};
 use crate::flow::glance::{LinkKey, PacketKey};
 
@@ -93,9 +93,8 @@ impl Switch {
     }
 
     fn remember_link(&mut self, now: Duration, arrival: &Arrival<'_>, key: LinkKey, to: Adjacency) {
-        let (segment, mac): (&Segment, MacAddr) = (arrival.segment, arrival.link.source);
-        let ours = segment.gateway().is_some_and(|gateway| gateway.mac == mac);
-        let source = match ours || segment.station_by_mac(mac).is_some() {
+        let (segment, mac) = (arrival.segment, arrival.link.source);
+        let source = match segment.places(mac) {
             true => None,
             false => match self.fdb.lookup_slot(now, segment.id(), mac) {
                 Some(hit) if hit.port == key.port => {

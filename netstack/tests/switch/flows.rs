@@ -22,7 +22,7 @@ fn said() -> impl Strategy<Value = Step> {
         prop_oneof![6 => Just(0u8), 1 => Just(1), 2 => Just(2), 6 => Just(3), 1 => Just(4), 1 => Just(5)];
     (asker, 0usize..6, prop::sample::select(FAMILIES.to_vec()), 1u16..4, kind, any::<bool>()).prop_map(
         |(from, to, family, port, kind, small)| {
-            let packet = match to {
+            let mut packet = match to {
                 0 => from.via_router(ip(family.of(VIP[0], VIP[1]))),
                 1 => from.via_router(FAR.ip(family)),
                 2 => from.via_router(POD_B.ip(family)),
@@ -30,7 +30,6 @@ fn said() -> impl Strategy<Value = Step> {
                 4 => from.via_router(POD_A.ip(family)),
                 _ => from.via_router(NODE.ip(family)),
             };
-            let mut packet = packet;
             packet.dont_fragment = !small;
             let (l4, server) = (4000 + port, [2, 53][usize::from(port % 2)]);
             let bytes = match kind {

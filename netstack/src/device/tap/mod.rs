@@ -2,8 +2,9 @@
 //!
 //! # Theory of operation
 //! One read is one frame and one write is one frame; but for a ring, by which it reads ahead (`device::ring`), the kernel
-//! has no call that moves several (`recvmmsg` wants a socket). What makes a TAP fast is therefore the size of a frame: with offload, a header before each frame carries
-//! checksum and segmentation state, and a TCP sender hands over up to 64 KiB at once.
+//! has no call that moves several (`recvmmsg` wants a socket). What makes a TAP fast is therefore the size of a frame: with
+//! offload, a header before each frame carries checksum and segmentation state, and a TCP sender hands over up to 64 KiB at
+//! once.
 //!
 //! *Receiving.* The size of the next frame is not known before it is read, so each is read into a large slab, header and
 //! all: the header falls into the headroom. A short frame is then copied into a small slab, which costs a small part of
