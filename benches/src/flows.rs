@@ -1,16 +1,16 @@
-//! What is measured of flows that are known: whole frames of 64 octets, from the device that they come in by to the one that
-//! they leave by.
+//! What is measured of flows that are known: whole frames, from the device that they come in by to the one that they leave by.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use lb::{Backend, Entrance, Frontend, Policy, Pool, Refusal, Registry, Service, Way};
 use netstack::addr::{MacAddr, PortId, SegmentId};
+use netstack::config::nat::{NatMatch, PoolConfig, SourceNat, SourceRule};
 use netstack::config::{
     Config, GatewayConfig, Limits, NatConfig, PortConfig, ReversePath, SegmentConfig, ServicesConfig,
     Snapshot, Station, VlanMode,
 };
-use netstack::frame::{FrameBatch, FramePool};
+use netstack::frame::{Checksum, FrameBatch, FramePool, Offload, OffloadFeatures, SegmentKind, Segmentation};
 use netstack::seed::Seed;
 use netstack::switch::Switch;
 
@@ -31,11 +31,13 @@ const PORTS: u32 = 1 << 14;
 
 /// How frames go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Path {
+pub(crate) enum Path {
     /// Between two stations of a segment that the switch has no address on.
     Bridged,
     /// By the router, without connections.
     Routed,
+    /// By the router, from another address.
+    Masqueraded,
     /// By the router, to a service with [`STATIONS`] backends.
     Balanced,
 }
@@ -49,29 +51,75 @@ enum Order {
     Zipf,
 }
 
+/// What is sent how.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    path: Path,
+    flows: u32,
+    order: Order,
+    /// Frames per batch.
+    batch: usize,
+    /// Octets of a frame.
+    len: usize,
+}
+
+/// Frames per batch, unless said otherwise.
+const BATCH: usize = 32;
+/// Octets of a frame, unless said otherwise.
+const LEN: usize = 64;
+/// Octets of the longest frame: as much UDP payload as one super-frame holds for a link of 1500 octets.
+const LONG: usize = 42 + 44 * 1472;
+
+impl Shape {
+    pub(crate) const fn new(path: Path, flows: u32) -> Self {
+        Self { path, flows, order: Order::Uniform, batch: BATCH, len: LEN }
+    }
+
+    /// The same by other orders, batches and lengths, with what is added to its name.
+    fn variants(self) -> Vec<(String, Self)> {
+        let mut variants = vec![(String::new(), self)];
+        if self.flows >= 1000 {
+            variants.push(("/zipf".to_owned(), Self { order: Order::Zipf, ..self }));
+        }
+        if self.flows == 100 {
+            variants.extend([1, 8, 64].map(|batch| (format!("/batch{batch}"), Self { batch, ..self })));
+            variants.push(("/1514B".to_owned(), Self { len: 1514, ..self }));
+        }
+        // Bridges that look into no packets leave the cutting of super-frames to the slow path.
+        if self.flows == 100 && self.path != Path::Bridged {
+            variants.push(("/64KiB".to_owned(), Self { len: LONG, batch: 1, ..self }));
+        }
+        variants
+    }
+}
+
 /// All pieces of work, for each number of flows.
 pub fn cases(flows: &[u32]) -> Vec<Case> {
+    const PATHS: &[(&str, Path)] =
+        &[("l2", Path::Bridged), ("l3", Path::Routed), ("snat", Path::Masqueraded), ("vip", Path::Balanced)];
     let mut cases = Vec::new();
     for &count in flows {
-        for (name, path) in [("l2", Path::Bridged), ("l3", Path::Routed), ("vip", Path::Balanced)] {
-            for (suffix, order) in [("", Order::Uniform), ("/zipf", Order::Zipf)] {
-                // Stations are not told apart by what they say.
-                if path == Path::Bridged && count > 4096 || order == Order::Zipf && count < 1000 {
-                    continue;
-                }
+        for &(name, path) in PATHS {
+            // Stations are not told apart by what they say.
+            if path == Path::Bridged && count > 4096 {
+                continue;
+            }
+            for (suffix, shape) in Shape::new(path, count).variants() {
                 cases.push(begin(format!("{name}/{count}{suffix}"), move || {
-                    Stream::new(switch(path, count), path, count, order)
+                    Stream::new(switch(path, count), shape)
                 }));
             }
         }
-        cases.push(begin(format!("null/{count}"), move || {
-            Stream::new(NullSwitch::default(), Path::Balanced, count, Order::Uniform)
-        }));
+        for (suffix, shape) in Shape::new(Path::Balanced, count).variants() {
+            cases.push(begin(format!("null/{count}{suffix}"), move || {
+                Stream::new(NullSwitch::default(), shape)
+            }));
+        }
     }
     cases
 }
 
-fn config(path: Path) -> Config {
+pub(crate) fn config(path: Path, flows: u32) -> Config {
     let gateway = |address: &str| {
         let mut gateway = GatewayConfig::new(ROUTER, vec![address.parse().expect("a prefix")]);
         gateway.reverse_path = ReversePath::Off;
@@ -88,6 +136,7 @@ fn config(path: Path) -> Config {
             id => (1, Station::Managed { mac: mac(id), addresses: vec![server(id - SERVERS)] }),
         };
         PortConfig {
+            offload: OffloadFeatures::ALL,
             station,
             ..PortConfig::new(PortId(id), format!("port-{id}"), VlanMode::Access(SegmentId(on)))
         }
@@ -95,10 +144,22 @@ fn config(path: Path) -> Config {
     Config {
         ports: (0..SERVERS + STATIONS).map(port).collect(),
         segments: vec![segment(0, clients), segment(1, Some(gateway("10.0.0.1/24")))],
-        nat: (path == Path::Balanced).then(NatConfig::default),
+        nat: match path {
+            Path::Bridged | Path::Routed => None,
+            Path::Balanced => Some(NatConfig::default()),
+            Path::Masqueraded => Some(masquerade(flows)),
+        },
         services: (path == Path::Balanced).then(services),
         ..Config::default()
     }
+}
+
+/// Clients get ports of as many addresses as they need.
+fn masquerade(flows: u32) -> NatConfig {
+    let addresses = (0..=flows / 30_000).map(|n| Ipv4Addr::from_bits(0xc612_0001 + n).into()).collect();
+    let pool = PoolConfig { hosts: flows / PORTS + 1, ..PoolConfig::new("outside", addresses) };
+    let rule = SourceRule { matches: NatMatch::default(), action: SourceNat::Pool(pool.name.clone()) };
+    NatConfig { pools: vec![pool], source: vec![rule], ..NatConfig::default() }
 }
 
 fn server(n: u16) -> IpAddr {
@@ -129,10 +190,10 @@ fn services() -> ServicesConfig {
     }
 }
 
-fn switch(path: Path, flows: u32) -> Switch {
+pub(crate) fn switch(path: Path, flows: u32) -> Switch {
     let limits = Limits { connections: flows.max(1024), flows: (2 * flows).max(1024), ..Limits::default() };
     let mut switch = Switch::new(limits, &Seed::from_u64(1), FramePool::new());
-    switch.install(Snapshot::compile(config(path), None).expect("a good configuration"));
+    switch.install(Snapshot::compile(config(path, flows), None).expect("a good configuration"));
     switch
 }
 
@@ -146,20 +207,34 @@ struct Flow {
 }
 
 /// A datagram from the clients' router, or from a station of many to another; without a checksum, which UDP over IPv4 may do.
-fn template(path: Path) -> [u8; 64] {
-    let mut bytes = [7; 64];
+fn template(path: Path, len: usize) -> Vec<u8> {
+    let mut bytes = vec![7; len];
+    let size = |from: usize| u16::try_from(len - from).expect("it fits a packet").to_be_bytes();
     bytes[..6].copy_from_slice(&if path == Path::Bridged { mac(0x2000).0 } else { ROUTER.0 });
     bytes[6..12].copy_from_slice(&mac(0x1000).0);
     bytes[12..34]
-        .copy_from_slice(&[8, 0, 0x45, 0, 0, 50, 0, 1, 0x40, 0, 64, 17, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        .copy_from_slice(&[8, 0, 0x45, 0, 0, 0, 0, 1, 0x40, 0, 64, 17, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    bytes[16..18].copy_from_slice(&size(14));
     let to = if path == Path::Balanced { VIP.octets() } else { [10, 0, 0, 10] };
     bytes[30..34].copy_from_slice(&to);
-    bytes[34..42].copy_from_slice(&[0, 0, 0, 80, 0, 30, 0, 0]);
+    bytes[34..42].copy_from_slice(&[0, 0, 0, 80, 0, 0, 0, 0]);
+    bytes[38..40].copy_from_slice(&size(34));
     bytes
 }
 
+/// What a device says of such a frame that is longer than its link's packets: to be cut, with a checksum for each piece.
+fn offload(len: usize) -> Offload {
+    if len <= 1514 {
+        return Offload::default();
+    }
+    Offload {
+        checksum: Checksum::Partial { start: 34, offset: 6 },
+        segmentation: Some(Segmentation { kind: SegmentKind::Udp, size: 1472, ecn: false }),
+    }
+}
+
 impl Flow {
-    fn new(template: &[u8; 64], n: u32) -> Self {
+    fn new(template: &[u8], n: u32) -> Self {
         let mut header = [0; 20];
         header.copy_from_slice(&template[14..34]);
         let source = Ipv4Addr::from_bits(0x0a40_0002 + n / PORTS).octets();
@@ -176,39 +251,38 @@ impl Flow {
 }
 
 /// Frames of many flows that are all known.
-struct Stream<F> {
-    forwards: F,
-    path: Path,
-    template: [u8; 64],
+pub(crate) struct Stream<F> {
+    pub(crate) forwards: F,
+    shape: Shape,
+    template: Vec<u8>,
+    offload: Offload,
     /// The flows that frames are of, one after the other and from the beginning again.
     sequence: Vec<Flow>,
     at: usize,
     batch: FrameBatch,
     received: u32,
-    turns: u64,
 }
 
-/// Frames per batch.
-const BATCH: usize = 32;
 /// Frames of each flow before anything is measured.
 const PASSES: u32 = 10;
 /// The most frames before the sequence begins again.
 const LONGEST: u32 = 1 << 22;
 
 impl<F: Forwards> Stream<F> {
-    fn new(forwards: F, path: Path, count: u32, order: Order) -> Self {
-        let template = template(path);
+    pub(crate) fn new(forwards: F, shape: Shape) -> Self {
+        let Shape { path, flows: count, order, len, .. } = shape;
+        let template = template(path, len);
         let mut stream = Self {
             forwards,
-            path,
-            template,
+            shape,
             sequence: (0..count).map(|n| Flow::new(&template, n)).collect(),
+            template,
+            offload: offload(len),
             at: 0,
             batch: FrameBatch::new(),
             received: 0,
-            turns: 0,
         };
-        let mut hello = stream.forwards.pool().copy_of(&template);
+        let mut hello = stream.forwards.pool().copy_of(&stream.template[..LEN]);
         hello.bytes_mut()[..12].copy_from_slice(&[ROUTER.0, mac(0x2000).0].concat());
         assert!(stream.batch.push(hello).is_ok(), "there is room");
         stream.forwards.take(PortId(BESIDE), &mut stream.batch);
@@ -232,7 +306,7 @@ impl<F: Forwards> Stream<F> {
                 truncated(f64::from(count).powf(even) - 1.0)
             }
         };
-        stream.sequence = (0..length).map(|_| Flow::new(&template, next())).collect();
+        stream.sequence = (0..length).map(|_| Flow::new(&stream.template, next())).collect();
         stream.at = 0;
         stream
     }
@@ -240,13 +314,14 @@ impl<F: Forwards> Stream<F> {
 
 impl<F: Forwards> Work for Stream<F> {
     fn turn(&mut self) {
-        let turn = TURN as usize;
-        for _ in 0..turn / BATCH {
-            for _ in 0..BATCH {
+        let Shape { path, batch, .. } = self.shape;
+        for _ in 0..TURN as usize / batch {
+            for _ in 0..batch {
                 let flow = self.sequence[self.at % self.sequence.len()];
                 self.at += 1;
                 let mut frame = self.forwards.pool().copy_of(&self.template);
-                if self.path == Path::Bridged {
+                frame.offload = self.offload;
+                if path == Path::Bridged {
                     let [high, low] = flow.port;
                     // As many stations as flows.
                     frame.bytes_mut()[10..12].copy_from_slice(&[high | 0x80, low]);
@@ -267,7 +342,6 @@ impl<F: Forwards> Work for Stream<F> {
     fn reset(&mut self) {
         assert_eq!(self.received, TURN, "every frame has come out");
         self.received = 0;
-        self.turns += 1;
     }
 }
 

@@ -5,6 +5,7 @@ pub mod flows;
 pub mod lb;
 pub mod nat;
 pub mod services;
+pub mod swap;
 pub mod work;
 
 use std::sync::Arc;

@@ -43,6 +43,7 @@ pub fn case(name: &str) -> Option<Case> {
         "lb" => crate::lb::cases(&numbers),
         "flows" => crate::flows::cases(&numbers),
         "services" => crate::services::cases(&numbers),
+        "swap" => crate::swap::cases(&numbers),
         _ => return None,
     };
     cases.into_iter().find(|case| case.name == name)

@@ -174,7 +174,8 @@ impl<A: Address> Nat<A> {
     /// Takes note of a packet whose connection is known from one before it that had the same tuple: what [`Self::track`]
     /// would do, without searching. `upper` is the packet's upper layer, whole; `now` and `moment` are the same time, and
     /// `renewal` is what [`Self::renewal`] has said of the connection and the direction. False, and nothing noted, if the
-    /// connection has ended, or if what the packet does to it is not what nearly all do: then `track` is to be asked.
+    /// connection has ended or is not `fit`, or if what the packet does to it is not what nearly all do: then `track` is to
+    /// be asked.
     #[inline]
     pub fn follow(
         &mut self,
@@ -183,31 +184,38 @@ impl<A: Address> Nat<A> {
         direction: Direction,
         renewal: Renewal,
         upper: &[u8],
+        fit: impl FnOnce(&Connection<A>) -> bool,
     ) -> bool {
-        let Some(connection) = self.table.get_mut(id) else { return false };
-        if connection.deadline.has_come(moment) {
-            return false;
-        }
-        let (timeout, renews) = match &mut connection.state {
-            State::Udp(began) => {
-                let timeout = udp_timeout(&self.timeouts, *began, moment, connection.status, direction);
-                (timeout, renewal == Renewal::Always)
+        let (timeouts, behaviour) = (&self.timeouts, &self.behaviour);
+        let mut later = None;
+        let followed = self.table.follow(id, |connection| {
+            if connection.deadline.has_come(moment) || !fit(connection) {
+                return None;
             }
-            State::Tcp(tcp) => match Segment::read(upper) {
-                Ok(segment) if tcp.proceed(direction, &segment, self.behaviour.tcp) => {
-                    (tcp.timeout(&self.timeouts.tcp, self.behaviour.tcp), renewal != Renewal::OfBoth)
+            let (timeout, renews) = match &mut connection.state {
+                State::Udp(began) => {
+                    let timeout = udp_timeout(timeouts, *began, moment, connection.status, direction);
+                    (timeout, renewal == Renewal::Always)
                 }
-                Ok(_) | Err(_) => return false,
-            },
-            State::Sctp(_) | State::Query | State::Other => return false,
-        };
-        connection.heard(direction);
-        if renews {
-            self.table.keep_at(id, moment.after(timeout));
-        } else {
+                State::Tcp(tcp) => match Segment::read(upper) {
+                    Ok(segment) if tcp.proceed(direction, &segment, behaviour.tcp) => {
+                        (tcp.timeout(&timeouts.tcp, behaviour.tcp), renewal != Renewal::OfBoth)
+                    }
+                    Ok(_) | Err(_) => return None,
+                },
+                State::Sctp(_) | State::Query | State::Other => return None,
+            };
+            connection.heard(direction);
+            if renews {
+                return Some(moment.after(timeout));
+            }
+            later = Some(timeout);
+            Some(connection.deadline)
+        });
+        if let Some(timeout) = later {
             self.keep(now, id, direction, timeout);
         }
-        true
+        followed
     }
 
     /// How packets of a connection in one direction prolong it; that stays as it is as long as the behaviour does.

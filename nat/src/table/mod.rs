@@ -252,18 +252,28 @@ impl<A: Address> Table<A> {
     /// Keeps a connection for `timeout` from `now` on.
     #[inline]
     pub fn keep(&mut self, id: ConnectionId, now: Duration, timeout: Duration) {
-        self.keep_at(id, Ticks::at(now).after(timeout));
+        self.follow(id, |_| Some(Ticks::at(now).after(timeout)));
     }
 
-    /// Keeps a connection until `deadline`.
+    /// Has a connection take note of a packet, which says until when it is kept then; none, and nothing noted, if that is
+    /// not for this to do. False then, and if there is no such connection.
     #[inline]
-    pub fn keep_at(&mut self, id: ConnectionId, deadline: Ticks) {
-        let Some(connection) = self.get_mut(id) else { return };
+    pub fn follow(
+        &mut self,
+        id: ConnectionId,
+        note: impl FnOnce(&mut Connection<A>) -> Option<Ticks>,
+    ) -> bool {
+        let connection = self.slots.get_mut(id.slot as usize);
+        let Some(connection) = connection.filter(|connection| connection.generation == id.generation) else {
+            return false;
+        };
+        let Some(deadline) = note(connection) else { return false };
         let shorter = !connection.deadline.has_come(deadline);
         connection.deadline = deadline;
         if shorter {
             self.deadlines.note(id.slot as usize, deadline);
         }
+        true
     }
 
     /// Keeps a connection for `timeout` from `now` on if it would not be kept as long otherwise, and its time is not up.

@@ -121,17 +121,10 @@ impl<K: Key, V: Copy> Cache<K, V> {
     pub fn candidate(&self, hash: Hash) -> u32 {
         let (set, tag) = (self.set(hash), tag(hash));
         let Some(tags) = self.tags.get(set) else { return NOWHERE };
-        let way = tags.iter().position(|own| *own == tag);
-        way.and_then(|way| u32::try_from(set * WAYS + way).ok()).unwrap_or(NOWHERE)
-    }
-
-    /// Where a flow's entry is, or [`NOWHERE`]; most often at its [candidate](Self::candidate).
-    #[inline]
-    pub fn find(&self, candidate: u32, hash: Hash, key: &K) -> u32 {
-        match self.entries.get(candidate as usize) {
-            Some(Some(entry)) if entry.key == *key => candidate,
-            _ => self.search(hash, key),
-        }
+        // All ways at once, without a branch for each: which way it is cannot be predicted.
+        let ways = tags.iter().enumerate().fold(0u32, |ways, (way, own)| ways | u32::from(*own == tag) << way);
+        let place = u32::try_from(set * WAYS).unwrap_or(NOWHERE) | ways.trailing_zeros();
+        if ways == 0 { NOWHERE } else { place }
     }
 
     /// Candidates may be of another flow, or have become another's.
@@ -144,10 +137,14 @@ impl<K: Key, V: Copy> Cache<K, V> {
         way.and_then(|way| u32::try_from(set * WAYS + way).ok()).unwrap_or(NOWHERE)
     }
 
-    /// The entry at a place, if what it says was found out under this stamp. The place is one that [`Self::find`] has given
-    /// since the last flow was let in.
+    /// A flow's entry, most often at its [candidate](Self::candidate), if what it says was found out under this stamp.
     #[inline]
-    pub fn holding(&mut self, place: u32, stamp: u32) -> Option<&mut Entry<K, V>> {
+    pub fn get(&mut self, candidate: u32, hash: Hash, key: &K, stamp: u32) -> Option<&mut Entry<K, V>> {
+        let is_there = match self.entries.get(candidate as usize) {
+            Some(Some(entry)) => entry.key == *key,
+            _ => false,
+        };
+        let place = if is_there { candidate } else { self.search(hash, key) };
         self.entries.get_mut(place as usize)?.as_mut().filter(|entry| entry.stamp == stamp)
     }
 
@@ -278,8 +275,7 @@ mod tests {
     fn find(cache: &mut Small, number: u32, stamp: u32) -> Option<(Option<bool>, u16)> {
         let key = Number(number);
         let hash = cache.hash(key.words());
-        let place = cache.find(cache.candidate(hash), hash, &key);
-        let entry = cache.holding(place, stamp)?;
+        let entry = cache.get(cache.candidate(hash), hash, &key, stamp)?;
         assert_eq!(entry.key, key);
         entry.used = 0;
         Some((entry.value, entry.adjacency))

@@ -8,7 +8,7 @@ use nat::checksum;
 use nat::tuple::{Address, Endpoint, Tuple};
 
 use super::cache::Key;
-use crate::addr::PortId;
+use crate::addr::{MacAddr, PortId};
 use crate::frame::{Checksum, Frame, SegmentKind};
 use crate::offload::MAX_PIECES;
 use crate::parse::{ETHERNET_HEADER, protocol};
@@ -16,18 +16,45 @@ use crate::parse::{ETHERNET_HEADER, protocol};
 const TCP_HEADER: usize = 20;
 const UDP_HEADER: usize = 8;
 
-/// The addresses of an Ethernet header, destination first.
-pub type Macs = [u8; 12];
+/// The addresses of an Ethernet header, destination first, in words that a machine compares at once.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Macs([u32; 3]);
+
+impl Macs {
+    /// Whether the frame is for a group, as the first bit on the wire says.
+    #[inline]
+    pub const fn is_multicast(self) -> bool {
+        self.0[0] & 1 != 0
+    }
+
+    /// Whether the frame is for the station with this address, as [`Self::number`] has it.
+    #[inline]
+    pub fn is_for(self, number: u64) -> bool {
+        let [first, second, _] = self.0;
+        u64::from(first) | u64::from(second & 0xffff) << 32 == number
+    }
+
+    /// An address as a number.
+    pub fn number(mac: MacAddr) -> u64 {
+        let MacAddr([a, b, c, d, e, f]) = mac;
+        u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
+    }
+
+    /// Whom it is from.
+    #[inline]
+    pub fn source(self) -> MacAddr {
+        let [_, [.., a, b], [c, d, e, f]] = self.0.map(u32::to_le_bytes);
+        MacAddr([a, b, c, d, e, f])
+    }
+}
 
 /// What tells the packets of a flow from all others.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct PacketKey<A> {
-    /// Source address.
-    pub source: A,
-    /// Destination address.
-    pub destination: A,
+pub struct PacketKey<A: Family> {
+    /// Source and destination address.
+    pub addresses: A::Pair,
     /// Source and destination port, as they stand in the header.
-    pub ports: [u8; 4],
+    ports: u32,
     /// MAC addresses, which say whether it is for the router.
     pub macs: Macs,
     /// The port it came in by.
@@ -48,20 +75,36 @@ pub struct LinkKey {
 impl<A: Family> Key for PacketKey<A> {
     #[inline]
     fn words(&self) -> [u64; 2] {
-        [A::mixed(self.source, self.destination), rest(self.ports, self.protocol, self.port)]
+        let rest = u64::from(self.ports) | u64::from(self.protocol) << 32 | u64::from(self.port.0) << 48;
+        [A::mixed(&self.addresses), rest]
+    }
+}
+
+impl<A: Family + Address> PacketKey<A> {
+    /// The tuple of the connection that its packets are of.
+    pub fn tuple(&self) -> Tuple<A> {
+        let [s0, s1, d0, d1] = self.ports.to_le_bytes();
+        let end = |address, port| Endpoint { address, port: u16::from_be_bytes(port) };
+        Tuple {
+            source: end(A::source(&self.addresses), [s0, s1]),
+            destination: end(A::destination(&self.addresses), [d0, d1]),
+            protocol: self.protocol,
+            zone: 0,
+        }
     }
 }
 
 impl Key for LinkKey {
     #[inline]
     fn words(&self) -> [u64; 2] {
-        link_words(&self.macs, self.port)
+        let Macs([a, b, c]) = self.macs;
+        [u64::from(a) | u64::from(b) << 32, u64::from(c) | u64::from(self.port.0) << 32]
     }
 }
 
 /// A packet, as far as forwarding it needs.
 #[derive(Clone, Copy, Debug)]
-pub struct Packet<A> {
+pub struct Packet<A: Family> {
     /// Its flow.
     pub key: PacketKey<A>,
     /// Where it ends; what follows is padding.
@@ -72,6 +115,8 @@ pub struct Packet<A> {
     pub hop_limit: u8,
     /// Whether its identification means nothing: IPv6, or IPv4 with DF.
     pub atomic: bool,
+    /// Whether it neither begins nor ends a connection, as far as it says.
+    pub goes_on: bool,
 }
 
 /// The layout of a family's headers without options or extensions.
@@ -80,32 +125,40 @@ pub trait Family: Copy + Eq + Debug {
     const UPPER: usize;
     /// The family of TCP's super-frames.
     const TSO: SegmentKind;
+    /// Two addresses as they stand in a header, in words that a machine compares at once.
+    type Pair: Copy + Eq + Debug;
     /// A word that differs between pairs of addresses, as a rule.
-    fn mixed(source: Self, destination: Self) -> u64;
-    /// The addresses and the protocol, as they would stand in an IP header.
-    fn peek(frame: &[u8]) -> Option<(Self, Self, u8)>;
+    fn mixed(pair: &Self::Pair) -> u64;
+    /// The first of two addresses.
+    fn source(pair: &Self::Pair) -> Self;
+    /// The second of two addresses.
+    fn destination(pair: &Self::Pair) -> Self;
     /// Reads the IP header: addresses, protocol, end, TTL, whether it is atomic.
-    fn read(frame: &[u8]) -> Option<(Self, Self, u8, usize, u8, bool)>;
+    fn read(frame: &[u8]) -> Option<(Self::Pair, u8, usize, u8, bool)>;
 }
 
 impl Family for Ipv4Addr {
     const UPPER: usize = ETHERNET_HEADER + 20;
     const TSO: SegmentKind = SegmentKind::TcpV4;
+    type Pair = [u32; 2];
 
     #[inline]
-    fn mixed(source: Self, destination: Self) -> u64 {
-        u64::from(source.to_bits()) << 32 | u64::from(destination.to_bits())
+    fn mixed(&[source, destination]: &[u32; 2]) -> u64 {
+        u64::from(source) << 32 | u64::from(destination)
     }
 
     #[inline]
-    fn peek(frame: &[u8]) -> Option<(Self, Self, u8)> {
-        let header = frame.get(ETHERNET_HEADER..)?.first_chunk::<20>()?;
-        let &[.., protocol, _, _, s0, s1, s2, s3, d0, d1, d2, d3] = header;
-        Some((Self::new(s0, s1, s2, s3), Self::new(d0, d1, d2, d3), protocol))
+    fn source(&[source, _]: &[u32; 2]) -> Self {
+        source.to_le_bytes().into()
     }
 
     #[inline]
-    fn read(frame: &[u8]) -> Option<(Self, Self, u8, usize, u8, bool)> {
+    fn destination(&[_, destination]: &[u32; 2]) -> Self {
+        destination.to_le_bytes().into()
+    }
+
+    #[inline]
+    fn read(frame: &[u8]) -> Option<([u32; 2], u8, usize, u8, bool)> {
         const VERSION_AND_LENGTH: u8 = 0x45;
         const DONT_FRAGMENT: u16 = 0x4000;
         const FRAGMENT: u16 = 0x3fff;
@@ -118,103 +171,71 @@ impl Family for Ipv4Addr {
             return None;
         }
         let end = ETHERNET_HEADER + usize::from(u16::from_be_bytes([l0, l1]));
-        let (source, destination) = (Self::new(s0, s1, s2, s3), Self::new(d0, d1, d2, d3));
-        Some((source, destination, protocol, end, hop_limit, position & DONT_FRAGMENT != 0))
+        let pair = [u32::from_le_bytes([s0, s1, s2, s3]), u32::from_le_bytes([d0, d1, d2, d3])];
+        Some((pair, protocol, end, hop_limit, position & DONT_FRAGMENT != 0))
     }
 }
 
 impl Family for Ipv6Addr {
     const UPPER: usize = ETHERNET_HEADER + 40;
     const TSO: SegmentKind = SegmentKind::TcpV6;
+    type Pair = [u64; 4];
 
     /// The low halves as they are: who makes many that fall together only slows down his own packets.
     #[inline]
-    fn mixed(source: Self, destination: Self) -> u64 {
+    fn mixed(&[s0, s1, d0, d1]: &[u64; 4]) -> u64 {
         const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
-        let fold = |address: Self| {
-            let (high, low) = halves(address);
-            high.wrapping_mul(ODD) ^ low
-        };
-        fold(source).wrapping_mul(ODD).rotate_left(32) ^ fold(destination)
+        let source = s0.wrapping_mul(ODD) ^ s1;
+        let destination = d0.wrapping_mul(ODD) ^ d1;
+        source.wrapping_mul(ODD).rotate_left(32) ^ destination
     }
 
     #[inline]
-    fn peek(frame: &[u8]) -> Option<(Self, Self, u8)> {
-        let header = frame.get(ETHERNET_HEADER..)?.first_chunk::<40>()?;
-        let (source, destination) = header.get(8..)?.split_first_chunk::<16>()?;
-        Some((Self::from(*source), Self::from(*destination.first_chunk()?), header[6]))
+    fn source(&[high, low, ..]: &[u64; 4]) -> Self {
+        address(high, low)
     }
 
     #[inline]
-    fn read(frame: &[u8]) -> Option<(Self, Self, u8, usize, u8, bool)> {
+    fn destination(&[.., high, low]: &[u64; 4]) -> Self {
+        address(high, low)
+    }
+
+    #[inline]
+    fn read(frame: &[u8]) -> Option<([u64; 4], u8, usize, u8, bool)> {
         let header = frame.get(ETHERNET_HEADER..)?.first_chunk::<40>()?;
         let &[first, _, _, _, l0, l1, protocol, hop_limit, ref addresses @ ..] = header;
         if first >> 4 != 6 {
             return None;
         }
-        let (source, destination) = addresses.split_first_chunk::<16>()?;
+        let (words, _) = addresses.as_chunks::<8>();
+        let &[s0, s1, d0, d1] = words else { return None };
         let end = Self::UPPER + usize::from(u16::from_be_bytes([l0, l1]));
-        Some((Self::from(*source), Self::from(*destination.first_chunk()?), protocol, end, hop_limit, true))
+        Some(([s0, s1, d0, d1].map(u64::from_le_bytes), protocol, end, hop_limit, true))
     }
 }
 
-#[inline]
-fn halves(address: Ipv6Addr) -> (u64, u64) {
-    let [a, b, c, d, e, f, g, h, ref low @ ..] = address.octets();
-    (u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u64::from_ne_bytes(*low))
+fn address(high: u64, low: u64) -> Ipv6Addr {
+    Ipv6Addr::from_bits(u128::from(high.swap_bytes()) << 64 | u128::from(low.swap_bytes()))
 }
 
 /// The EtherType and the MAC addresses.
 #[inline]
 pub fn link(frame: &[u8]) -> Option<(Macs, u16)> {
-    let header = frame.first_chunk::<ETHERNET_HEADER>()?;
-    let &[ref macs @ .., t0, t1] = header;
-    Some((*macs, u16::from_be_bytes([t0, t1])))
-}
-
-/// What the hash of a packet's key is made of, if the frame is what [`Packet::read`] reads. Nothing is checked.
-#[inline]
-pub fn packet_words<A: Family>(frame: &[u8], port: PortId) -> Option<[u64; 2]> {
-    let header = frame.get(..A::UPPER + 4)?;
-    let (source, destination, protocol) = A::peek(header)?;
-    let ports = *header.last_chunk::<4>()?;
-    Some([A::mixed(source, destination), rest(ports, protocol, port)])
-}
-
-/// The tuple of the connection that the packet is probably of.
-#[inline]
-pub fn tuple<A: Family + Address>(frame: &[u8]) -> Option<Tuple<A>> {
-    let header = frame.get(..A::UPPER + 4)?;
-    let (source, destination, protocol) = A::peek(header)?;
-    let [s0, s1, d0, d1] = *header.last_chunk::<4>()?;
-    let end = |address, port| Endpoint { address, port: u16::from_be_bytes(port) };
-    Some(Tuple { source: end(source, [s0, s1]), destination: end(destination, [d0, d1]), protocol, zone: 0 })
-}
-
-/// The same of the key of a frame between two stations.
-#[inline]
-pub fn link_words(macs: &Macs, port: PortId) -> [u64; 2] {
-    let &[ref first @ .., a, b, c, d] = macs;
-    let rest = u64::from(u32::from_le_bytes([a, b, c, d]));
-    [u64::from_le_bytes(*first), rest | u64::from(port.0) << 32]
-}
-
-#[inline]
-fn rest(ports: [u8; 4], protocol: u8, port: PortId) -> u64 {
-    u64::from(u32::from_le_bytes(ports)) | u64::from(protocol) << 32 | u64::from(port.0) << 48
+    let (words, kind) = frame.first_chunk::<ETHERNET_HEADER>()?.as_chunks::<4>();
+    let (&[a, b, c], &[t0, t1]) = (words, kind) else { return None };
+    Some((Macs([a, b, c].map(u32::from_le_bytes)), u16::from_be_bytes([t0, t1])))
 }
 
 impl<A: Family> Packet<A> {
-    /// Reads a frame that came in by a port with these MAC addresses and this family's EtherType. TCP segments that begin
-    /// or end a connection are not of those that are read.
+    /// Reads a frame that came in by a port with these MAC addresses and this family's EtherType.
     #[inline]
     pub fn read(frame: &Frame, macs: Macs, port: PortId) -> Option<Self> {
         let bytes = frame.bytes();
-        let (source, destination, protocol, end, hop_limit, atomic) = A::read(bytes)?;
+        let (addresses, protocol, end, hop_limit, atomic) = A::read(bytes)?;
         let upper = bytes.get(A::UPPER..end)?;
-        let headers = match protocol {
+        let (headers, goes_on) = match protocol {
             protocol::TCP => tcp(upper)?,
-            protocol::UDP => udp(upper)?,
+            protocol::UDP => (udp(upper)?, true),
             _ => return None,
         };
         let packet = end - ETHERNET_HEADER;
@@ -234,21 +255,21 @@ impl<A: Family> Packet<A> {
                 packet.min(A::UPPER - ETHERNET_HEADER + headers + piece)
             }
         };
-        let ports = *upper.first_chunk()?;
-        let key = PacketKey { source, destination, ports, macs, port, protocol };
+        let ports = u32::from_le_bytes(*upper.first_chunk()?);
+        let key = PacketKey { addresses, ports, macs, port, protocol };
         let small = |octets| u32::try_from(octets).ok();
-        Some(Self { key, end: small(end)?, size: small(size)?, hop_limit, atomic })
+        Some(Self { key, end: small(end)?, size: small(size)?, hop_limit, atomic, goes_on })
     }
 }
 
-/// Octets of the header of a TCP segment that neither begins nor ends a connection.
+/// Octets of the header of a TCP segment, and whether it neither begins nor ends a connection.
 #[inline]
-fn tcp(segment: &[u8]) -> Option<usize> {
+fn tcp(segment: &[u8]) -> Option<(usize, bool)> {
     const FIN_SYN_RST: u8 = 0b111;
     let header = segment.first_chunk::<TCP_HEADER>()?;
     let length = usize::from(header[12] >> 4) * 4;
     let fits = length >= TCP_HEADER && length <= segment.len();
-    (fits && header[13] & FIN_SYN_RST == 0).then_some(length)
+    fits.then_some((length, header[13] & FIN_SYN_RST == 0))
 }
 
 /// Octets of the header of a UDP datagram.

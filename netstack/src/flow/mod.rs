@@ -8,4 +8,4 @@ mod translation;
 
 pub use key::FlowKey;
 pub use plan::Plan;
-pub use translation::{Change, Translation, rewrite_plain};
+pub use translation::{Change, Translation, checksum_state, rewrite_plain};

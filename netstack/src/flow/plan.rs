@@ -9,6 +9,8 @@ use crate::parse::{self, ETHERNET_HEADER, Network};
 
 const IPV4_TTL: usize = ETHERNET_HEADER + 8;
 const IPV6_HOP_LIMIT: usize = ETHERNET_HEADER + 7;
+/// Octets that every frame has which [`crate::parse`] accepted as an IP packet.
+const HEADERS: usize = ETHERNET_HEADER + 20;
 
 /// A routed frame's rewrite. A bridged frame needs none.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -28,14 +30,20 @@ impl Plan {
     /// Rewrites an untagged frame that [`crate::parse`] accepted as an IP packet with TTL or hop limit over 1.
     #[inline]
     pub fn apply(&self, frame: &mut Frame) {
-        let bytes = frame.bytes_mut();
+        self.write(frame.bytes_mut());
+        if let Some(largest) = self.mss {
+            clamp(frame, largest);
+        }
+    }
+
+    /// The same for the octets of a frame that is no SYN.
+    #[inline]
+    pub fn write(&self, bytes: &mut [u8]) {
+        let Some(bytes) = bytes.first_chunk_mut::<HEADERS>() else { return };
         bytes[..6].copy_from_slice(&self.destination.0);
         bytes[6..12].copy_from_slice(&self.source.0);
         if self.decrement {
             decrement(bytes);
-        }
-        if let Some(largest) = self.mss {
-            clamp(frame, largest);
         }
     }
 }
@@ -52,15 +60,13 @@ fn clamp(frame: &mut Frame, largest: u16) {
     }
 }
 
-fn decrement(bytes: &mut [u8]) {
+#[inline]
+fn decrement(bytes: &mut [u8; HEADERS]) {
     if bytes[ETHERNET_HEADER] >> 4 == 6 {
         bytes[IPV6_HOP_LIMIT] -= 1;
         return;
     }
-    let Some(header) = bytes.get_mut(IPV4_TTL..).and_then(|header| header.first_chunk_mut::<4>()) else {
-        return;
-    };
-    let [ttl, _, high, low] = header;
+    let [ttl, _, high, low] = &mut bytes[IPV4_TTL..][..4] else { return };
     *ttl -= 1;
     // What RFC 1141 says of a TTL that is one less: the sum is less by that octet, so its complement is more. Of the two zeros
     // it is the one that RFC 1624 asks for.

@@ -7,6 +7,7 @@ use nat::translate::{ChecksumState, Rewrite, Unfit, identification};
 use nat::tuple::Address;
 
 use crate::frame::{Checksum, Frame};
+use crate::parse::ETHERNET_HEADER;
 
 /// How a packet of either family leaves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,23 +48,24 @@ impl<A: Address> Change<A> {
     }
 }
 
-/// Gives a whole packet of TCP or UDP, whose headers have neither options nor extensions, other endpoints. `at` says where
-/// its header and its upper layer begin, and where it ends. False, and nothing changed, if that is not so.
+/// Gives a whole packet of TCP or UDP, whose headers have neither options nor extensions, other endpoints; its upper layer
+/// begins and ends there in the frame. False, and nothing changed, if that is not so.
 #[inline]
 pub fn rewrite_plain<A: Address>(
     rewrite: &Rewrite<A>,
-    frame: &mut Frame,
-    (header, upper, end): (usize, usize, usize),
+    frame: &mut [u8],
+    (upper, end): (usize, usize),
     protocol: u8,
+    state: ChecksumState,
 ) -> bool {
-    let state = checksum_state(frame);
-    let packet = frame.bytes_mut().get_mut(header..end);
-    let parts = packet.and_then(|packet| packet.split_at_mut_checked(upper.saturating_sub(header)));
-    parts.is_some_and(|(header, upper)| rewrite.apply_plain(header, upper, protocol, state))
+    let parts = frame.get_mut(..end).and_then(|frame| frame.split_at_mut_checked(upper));
+    parts.is_some_and(|(headers, upper)| {
+        rewrite.apply_plain(&mut headers[ETHERNET_HEADER..], upper, protocol, state)
+    })
 }
 
 /// How far the frame's L4 checksum has been computed.
-pub(super) const fn checksum_state(frame: &Frame) -> ChecksumState {
+pub const fn checksum_state(frame: &Frame) -> ChecksumState {
     match frame.offload.checksum {
         Checksum::Partial { .. } => ChecksumState::Partial,
         Checksum::Complete | Checksum::Verified => ChecksumState::Complete,

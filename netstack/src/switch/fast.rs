@@ -10,7 +10,6 @@
 //! would: the connection's state and deadline, the time at which a station was heard, the use of a neighbour, counters.
 //! Whatever is out of the ordinary is left to the slow path, with nothing done yet.
 
-use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::hint::black_box;
@@ -20,19 +19,19 @@ use core::time::Duration;
 use lb::AT_ONCE;
 use nat::connection::State;
 use nat::ticks::Ticks;
+use nat::tuple::Tuple;
 
 use super::Switch;
 use super::admit;
 use super::connections::{Connections, Kind};
-use super::flows::{Adjacency, Caches, Flow, Hint, Kinds, Reference, Through};
-use super::port::PortState;
-use crate::addr::{MacAddr, PortId};
+use super::flows::{Adjacency, Flow, Glance, Hint, Reference, Through};
+use crate::addr::PortId;
 use crate::bridge::{Fdb, LOOP_PROBE};
 use crate::config::{Port, Segment, Snapshot, Station};
-use crate::flow::cache::{Cache, Hash, NOWHERE};
+use crate::flow::cache::{Cache, Hash, Key, NOWHERE};
 use crate::flow::glance::{self, LinkKey, Macs, Packet, PacketKey};
-use crate::flow::rewrite_plain;
-use crate::frame::{Checksum, Frame, FrameBatch, FramePool};
+use crate::flow::{checksum_state, rewrite_plain};
+use crate::frame::{Checksum, Frame, FrameBatch};
 use crate::neighbor::Neighbors;
 use crate::parse::{ETHERNET_HEADER, ethertype};
 use crate::verdict::{Fate, Origin};
@@ -42,7 +41,8 @@ struct Ingress<'s> {
     port: &'s Port,
     segment: &'s Segment,
     mtu: usize,
-    gateway: Option<MacAddr>,
+    /// Its MAC address, as a number.
+    gateway: Option<u64>,
     /// Whether sources are learned.
     learns: bool,
     /// Whether frames to other stations are bridged by their Ethernet header alone.
@@ -53,11 +53,12 @@ struct Ingress<'s> {
 
 /// What the frames of one batch have in common.
 struct Pass<'s> {
-    snapshot: &'s Snapshot,
     now: Duration,
     moment: Ticks,
     second: u16,
     ingress: Ingress<'s>,
+    /// The adjacency of the frame that was forwarded last, which needs no second look in this batch.
+    held: Option<u16>,
     /// Frames that have left.
     known: u64,
 }
@@ -75,18 +76,19 @@ impl Switch {
             return batch.drain().for_each(|frame| self.handle_frame(&snapshot, now, port, frame));
         };
         let (moment, second) = (Ticks::at(now), second(now));
-        let mut pass = Pass { snapshot: &snapshot, now, moment, second, ingress, known: 0 };
+        let mut pass = Pass { now, moment, second, ingress, held: None, known: 0 };
         let hints = self.hints(&pass.ingress, batch);
         batch.take_each(|at, frame| {
-            let flow = match hints.get(at) {
-                Some(hint) => self.forward(&mut pass, hint, frame),
-                None => Err(Flow::Other),
-            };
-            if let Err(flow) = flow {
-                pass.ingress.heard = [0; 12];
-                self.flows.current = flow;
-                self.handle_frame(&snapshot, now, port, core::mem::take(frame));
-                self.flows.current = Flow::Other;
+            let hint = hints.get(at);
+            match hint.and_then(|hint| self.forward(&mut pass, hint, frame)) {
+                Some(to) => self.leave(&snapshot, to, frame),
+                None => {
+                    pass.ingress.heard = Macs::default();
+                    pass.held = None;
+                    self.flows.current = hint.map_or(Flow::Other, |hint| hint.seen.flow());
+                    self.handle_frame(&snapshot, now, port, core::mem::take(frame));
+                    self.flows.current = Flow::Other;
+                }
             }
         });
         self.flows.hints = hints;
@@ -107,10 +109,10 @@ impl Switch {
             port,
             segment,
             mtu: segment.mtu(),
-            gateway: segment.gateway().map(|gateway| gateway.mac),
+            gateway: segment.gateway().map(|gateway| Macs::number(gateway.mac)),
             learns: foreign,
             by_link: foreign && !tracked,
-            heard: [0; 12],
+            heard: Macs::default(),
         })
     }
 
@@ -119,73 +121,79 @@ impl Switch {
         let mut hints = core::mem::take(&mut self.flows.hints);
         hints.clear();
         let caches = &self.flows.caches;
+        let port = ingress.port.id();
         let mut touched = 0;
         for frame in batch.iter() {
-            let (kind, hash) = glimpse(caches, ingress, frame);
-            touched ^= match kind {
-                Kinds::Other => 0,
-                Kinds::V4 => caches.v4.touch(hash),
-                Kinds::V6 => caches.v6.touch(hash),
-                Kinds::Link => caches.links.touch(hash),
+            touched ^= match kind(ingress, frame) {
+                Some((Kinds::V4, macs)) => hint(
+                    &caches.v4,
+                    &mut hints,
+                    Packet::read(frame, macs, port),
+                    |packet| packet.key,
+                    Glance::V4,
+                ),
+                Some((Kinds::V6, macs)) => hint(
+                    &caches.v6,
+                    &mut hints,
+                    Packet::read(frame, macs, port),
+                    |packet| packet.key,
+                    Glance::V6,
+                ),
+                Some((Kinds::Link, macs)) => {
+                    hint(&caches.links, &mut hints, Some(LinkKey { macs, port }), |key| *key, Glance::Link)
+                }
+                None => hint(&caches.links, &mut hints, None, |key| *key, Glance::Link),
             };
-            hints.push(Hint { kind, hash, candidate: NOWHERE });
         }
         black_box(touched);
         let connections = self.connections.as_deref();
         let (mut touched, mut strange) = (0, 0);
         for hint in &mut hints {
-            match hint.kind {
-                Kinds::Other => {}
-                Kinds::V4 => {
+            match hint.seen {
+                Glance::Other => {}
+                Glance::V4(_) => {
                     hint.candidate = caches.v4.candidate(hint.hash);
                     touched ^= touch(&caches.v4, connections, hint.candidate);
                     strange += usize::from(hint.candidate == NOWHERE);
                 }
-                Kinds::V6 => {
+                Glance::V6(_) => {
                     hint.candidate = caches.v6.candidate(hint.hash);
                     touched ^= touch(&caches.v6, connections, hint.candidate);
                     strange += usize::from(hint.candidate == NOWHERE);
                 }
-                Kinds::Link => hint.candidate = caches.links.candidate(hint.hash),
+                Glance::Link(_) => hint.candidate = caches.links.candidate(hint.hash),
             }
         }
         black_box(touched);
         if strange > 1
             && let Some(connections) = &mut self.connections
         {
-            expect::<Ipv4Addr>(connections, ingress, (batch, &hints), Kinds::V4);
-            expect::<Ipv6Addr>(connections, ingress, (batch, &hints), Kinds::V6);
+            let strange = || hints.iter().filter(|hint| hint.candidate == NOWHERE);
+            let v4 = |hint: &Hint| {
+                if let Glance::V4(packet) = &hint.seen { Some(packet.key.tuple()) } else { None }
+            };
+            let v6 = |hint: &Hint| {
+                if let Glance::V6(packet) = &hint.seen { Some(packet.key.tuple()) } else { None }
+            };
+            expect::<Ipv4Addr>(connections, ingress, strange().filter_map(v4));
+            expect::<Ipv6Addr>(connections, ingress, strange().filter_map(v6));
         }
         hints
     }
 
-    /// Sends a frame the way of its flow; if that is for the slow path to decide, says which flow it is, with nothing done.
+    /// Makes a frame ready to leave as those of its flow do, and says by which adjacency; none, with nothing done, if that is
+    /// for the slow path to decide.
     #[inline]
-    fn forward(&mut self, pass: &mut Pass<'_>, hint: &Hint, frame: &mut Frame) -> Result<(), Flow> {
-        let port = pass.ingress.port.id();
-        let Some((macs, _)) = glance::link(frame.bytes()) else { return Err(Flow::Other) };
-        match hint.kind {
-            Kinds::Other => Err(Flow::Other),
-            Kinds::V4 => {
-                let Some(packet) = Packet::<Ipv4Addr>::read(frame, macs, port) else {
-                    return Err(Flow::Other);
-                };
-                self.forward_packet(pass, hint, &packet, frame).then_some(()).ok_or(Flow::V4(packet.key))
-            }
-            Kinds::V6 => {
-                let Some(packet) = Packet::<Ipv6Addr>::read(frame, macs, port) else {
-                    return Err(Flow::Other);
-                };
-                self.forward_packet(pass, hint, &packet, frame).then_some(()).ok_or(Flow::V6(packet.key))
-            }
-            Kinds::Link => {
-                let key = LinkKey { macs, port };
-                self.forward_link(pass, hint, &key, frame).then_some(()).ok_or(Flow::Link(key))
-            }
+    fn forward(&mut self, pass: &mut Pass<'_>, hint: &Hint, frame: &mut Frame) -> Option<u16> {
+        match &hint.seen {
+            Glance::V4(packet) => self.forward_packet(pass, hint, packet, frame),
+            Glance::V6(packet) => self.forward_packet(pass, hint, packet, frame),
+            Glance::Link(key) => self.forward_link(pass, hint, key, frame),
+            Glance::Other => None,
         }
     }
 
-    /// Sends a packet the way of its flow; false, with nothing done, if that is for the slow path to decide.
+    /// [`Self::forward`] for a packet.
     #[inline]
     fn forward_packet<A: Kind>(
         &mut self,
@@ -193,84 +201,108 @@ impl Switch {
         hint: &Hint,
         packet: &Packet<A>,
         frame: &mut Frame,
-    ) -> bool {
+    ) -> Option<u16> {
         let end = packet.end as usize;
-        let Self { flows, fdb, neighbors, connections, ports, ready, pool, .. } = self;
+        let Self { flows, fdb, neighbors, connections, .. } = self;
         let cache = A::flows_mut(&mut flows.caches);
-        let place = cache.find(hint.candidate, hint.hash, &packet.key);
-        let Some(flow) = cache.holding(place, flows.stamp) else { return false };
-        let Some(to) = flows.adjacencies.get(usize::from(flow.adjacency)) else { return false };
+        let flow = cache.get(hint.candidate, hint.hash, &packet.key, flows.stamp)?;
+        let to = flows.adjacencies.get(usize::from(flow.adjacency))?;
+        let held = pass.held == Some(flow.adjacency);
         let length = match frame.offload.segmentation {
             None => frame.len() - ETHERNET_HEADER,
             Some(_) => packet.size as usize,
         };
         let rewrite = flow.value.rewrite.as_ref();
         let hops = packet.hop_limit > 1 || to.plan.is_none_or(|plan| !plan.decrement);
-        let identified =
-            packet.atomic || rewrite.is_none_or(|rewrite| rewrite.source().address == packet.key.source);
-        let fits = packet.size <= to.mtu && length <= pass.ingress.mtu && hops && identified;
+        let identified = packet.atomic
+            || rewrite.is_none_or(|rewrite| rewrite.source().address == A::source(&packet.key.addresses));
+        let fits =
+            packet.goes_on && packet.size <= to.mtu && length <= pass.ingress.mtu && hops && identified;
         if !fits
-            || !holds(fdb, neighbors, pass.now, to)
+            || !held && !holds(fdb, neighbors, pass.now, to)
             || pass.ingress.learns && !pass.ingress.hears(fdb, pass.now, &packet.key.macs)
         {
-            return false;
+            return None;
         }
         if let Some(connection) = flow.value.connection() {
-            let Some(all) = connections else { return false };
-            let upper = frame.bytes().get(A::UPPER..end).unwrap_or_default();
-            if !all.follow::<A>((pass.now, pass.moment), connection, flow.value.renewal, upper) {
-                return false;
+            let upper = frame.bytes().get(A::UPPER..end)?;
+            let now = (pass.now, pass.moment);
+            if !connections.as_mut()?.follow::<A>(now, connection, flow.value.renewal, upper) {
+                return None;
             }
         }
         if to.trim || frame.offload.segmentation.is_some() {
             let fits = frame.set_len(end);
             debug_assert!(fits);
         }
+        let state = checksum_state(frame);
+        let bytes = frame.bytes_mut();
         if let Some(rewrite) = rewrite {
-            let at = (ETHERNET_HEADER, A::UPPER, end);
-            let rewritten = rewrite_plain(rewrite, frame, at, packet.key.protocol);
+            let rewritten = rewrite_plain(rewrite, bytes, (A::UPPER, end), packet.key.protocol, state);
             debug_assert!(rewritten);
         }
         flow.used = pass.second;
-        if let Some(at) = to.neighbor {
+        if let Some(plan) = &to.plan {
+            plan.write(bytes);
+        }
+        if !held && let Some(at) = to.neighbor {
             neighbors.use_entry(pass.now, at.slot);
         }
-        if let Some(plan) = &to.plan {
-            plan.apply(frame);
-        }
+        pass.held = Some(flow.adjacency);
         pass.known += 1;
-        if !leave(ports, ready, pool, to, frame) {
-            let to = *to;
-            self.leave_finished(pass.snapshot, &to, core::mem::take(frame));
-        }
-        true
+        Some(flow.adjacency)
     }
 
-    /// Sends a frame on between two stations; false, with nothing done, if that is for the slow path to decide.
+    /// [`Self::forward`] for a frame between two stations.
     #[inline]
-    fn forward_link(&mut self, pass: &mut Pass<'_>, hint: &Hint, key: &LinkKey, frame: &mut Frame) -> bool {
-        let Self { flows, fdb, neighbors, ports, ready, pool, .. } = self;
-        let place = flows.caches.links.find(hint.candidate, hint.hash, key);
-        let Some(flow) = flows.caches.links.holding(place, flows.stamp) else { return false };
-        let Some(to) = flows.adjacencies.get(usize::from(flow.adjacency)) else { return false };
-        if frame.len() - ETHERNET_HEADER > pass.ingress.mtu || !holds(fdb, neighbors, pass.now, to) {
-            return false;
+    fn forward_link(
+        &mut self,
+        pass: &mut Pass<'_>,
+        hint: &Hint,
+        key: &LinkKey,
+        frame: &Frame,
+    ) -> Option<u16> {
+        let Self { flows, fdb, neighbors, .. } = self;
+        let flow = flows.caches.links.get(hint.candidate, hint.hash, key, flows.stamp)?;
+        let to = flows.adjacencies.get(usize::from(flow.adjacency))?;
+        let held = pass.held == Some(flow.adjacency) || holds(fdb, neighbors, pass.now, to);
+        if frame.len() - ETHERNET_HEADER > pass.ingress.mtu || !held {
+            return None;
         }
-        if let Some(Reference { slot, generation }) = flow.value
-            && !fdb.hear(pass.now, slot, generation)
-        {
-            return false;
+        if pass.ingress.heard != key.macs {
+            if let Some(Reference { slot, generation }) = flow.value
+                && !fdb.hear(pass.now, slot, generation)
+            {
+                return None;
+            }
+            pass.ingress.heard = key.macs;
         }
         flow.used = pass.second;
+        pass.held = Some(flow.adjacency);
         pass.known += 1;
-        if !leave(ports, ready, pool, to, frame) {
-            let to = *to;
-            self.leave_finished(pass.snapshot, &to, core::mem::take(frame));
-        }
-        true
+        Some(flow.adjacency)
     }
 
-    /// Sends a frame that its device does not take as it is.
+    /// Queues a frame that goes by this adjacency.
+    #[inline]
+    fn leave(&mut self, snapshot: &Snapshot, to: u16, frame: &mut Frame) {
+        let Some(to) = self.flows.adjacencies.get(usize::from(to)) else { return };
+        let taken = match (frame.offload.segmentation, frame.offload.checksum) {
+            (None, Checksum::Complete | Checksum::Verified) => true,
+            (None, Checksum::Partial { .. }) => to.offload.checksum,
+            (Some(cut), _) => to.offload.checksum && to.offload.takes(cut.kind),
+        };
+        let port = self.ports.get_mut(usize::from(to.port.0)).filter(|_| taken && to.tag.is_none());
+        match port {
+            Some(port) => port.send(to.port, frame, Origin::Forwarded, &mut self.ready, &mut self.pool),
+            None => {
+                let to = *to;
+                self.leave_finished(snapshot, &to, core::mem::take(frame));
+            }
+        }
+    }
+
+    /// The same for one that its device does not take as it is.
     #[inline(never)]
     fn leave_finished(&mut self, snapshot: &Snapshot, to: &Adjacency, frame: Frame) {
         if let Some(segment) = snapshot.segment(to.segment) {
@@ -283,38 +315,18 @@ impl Ingress<'_> {
     /// Takes note of where a packet came from; false if that is news.
     #[inline]
     fn hears(&mut self, fdb: &mut Fdb, now: Duration, macs: &Macs) -> bool {
-        if self.heard == *macs {
-            return true;
-        }
-        let [.., s0, s1, s2, s3, s4, s5] = *macs;
-        let (mac, segment) = (MacAddr([s0, s1, s2, s3, s4, s5]), self.segment);
+        self.heard == *macs || self.hears_another(fdb, now, macs)
+    }
+
+    #[inline(never)]
+    fn hears_another(&mut self, fdb: &mut Fdb, now: Duration, macs: &Macs) -> bool {
+        let (mac, segment) = (macs.source(), self.segment);
         let known = segment.places(mac) || fdb.refresh(now, segment.id(), mac, self.port.id());
         if known {
             self.heard = *macs;
         }
         known
     }
-}
-
-/// Queues a frame; false, with nothing done, if its device does not take it as it is.
-#[inline]
-fn leave(
-    ports: &mut [PortState],
-    ready: &mut VecDeque<PortId>,
-    pool: &mut FramePool,
-    to: &Adjacency,
-    frame: &mut Frame,
-) -> bool {
-    let taken = match (frame.offload.segmentation, frame.offload.checksum) {
-        (None, Checksum::Complete | Checksum::Verified) => true,
-        (None, Checksum::Partial { .. }) => to.offload.checksum,
-        (Some(cut), _) => to.offload.checksum && to.offload.takes(cut.kind),
-    };
-    let Some(state) = ports.get_mut(usize::from(to.port.0)).filter(|_| taken && to.tag.is_none()) else {
-        return false;
-    };
-    state.send(to.port, core::mem::take(frame), Origin::Forwarded, ready, pool);
-    true
 }
 
 /// Whether frames that went there lately may still.
@@ -329,12 +341,8 @@ fn holds(fdb: &Fdb, neighbors: &Neighbors, now: Duration, to: &Adjacency) -> boo
 fn expect<A: Kind>(
     connections: &mut Connections,
     ingress: &Ingress<'_>,
-    (batch, hints): (&FrameBatch, &[Hint]),
-    kind: Kinds,
+    mut tuples: impl Iterator<Item = Tuple<A>>,
 ) {
-    let is_strange = |hint: &Hint| hint.kind == kind && hint.candidate == NOWHERE;
-    let strange = batch.iter().zip(hints).filter(|(_, hint)| is_strange(hint));
-    let mut tuples = strange.filter_map(|(frame, _)| glance::tuple::<A>(frame.bytes()));
     while let Some(first) = tuples.next() {
         let (mut some, mut count) = ([first; AT_ONCE], 1);
         for (place, tuple) in some[1..].iter_mut().zip(&mut tuples) {
@@ -358,33 +366,50 @@ fn touch<A: Kind>(
     connection.map_or(0, |it| it.marks[0] ^ u32::from(it.state == State::Query))
 }
 
-/// What a frame is at a glance, and the hash of its flow's key.
+/// What tells frames of known flows apart: addresses and ports, or MAC addresses alone.
+#[derive(Clone, Copy)]
+enum Kinds {
+    V4,
+    V6,
+    Link,
+}
+
+/// What a frame may be of at a glance, and its MAC addresses; none if nothing is kept of what it is.
 #[inline]
-fn glimpse(caches: &Caches, ingress: &Ingress<'_>, frame: &Frame) -> (Kinds, Hash) {
-    const NOTHING: (Kinds, Hash) = (Kinds::Other, Hash::NONE);
+fn kind(ingress: &Ingress<'_>, frame: &Frame) -> Option<(Kinds, Macs)> {
     let bytes = frame.bytes();
-    let Some((macs, kind)) = glance::link(bytes) else { return NOTHING };
-    let port = ingress.port.id();
-    let [d0, d1, d2, d3, d4, d5, ..] = macs;
-    let destination = MacAddr([d0, d1, d2, d3, d4, d5]);
-    if destination.is_multicast() {
-        return NOTHING;
+    let (macs, kind) = glance::link(bytes)?;
+    if macs.is_multicast() {
+        return None;
     }
-    if ingress.by_link && ingress.gateway != Some(destination) && !admit::is_offloaded(frame) {
-        let hash = caches.links.hash(glance::link_words(&macs, port));
-        return if is_opaque(bytes, kind) { (Kinds::Link, hash) } else { NOTHING };
+    let own = ingress.gateway.is_some_and(|gateway| macs.is_for(gateway));
+    if ingress.by_link && !own && !admit::is_offloaded(frame) {
+        return is_opaque(bytes, kind).then_some((Kinds::Link, macs));
     }
     match kind {
-        ethertype::IPV4 => match glance::packet_words::<Ipv4Addr>(bytes, port) {
-            Some(words) => (Kinds::V4, caches.v4.hash(words)),
-            None => NOTHING,
-        },
-        ethertype::IPV6 => match glance::packet_words::<Ipv6Addr>(bytes, port) {
-            Some(words) => (Kinds::V6, caches.v6.hash(words)),
-            None => NOTHING,
-        },
-        _ => NOTHING,
+        ethertype::IPV4 => Some((Kinds::V4, macs)),
+        ethertype::IPV6 => Some((Kinds::V6, macs)),
+        _ => None,
     }
+}
+
+/// Takes note of what a frame is, and reads the tags that its flow's search will look at.
+#[inline]
+fn hint<K: Key, V: Copy, S>(
+    cache: &Cache<K, V>,
+    hints: &mut Vec<Hint>,
+    seen: Option<S>,
+    key: impl FnOnce(&S) -> K,
+    glance: impl FnOnce(S) -> Glance,
+) -> u16 {
+    let Some(seen) = seen else {
+        hints.push(Hint { seen: Glance::Other, hash: Hash::NONE, candidate: NOWHERE });
+        return 0;
+    };
+    let hash = cache.hash(key(&seen).words());
+    let touched = cache.touch(hash);
+    hints.push(Hint { seen: glance(seen), hash, candidate: NOWHERE });
+    touched
 }
 
 /// Whether frames of a kind mean nothing to a bridge that does not look into packets.

@@ -27,7 +27,7 @@ use super::connections::Kind;
 use crate::addr::{PortId, SegmentId};
 use crate::flow::Plan;
 use crate::flow::cache::{Cache, Entry, Hash};
-use crate::flow::glance::{LinkKey, PacketKey};
+use crate::flow::glance::{LinkKey, Packet, PacketKey};
 use crate::frame::OffloadFeatures;
 use crate::seed::Seed;
 
@@ -118,22 +118,34 @@ pub(super) enum Flow {
     Link(LinkKey),
 }
 
-/// Where a frame's flow probably is.
+/// What a frame is at a glance, and where its flow probably is.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Hint {
-    pub(super) kind: Kinds,
+    pub(super) seen: Glance,
     pub(super) hash: Hash,
     pub(super) candidate: u32,
 }
 
 /// What a frame is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Kinds {
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Glance {
     /// Nothing that is kept here.
     Other,
-    V4,
-    V6,
-    Link,
+    V4(Packet<Ipv4Addr>),
+    V6(Packet<Ipv6Addr>),
+    Link(LinkKey),
+}
+
+impl Glance {
+    /// The flow whose next frames are to be known by this one; those that begin or end a connection are not like the others.
+    pub(super) const fn flow(&self) -> Flow {
+        match self {
+            Self::V4(packet) if packet.goes_on => Flow::V4(packet.key),
+            Self::V6(packet) if packet.goes_on => Flow::V6(packet.key),
+            Self::Link(key) => Flow::Link(*key),
+            Self::Other | Self::V4(_) | Self::V6(_) => Flow::Other,
+        }
+    }
 }
 
 /// The entries.

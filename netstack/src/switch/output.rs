@@ -156,7 +156,7 @@ impl Switch {
         }
         self.port_mut(id);
         let Self { ports, ready, pool, .. } = self;
-        ports[usize::from(id.0)].send(id, frame, origin, ready, pool);
+        ports[usize::from(id.0)].send(id, &mut frame, origin, ready, pool);
     }
 
     fn refuse(&mut self, id: PortId, frame: Frame, reason: EgressDrop, origin: Origin) {

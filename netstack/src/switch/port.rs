@@ -34,18 +34,6 @@ impl PortState {
         }
     }
 
-    /// Queues a frame; when there is no room, counts it and gives it back to be recycled.
-    #[inline]
-    fn enqueue(&mut self, mut frame: Frame, origin: Origin) -> Option<Frame> {
-        self.counters.origins[origin.index()] += 1;
-        frame.origin = origin;
-        let refused = self.queue.push(frame);
-        if refused.is_some() {
-            self.counters.egress_drops[EgressDrop::QueueFull.index()][origin.index()] += 1;
-        }
-        refused
-    }
-
     /// Moves queued frames into a batch, as far as there is room.
     pub(super) fn fill(&mut self, batch: &mut FrameBatch) {
         let (frames, bytes) = (batch.len(), batch.bytes());
@@ -62,23 +50,26 @@ impl PortState {
         self.counters.tx_bytes += (batch.bytes() - bytes) as u64;
     }
 
-    /// Queues a frame, and has the port served, whose number is `id`; what there is no room for is counted, and recycled.
+    /// Queues a frame, leaving an empty one, and has the port served, whose number is `id`; what there is no room for is
+    /// counted, and recycled.
     #[inline]
     pub(super) fn send(
         &mut self,
         id: PortId,
-        frame: Frame,
+        frame: &mut Frame,
         origin: Origin,
         ready: &mut VecDeque<PortId>,
         pool: &mut FramePool,
     ) {
-        let refused = self.enqueue(frame, origin);
-        if !self.queue.ready && !self.queue.is_empty() {
+        self.counters.origins[origin.index()] += 1;
+        frame.origin = origin;
+        if !self.queue.push(frame) {
+            self.counters.egress_drops[EgressDrop::QueueFull.index()][origin.index()] += 1;
+            return pool.recycle(core::mem::take(frame));
+        }
+        if !self.queue.ready {
             self.queue.ready = true;
             ready.push_back(id);
-        }
-        if let Some(frame) = refused {
-            pool.recycle(frame);
         }
     }
 
@@ -115,17 +106,18 @@ impl OutputQueue {
         }
     }
 
+    /// Takes a frame out of its place; false, and nothing taken, if there is no room.
     #[inline]
-    fn push(&mut self, frame: Frame) -> Option<Frame> {
+    fn push(&mut self, frame: &mut Frame) -> bool {
         if self.len() >= self.max_frames || self.bytes + frame.len() > self.max_bytes {
-            return Some(frame);
+            return false;
         }
         self.bytes += frame.len();
         if self.frames.len() == self.frames.capacity() {
             self.make_room();
         }
-        self.frames.push(frame);
-        None
+        self.frames.push(core::mem::take(frame));
+        true
     }
 
     /// Closes up, or takes memory: as much as a batch has at least, for whose list this one is exchanged.

@@ -171,9 +171,8 @@ impl Connections {
         upper: &[u8],
     ) -> bool {
         let (family, balancing) = A::parts(self);
-        let is_current = |connection| balancing.is_current(connection);
-        let judged = direction == Direction::Reply || family.nat.get(id).is_some_and(is_current);
-        judged && family.nat.follow(now, id, direction, renewal, upper)
+        let judged = |connection: &_| direction == Direction::Reply || balancing.is_current(connection);
+        family.nat.follow(now, id, direction, renewal, upper, judged)
     }
 
     /// Says what a packet is, and has its connection take note of it. A connection whose backend is gone may end by it.
