@@ -122,7 +122,8 @@ impl<K: Key, V: Copy> Cache<K, V> {
         let (set, tag) = (self.set(hash), tag(hash));
         let Some(tags) = self.tags.get(set) else { return NOWHERE };
         // All ways at once, without a branch for each: which way it is cannot be predicted.
-        let ways = tags.iter().enumerate().fold(0u32, |ways, (way, own)| ways | u32::from(*own == tag) << way);
+        let ways =
+            tags.iter().enumerate().fold(0u32, |ways, (way, own)| ways | u32::from(*own == tag) << way);
         let place = u32::try_from(set * WAYS).unwrap_or(NOWHERE) | ways.trailing_zeros();
         if ways == 0 { NOWHERE } else { place }
     }
