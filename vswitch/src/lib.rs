@@ -5,6 +5,7 @@
 //! instances apart, [`doctor`] says what the machine allows. Only `sys` contains unsafe code.
 
 pub mod agent;
+pub mod bench;
 pub mod cli;
 mod clock;
 pub mod cluster;
