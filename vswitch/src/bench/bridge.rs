@@ -36,8 +36,12 @@ pub(crate) fn hold(out: &mut impl Write) -> Result<Infallible, Box<dyn std::erro
     // Where the module for it is loaded, bridged packets would pass the hooks of IP as well.
     let _ = fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", "0");
     in_a_thread(async || {
-        let what = |error| failure("cannot make a bridge".to_owned(), error);
-        connect()?.link().add(LinkBridge::new(BRIDGE).build()).execute().await.map_err(what)
+        connect()?
+            .link()
+            .add(LinkBridge::new(BRIDGE).build())
+            .execute()
+            .await
+            .map_err(|error| cannot_make("bridge", error))
     })?;
     for (pod, address) in pods.iter().zip(ADDRESSES) {
         in_a_thread(async || join(pod, address).await)?;
@@ -53,8 +57,11 @@ pub(crate) fn hold(out: &mut impl Write) -> Result<Infallible, Box<dyn std::erro
 async fn join(pod: &OwnedFd, address: Ipv4Addr) -> Result<(), Failure> {
     let outer = format!("port{}", address.octets()[3]);
     let node = connect()?;
-    let what = |error| failure("cannot make a veth".to_owned(), error);
-    node.link().add(LinkVeth::new(&outer, INNER).build()).execute().await.map_err(what)?;
+    node.link()
+        .add(LinkVeth::new(&outer, INNER).build())
+        .execute()
+        .await
+        .map_err(|error| cannot_make("veth", error))?;
     let port = LinkUnspec::new_with_index(index_of(&outer)?).controller(index_of(BRIDGE)?).up().build();
     set_link(&node, port, || format!("cannot put {outer} on the bridge")).await?;
     let moved = LinkUnspec::new_with_index(index_of(INNER)?).setns_by_fd(pod.as_raw_fd()).build();
@@ -65,4 +72,8 @@ async fn join(pod: &OwnedFd, address: Ipv4Addr) -> Result<(), Failure> {
     set_link(&inside, up, || "cannot bring a veth up".to_owned()).await?;
     let what = |error| failure(format!("cannot add the address {address}"), error);
     inside.address().add(index, address.into(), PREFIX_LENGTH).execute().await.map_err(what)
+}
+
+fn cannot_make(what: &str, error: rtnetlink::Error) -> Failure {
+    failure(format!("cannot make a {what} (a kernel without them may get them by `modprobe {what}`)"), error)
 }

@@ -15,7 +15,7 @@ pub(super) struct Bench {
     /// Measure only this; without it both, or what the machine allows
     #[arg(long, value_name = "WHAT")]
     only: Option<Only>,
-    /// Seconds for each figure
+    /// Seconds for each figure, over TAPs for each of both ways
     #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = seconds)]
     seconds: Duration,
     #[command(flatten)]
