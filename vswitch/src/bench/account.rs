@@ -69,7 +69,7 @@ impl Account {
         if !self.tap.is_empty() {
             let rows: Vec<Vec<String>> = self.tap.iter().map(Figure::row).collect();
             text.push_str(
-                "\nFrom pod to pod over TAPs, beside the kernel (veth + bridge) in turns; services beside the kernel without:\n\n",
+                "\nFrom pod to pod over TAPs, in turns with veths and a bridge of the kernel, which has no services in between:\n\n",
             );
             text.push_str(&table::render(&["NAME", "UNIT", "OURS", "KERNEL", "RATIO"], &rows));
             for figure in &self.tap {
