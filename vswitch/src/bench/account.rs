@@ -72,6 +72,9 @@ impl Account {
                 "\nFrom pod to pod over TAPs, in turns with veths and a bridge of the kernel, which has no services in between:\n\n",
             );
             text.push_str(&table::render(&["NAME", "UNIT", "OURS", "KERNEL", "RATIO"], &rows));
+            text.push_str(
+                "\nEach is the median of all turns; so is the ratio, which is taken in each turn.\n",
+            );
             for figure in &self.tap {
                 if let Some([ours, kernel]) = figure.delivered {
                     text.push_str(&format!(

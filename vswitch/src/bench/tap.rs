@@ -19,7 +19,7 @@ use crate::progress;
 use crate::runtime::{Mode, Runtime};
 
 /// How often each figure is measured: an odd number, so that there is one in the middle.
-const ROUNDS: u32 = 5;
+const ROUNDS: u32 = 9;
 /// Of the range that Services of the built-in cluster have.
 const CLUSTER_IP: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 100));
 const TCP: u8 = 6;
