@@ -1,6 +1,7 @@
 //! What the measurements stand on: a switch with known stations, a switch that does nothing, and the turn of a driver
 //! that both go through.
 
+pub mod compare;
 pub mod flows;
 pub mod lb;
 pub mod nat;

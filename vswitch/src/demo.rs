@@ -2,22 +2,19 @@
 
 use std::io::{self, BufRead as _, BufReader, Write};
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::process::{Child, ExitCode, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use netstack::driver::Latency;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cluster::Place;
 use crate::control::table;
+use crate::ephemeral::{self, Ephemeral};
 use crate::helper::exec::Enter;
 use crate::objects::builtin;
 use crate::probe::{PORT, Report};
-use crate::runtime::{Exchange, Kind, Mode, Options as RuntimeOptions, PacketSpec, Runtime, RuntimeError};
-use crate::state::StateDir;
+use crate::progress;
+use crate::runtime::{Exchange, Kind, Mode, PacketSpec, Runtime, RuntimeError};
 
 /// How long one conversation may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -57,27 +54,11 @@ pub struct Options {
 /// # Errors
 /// When the cluster cannot be started or stopped. Conversations that fail are told in the account and by the exit code.
 pub fn run(options: &Options, out: &mut impl Write) -> Result<ExitCode, Box<dyn std::error::Error>> {
-    let name = format!("demo-{}", std::process::id());
-    let directory = StateDir::open(std::env::temp_dir().join(format!("vswitch-{name}")))?;
-    let root = Root(directory.paths().root().to_owned());
-    let interrupt = Interrupt::watch(root.0.clone())?;
-    let mut cluster = builtin(&name);
+    let mut cluster = builtin(&ephemeral::name("demo"));
     cluster.set_mtu(options.mtu);
-    let start = RuntimeOptions {
-        mode: options.mode,
-        offload: options.offload,
-        plain: Vec::new(),
-        state: directory.paths().clone(),
-        // Nobody will ever adopt these pods.
-        grace: Duration::ZERO,
-        latency: options.latency,
-    };
-    let runtime = Arc::new(Runtime::start(cluster, &start, None)?);
-    interrupt.ends(&runtime);
-    let told = Demo { runtime: &runtime, options, servers: Vec::new() }.tell(out);
-    interrupt.wait_if_interrupted();
-    let problems = runtime.stop();
-    drop(root);
+    let cluster = Ephemeral::start(cluster, options.mode, options.offload, options.latency)?;
+    let told = Demo { runtime: cluster.runtime(), options, servers: Vec::new() }.tell(out);
+    let problems = cluster.stop();
     for problem in &problems {
         writeln!(out, "left behind: {problem}")?;
     }
@@ -88,67 +69,6 @@ pub fn run(options: &Options, out: &mut impl Write) -> Result<ExitCode, Box<dyn 
         if good { "All conversations were intact." } else { "Something went wrong, see above." }
     )?;
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// The demo's state directory, removed when this is dropped.
-struct Root(PathBuf);
-
-impl Drop for Root {
-    fn drop(&mut self) {
-        // A directory in the temporary one with a lock file in it is the worst that can stay.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-/// Ends the cluster in order on Ctrl-C and SIGTERM, wherever the demo is.
-struct Interrupt(Arc<Interrupted>);
-
-#[derive(Default)]
-struct Interrupted {
-    cluster: OnceLock<Arc<Runtime>>,
-    ending: AtomicBool,
-}
-
-impl Interrupt {
-    fn watch(root: PathBuf) -> io::Result<Self> {
-        let shared = Arc::new(Interrupted::default());
-        let executor = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-        // Registered here, so that a signal from now on is not lost.
-        let (mut interrupt, mut terminate) = {
-            let _context = executor.enter();
-            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
-        };
-        let there = Arc::clone(&shared);
-        std::thread::Builder::new().name("interrupt".to_owned()).spawn(move || {
-            let number = executor.block_on(async {
-                tokio::select! {
-                    _ = interrupt.recv() => SignalKind::interrupt(),
-                    _ = terminate.recv() => SignalKind::terminate(),
-                }
-            });
-            // A cluster that is just being made is waited for; if that fails the process ends by itself.
-            let cluster = there.cluster.wait();
-            there.ending.store(true, Ordering::SeqCst);
-            for problem in cluster.stop() {
-                let _ = writeln!(io::stderr(), "vswitch: left behind: {problem}");
-            }
-            drop(Root(root));
-            std::process::exit(128 + number.as_raw_value());
-        })?;
-        Ok(Self(shared))
-    }
-
-    /// A conversation that failed because the cluster was being ended is not told: the process is about to end.
-    fn wait_if_interrupted(&self) {
-        while self.0.ending.load(Ordering::SeqCst) {
-            std::thread::park();
-        }
-    }
-
-    fn ends(&self, runtime: &Arc<Runtime>) {
-        // The first is the only one.
-        let _ = self.0.cluster.set(Arc::clone(runtime));
-    }
 }
 
 struct Demo<'a> {
@@ -204,8 +124,7 @@ impl Demo<'_> {
 
     fn progress(&self, text: &str) {
         if self.options.progress {
-            // Progress is for people who watch; losing it loses nothing.
-            let _ = write!(io::stderr(), "\r\x1b[K{text}");
+            progress::show(text);
         }
     }
 

@@ -5,6 +5,7 @@
 //! instances apart, [`doctor`] says what the machine allows. Only `sys` contains unsafe code.
 
 pub mod agent;
+pub mod bench;
 pub mod cli;
 mod clock;
 pub mod cluster;
@@ -12,9 +13,11 @@ pub mod container;
 pub mod control;
 pub mod demo;
 pub mod doctor;
+mod ephemeral;
 pub mod helper;
 pub mod objects;
 pub mod probe;
+mod progress;
 pub mod proxy;
 pub mod runtime;
 pub mod service;

@@ -35,6 +35,7 @@ mod container;
 mod containers;
 pub mod exec;
 mod log;
+pub(crate) mod netlink;
 mod netns;
 mod network;
 pub(crate) mod pause;

@@ -2,26 +2,24 @@
 //!
 //! # Theory of operation
 //! A thread that lives for one configuration opens a netlink socket in the helper's namespace, enters the pod's, and
-//! opens another one there: a netlink socket belongs to the namespace it was opened in, whatever its thread does
-//! later. `/proc/sys/net` is that of the thread that looks. The defaults for new interfaces are written before the
-//! TAP is moved in, because an interface copies them on arrival.
+//! opens another one there. `/proc/sys/net` is that of the thread that looks. The defaults for new interfaces are
+//! written before the TAP is moved in, because an interface copies them on arrival.
 
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use futures_util::TryStreamExt as _;
 use netstack::addr::MacAddr;
-use nix::sched::{CloneFlags, setns};
 use rtnetlink::packet_route::address::AddressHeaderFlags;
-use rtnetlink::packet_route::link::LinkMessage;
 use rtnetlink::packet_route::neighbour::{NeighbourMessage, NeighbourState};
 use rtnetlink::packet_route::route::{RouteMessage, RouteScope};
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
 
+use super::netlink::{connect, enter, failure, in_a_thread, index_of, set_link};
 use super::netns::DOCTOR_KNOWS;
-use super::protocol::{Failure, FailureKind};
+use super::protocol::Failure;
 use super::spec::{NamespaceSpec, Offload};
 use crate::sys;
 
@@ -112,28 +110,6 @@ pub(super) fn forget_neighbors(netns: &OwnedFd, interface: &str) -> Result<(), F
     })
 }
 
-fn enter(netns: &OwnedFd) -> Result<(), Failure> {
-    setns(netns.as_fd(), CloneFlags::CLONE_NEWNET)
-        .map_err(|errno| Failure::system("cannot enter the pod's network namespace", &errno.into()))
-}
-
-/// Runs a netlink conversation on a thread of its own, which may enter another network namespace.
-fn in_a_thread<T: Send>(conversation: impl AsyncFnOnce() -> Result<T, Failure> + Send) -> Result<T, Failure> {
-    let work = || -> Result<T, Failure> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
-            .build()
-            .map_err(|error| Failure::system("cannot start a runtime", &error))?;
-        runtime.block_on(conversation())
-    };
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new()
-            .spawn_scoped(scope, work)
-            .map_err(|error| Failure::system("cannot start a thread", &error))?;
-        thread.join().unwrap_or_else(|_| Err(Failure::new(FailureKind::System, "the thread panicked")))
-    })
-}
-
 async fn configure_in_this_thread(
     spec: &NamespaceSpec,
     netns: &OwnedFd,
@@ -182,25 +158,6 @@ async fn configure_in_this_thread(
     Ok(warnings)
 }
 
-/// A netlink socket in the calling thread's network namespace, served until the runtime ends.
-fn connect() -> Result<Handle, Failure> {
-    let (connection, handle, _) = rtnetlink::new_connection()
-        .map_err(|error| Failure::system("cannot open a netlink socket", &error))?;
-    // Detached: it ends with the runtime, within the same configuration.
-    drop(tokio::spawn(connection));
-    Ok(handle)
-}
-
-/// The index of an interface in the calling thread's network namespace.
-fn index_of(interface: &str) -> Result<u32, Failure> {
-    nix::net::if_::if_nametoindex(interface)
-        .map_err(|errno| Failure::system(format!("cannot find the interface {interface}"), &errno.into()))
-}
-
-async fn set_link(handle: &Handle, link: LinkMessage, what: impl Fn() -> String) -> Result<(), Failure> {
-    handle.link().set(link).execute().await.map_err(|error| failure(what(), error))
-}
-
 async fn add_addresses(handle: &Handle, index: u32, spec: &NamespaceSpec) -> Result<(), Failure> {
     for network in &spec.addresses {
         let mut request = handle.address().add(index, network.addr(), network.prefix_len());
@@ -245,14 +202,6 @@ async fn add_default_route(
     }
     let what = |error| failure(format!("cannot add a default route via {gateway}"), error);
     handle.route().add(default).execute().await.map_err(what)
-}
-
-fn failure(what: String, error: rtnetlink::Error) -> Failure {
-    if let rtnetlink::Error::NetlinkError(message) = error {
-        Failure::system(what, &message.to_io())
-    } else {
-        Failure::new(FailureKind::System, format!("{what}: {error}"))
-    }
 }
 
 /// A namespace that was made by `ip netns add` has a `lo` that is down, and then not even its own addresses answer.

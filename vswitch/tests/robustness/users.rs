@@ -115,6 +115,8 @@ fn an_ordinary_user_has_pods_of_its_own() {
     let text = success("demo", &user.demo(&["--require", "tap"]));
     assert!(text.contains("on network namespaces with TAP devices"), "{text}");
     assert!(text.contains("All conversations were intact."), "{text}");
+    let text = success("bench", &user.run(&["bench", "--only", "tap", "--seconds", "0.1"]));
+    assert!(text.contains("KERNEL") && !text.contains("failed"), "{text}");
 
     let name = format!("vst-u-{}", std::process::id());
     let log = user.home.join("log");
@@ -160,6 +162,13 @@ fn a_user_without_tun_is_told_and_has_memory_links() {
         assert!(text.contains("/dev/net/tun") && text.contains("vswitch doctor"), "{text}");
         assert!(text.contains("chmod 0666 /dev/net/tun"), "{text}");
     }
+    let bench = user.run(&["bench", "--seconds", "0.01"]);
+    let text = success("bench", &bench);
+    assert!(text.contains("bridged") && text.contains("Nothing was measured over TAPs"), "{text}");
+    assert!(text.contains("chmod 0666 /dev/net/tun") && text.contains("vswitch doctor"), "{text}");
+    let refused = user.run(&["bench", "--only", "tap"]);
+    assert_eq!(refused.status.code(), Some(1), "{}", both(&refused));
+    assert!(both(&refused).contains("chmod 0666 /dev/net/tun"), "{}", both(&refused));
     let doctor = user.run(&["doctor"]);
     assert_eq!(doctor.status.code(), Some(1));
     let text = both(&doctor);
