@@ -13,7 +13,7 @@ use netstack::config::{Config, Limits, PortConfig, SegmentConfig, Snapshot, Stat
 use netstack::device::memory::{MemoryDevice, MemoryOptions, pair};
 use netstack::driver::{Clock, Driver, DriverHandle, Engine};
 use netstack::event::Event;
-use netstack::frame::{FrameBatch, FramePool};
+use netstack::frame::{Depot, FrameBatch, FramePool};
 use netstack::seed::Seed;
 use netstack::switch::Switch;
 
@@ -112,7 +112,7 @@ impl Engine for Sink {
 }
 
 /// A bridge of two ports whose stations are learned.
-fn bridge() -> Switch {
+fn bridge(pool: FramePool) -> Switch {
     let port = |id: PortId| PortConfig {
         station: Station::Foreign,
         ..PortConfig::new(id, format!("{id}"), VlanMode::Access(SegmentId(0)))
@@ -122,7 +122,7 @@ fn bridge() -> Switch {
         segments: vec![SegmentConfig::new(SegmentId(0), "segment")],
         ..Config::default()
     };
-    let mut switch = Switch::new(Limits::default(), &Seed::from_u64(1), FramePool::new());
+    let mut switch = Switch::new(Limits::default(), &Seed::from_u64(1), pool);
     switch.install(Snapshot::compile(config, None).expect("a good configuration"));
     switch
 }
@@ -147,16 +147,19 @@ impl Running {
         let mut arrived = Vec::new();
         for row in rows {
             let (first, last) = (row[0], row[row.len() - 1]);
+            // What the sink gives back is the source's to take.
+            let depot = Depot::new();
+            let pool = || FramePool::with_depot(Arc::clone(&depot));
             let count = Arc::new(AtomicU64::new(0));
             let (near, mut far) = pair(LINK, MemoryOptions::default())?;
-            let source = Source { pool: FramePool::new(), sent: 0, arrived: Arc::clone(&count) };
+            let source = Source { pool: pool(), sent: 0, arrived: Arc::clone(&count) };
             add(&mut drivers[first], source, vec![(IN, near)])?;
             for &thread in *row {
                 let (near, next) = pair(LINK, MemoryOptions::default())?;
                 let before = std::mem::replace(&mut far, next);
-                add(&mut drivers[thread], bridge(), vec![(IN, before), (OUT, near)])?;
+                add(&mut drivers[thread], bridge(pool()), vec![(IN, before), (OUT, near)])?;
             }
-            let sink = Sink { pool: FramePool::new(), known: false, arrived: Arc::clone(&count) };
+            let sink = Sink { pool: pool(), known: false, arrived: Arc::clone(&count) };
             add(&mut drivers[last], sink, vec![(IN, far)])?;
             arrived.push(count);
         }
