@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead as _, BufReader, Write};
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::{Child, ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,6 +47,8 @@ pub struct Options {
     pub mtu: u16,
     /// What the data path pays for a short way from pod to pod.
     pub latency: Latency,
+    /// How many threads move frames.
+    pub threads: NonZeroUsize,
     /// Octets of each TCP conversation, each way.
     pub bytes: u64,
     /// Whether to show what is being done on standard error.
@@ -71,6 +74,7 @@ pub fn run(options: &Options, out: &mut impl Write) -> Result<ExitCode, Box<dyn 
         // Nobody will ever adopt these pods.
         grace: Duration::ZERO,
         latency: options.latency,
+        threads: options.threads,
     };
     let runtime = Arc::new(Runtime::start(cluster, &start, None)?);
     interrupt.ends(&runtime);
