@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead as _, BufReader, Write};
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::process::{Child, ExitCode, Stdio};
 use std::time::Duration;
 
@@ -43,6 +44,8 @@ pub struct Options {
     pub mtu: u16,
     /// What the data path pays for a short way from pod to pod.
     pub latency: Latency,
+    /// How many threads move frames.
+    pub threads: NonZeroUsize,
     /// Octets of each TCP conversation, each way.
     pub bytes: u64,
     /// Whether to show what is being done on standard error.
@@ -56,7 +59,8 @@ pub struct Options {
 pub fn run(options: &Options, out: &mut impl Write) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let mut cluster = builtin(&ephemeral::name("demo"));
     cluster.set_mtu(options.mtu);
-    let cluster = Ephemeral::start(cluster, options.mode, options.offload, options.latency)?;
+    let Options { mode, offload, latency, threads, .. } = *options;
+    let cluster = Ephemeral::start(cluster, mode, offload, latency, threads)?;
     let told = Demo { runtime: cluster.runtime(), options, servers: Vec::new() }.tell(out);
     let problems = cluster.stop();
     for problem in &problems {

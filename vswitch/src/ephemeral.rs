@@ -1,6 +1,7 @@
 //! A cluster that a command starts for itself, and that goes when the command ends, however it does.
 
 use std::io::{self, Write as _};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -37,6 +38,7 @@ impl Ephemeral {
         mode: Mode,
         offload: bool,
         latency: Latency,
+        threads: NonZeroUsize,
     ) -> Result<Self, Box<dyn std::error::Error>> {
         let directory = StateDir::open(std::env::temp_dir().join(format!("vswitch-{}", cluster.name)))?;
         let root = Root(directory.paths().root().to_owned());
@@ -49,6 +51,7 @@ impl Ephemeral {
             // Nobody will ever adopt these pods.
             grace: Duration::ZERO,
             latency,
+            threads,
         };
         let runtime = Arc::new(Runtime::start(cluster, &options, None)?);
         interrupt.ends(&runtime);

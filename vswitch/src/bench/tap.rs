@@ -2,6 +2,7 @@
 //! namespaces, in turns.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,7 +78,8 @@ pub(super) fn measure(
         }
     };
     show("over TAPs: making pods");
-    let cluster = Ephemeral::start(builtin(&ephemeral::name("bench")), Mode::Tap, true, latency)?;
+    let cluster =
+        Ephemeral::start(builtin(&ephemeral::name("bench")), Mode::Tap, true, latency, NonZeroUsize::MIN)?;
     let measured = between_pods(cluster.runtime(), each, &show, account);
     let left = cluster.stop();
     account.problems.extend(left.into_iter().map(|problem| format!("left behind: {problem}")));

@@ -141,6 +141,7 @@ const PORTS: &[Column] = &[
     ("RX-FRAMES", |o| text(o, "/rx_frames")),
     ("TX-FRAMES", |o| text(o, "/tx_frames")),
     ("STORM-DROPS", |o| text(o, "/storm_drops")),
+    ("THREAD", |o| text(o, "/thread")),
     ("OFFLOAD", |o| joined(list(o, "/offload").iter().map(cell))),
     ("MAC", |o| text(o, "/mac")),
     ("ADDRESSES", |o| joined(list(o, "/addresses").iter().map(cell))),

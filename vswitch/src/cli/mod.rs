@@ -404,6 +404,7 @@ fn dispatch(verb: Verb, state: StatePaths) -> Result<ExitCode, Failure> {
                 offload: !demo.fabric.no_offload,
                 mtu: demo.fabric.mtu,
                 latency: demo.pace.latency(),
+                threads: demo.pace.threads(),
                 bytes: demo.mib << 20,
                 progress: io::stderr().is_terminal(),
             };

@@ -41,6 +41,7 @@ pub(super) fn up(up: &Up, state: &StatePaths) -> Result<ExitCode, Failure> {
         state: directory.paths().clone(),
         grace,
         latency: up.pace.latency(),
+        threads: up.pace.threads(),
     };
     let executor = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Before anything is made, so that a signal from here on ends in order.

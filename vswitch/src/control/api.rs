@@ -36,6 +36,8 @@ pub enum CaptureFormat {
 pub struct PortView {
     /// The switch.
     pub switch: String,
+    /// The thread of the data path that the switch lives on, from 0.
+    pub thread: usize,
     /// The port's name: a place, or `uplink`.
     pub port: String,
     /// Its number.

@@ -407,6 +407,7 @@ mod tests {
             state: StatePaths::new(&directory),
             grace: Duration::ZERO,
             latency: netstack::driver::Latency::default(),
+            threads: std::num::NonZeroUsize::MIN,
         };
         let runtime = Arc::new(Runtime::start(cluster, &options, None).unwrap());
         let (balancing, cluster) = (Balancing::new(Arc::clone(&runtime), None), runtime.cluster());

@@ -44,6 +44,7 @@ const PORT_COUNTERS: [PortCounter; 4] = [
 #[derive(Debug, Default)]
 struct Scrape {
     uptime: f64,
+    thread_loads: Vec<u64>,
     ports: Vec<PortView>,
     drops: BTreeMap<(String, String, String), u64>,
     fdb: BTreeMap<String, u64>,
@@ -82,6 +83,7 @@ impl Scrape {
         let (cluster, statuses) = (runtime.cluster(), plane.statuses());
         let mut scrape =
             Self { uptime: runtime.now().as_secs_f64(), ports: runtime.ports()?, ..Self::default() };
+        scrape.thread_loads = runtime.thread_loads();
         for drop in runtime.drops()? {
             *scrape.drops.entry((drop.switch, drop.port, drop.reason)).or_default() += drop.count;
         }
@@ -152,6 +154,9 @@ impl Collector for Scrape {
         let help = "Time since the data path started.";
         to.encode_descriptor("vswitch_uptime", help, Some(&Unit::Seconds), MetricType::Gauge)?
             .encode_gauge(&self.uptime)?;
+        let loads = self.thread_loads.iter().enumerate();
+        let loads = loads.map(|(thread, count)| (vec![("thread", thread.to_string())], *count)).collect();
+        gauge(to, "vswitch_data_path_switches", "Switches that a thread of the data path turns.", loads)?;
         for (name, unit, help, value) in &PORT_COUNTERS {
             let rows = self.ports.iter().map(|port| {
                 (vec![("switch", port.switch.clone()), ("port", port.port.clone())], value(port))
@@ -276,13 +281,14 @@ mod tests {
     #[test]
     fn each_number_stands_under_its_own_name() {
         let port = serde_json::from_value(json!({
-            "switch": "s", "port": "p", "id": 1, "segments": [], "station": "foreign", "mac": null, "addresses": [],
+            "switch": "s", "thread": 1, "port": "p", "id": 1, "segments": [], "station": "foreign", "mac": null, "addresses": [],
             "offload": [], "state": "up", "rx_frames": 1, "rx_bytes": 2, "tx_frames": 3, "tx_bytes": 4, "drops": 5, "storm_drops": 0,
         }));
         let restarts =
             vec![("namespace", "n".to_owned()), ("pod", "p".to_owned()), ("container", "c".to_owned())];
         let scrape = Scrape {
             uptime: 1.5,
+            thread_loads: vec![32, 33],
             ports: vec![port.unwrap()],
             drops: BTreeMap::from([(("s".into(), "p".into(), "storm".into()), 5)]),
             fdb: BTreeMap::from([("s".into(), 6)]),
@@ -327,6 +333,8 @@ mod tests {
             samples,
             [
                 "vswitch_uptime_seconds 1.5",
+                r#"vswitch_data_path_switches{thread="0"} 32"#,
+                r#"vswitch_data_path_switches{thread="1"} 33"#,
                 r#"vswitch_port_receive_frames_total{switch="s",port="p"} 1"#,
                 r#"vswitch_port_receive_bytes_total{switch="s",port="p"} 2"#,
                 r#"vswitch_port_transmit_frames_total{switch="s",port="p"} 3"#,

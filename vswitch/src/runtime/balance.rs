@@ -14,6 +14,7 @@ use lb::{Affinity, Registry};
 use netstack::config::{ConfigErrors, ServicesConfig, Snapshot};
 use netstack::switch::{ConnectionEntry, Switch};
 
+use super::paths::by_thread;
 use super::{Runtime, RuntimeError};
 
 /// Clients of one switch that are shown.
@@ -78,14 +79,16 @@ impl Runtime {
             let next = with_registry(snapshot, registry)
                 .map_err(|source| RuntimeError::Config { switch: switch.to_string(), source })?;
             balance.snapshots.insert(switch.to_string(), Arc::clone(&next));
-            installs.extend(switches.get(&*switch).map(|id| (*id, next)));
+            installs.extend(switches.get(&*switch).map(|at| (at.thread, (at.id, next))));
         }
-        let replaced = self.handle.call(move |driver| {
-            let install = |(id, snapshot)| driver.engine_mut::<Switch>(id).map(|s| s.install(snapshot));
-            installs.into_iter().map(install).collect::<Vec<_>>()
-        })?;
-        // Here, and not on the data path.
-        drop(replaced);
+        for (thread, installs) in by_thread(installs) {
+            let replaced = self.paths.call(thread, move |driver| {
+                let install = |(id, snapshot)| driver.engine_mut::<Switch>(id).map(|s| s.install(snapshot));
+                installs.into_iter().map(install).collect::<Vec<_>>()
+            })?;
+            // Here, and not on the data path.
+            drop(replaced);
+        }
         Ok(())
     }
 }

@@ -14,13 +14,14 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bound
 use netstack::addr::PortId;
 use netstack::device::Direction;
 use netstack::device::pcap::{InterfaceId, PcapNg};
-use netstack::driver::{EngineId, Observer};
+use netstack::driver::{Driver, Observer};
 use netstack::filter::Filter;
 use netstack::frame::{Frame, FramePool};
 use netstack::offload;
 use netstack::switch::Switch;
 
 use super::lines::Lines;
+use super::paths::EngineAt;
 use super::{Runtime, RuntimeError};
 use crate::cluster::Place;
 use crate::control::api::CaptureFormat;
@@ -75,7 +76,7 @@ struct Shared {
 #[derive(Debug, Default)]
 pub(super) struct Taps {
     last: u64,
-    by_port: BTreeMap<(EngineId, PortId), Vec<Weak<Tap>>>,
+    by_port: BTreeMap<(EngineAt, PortId), Vec<Weak<Tap>>>,
 }
 
 /// A capture that runs until it is dropped.
@@ -83,7 +84,7 @@ pub(super) struct Taps {
 pub struct Capture {
     runtime: Arc<Runtime>,
     number: u64,
-    ports: Vec<(String, EngineId, PortId)>,
+    ports: Vec<(String, EngineAt, PortId)>,
     copies: Receiver<Copy>,
     shared: Arc<Shared>,
 }
@@ -241,7 +242,7 @@ impl Runtime {
     /// Changes who captures at a port; false when no device is there.
     fn change_taps(
         &self,
-        (engine, port): (EngineId, PortId),
+        (engine, port): (EngineAt, PortId),
         change: impl FnOnce(&mut Vec<Arc<Tap>>),
     ) -> Result<bool, RuntimeError> {
         let mut guard = self.taps.lock();
@@ -258,14 +259,15 @@ impl Runtime {
             });
             observer
         });
-        Ok(self.handle.call(move |driver| driver.set_observer(engine, port, observer))?)
+        let observe = move |driver: &mut Driver| driver.set_observer(engine.id, port, observer);
+        Ok(self.paths.call(engine.thread, observe)?)
     }
 
     /// Ports by name: what `vswitch capture` takes.
-    fn named_ports(&self, what: &str) -> Result<Vec<(String, EngineId, PortId)>, RuntimeError> {
+    fn named_ports(&self, what: &str) -> Result<Vec<(String, EngineAt, PortId)>, RuntimeError> {
         let place = what.parse::<Place>().ok();
         let mut found = Vec::new();
-        for (name, &id) in &self.switches() {
+        for (name, &at) in &self.switches() {
             let ports = self.with_switch(name, |switch: &mut Switch| {
                 let ports = switch.snapshot().ports().map(|p| (p.name().to_owned(), p.id()));
                 ports.collect::<Vec<_>>()
@@ -274,7 +276,7 @@ impl Runtime {
                 let full = format!("{name}:{port}");
                 let is_place = place.as_ref().is_some_and(|p| p.to_string() == port);
                 if what == "any" || what == full || is_place {
-                    found.push((full, id, port_id));
+                    found.push((full, at, port_id));
                 }
             }
         }

@@ -3,9 +3,15 @@
 //! # Theory of operation
 //! A change is computed first: the wiring of the new cluster, with every port that stays keeping its number, against the
 //! one that stands. Everything that can be refused is tried before anything is touched: configurations are compiled, new
-//! namespaces made (and removed again if one cannot be). Then, in one visit to the data path, each switch gets its new
+//! namespaces made (and removed again if one cannot be). Then the data path is visited: each switch gets its new
 //! configuration and devices are plugged in, moved or taken out; whoever stays does not notice. Last, namespaces that
 //! nobody wants any more are removed.
+//!
+//! On one thread no frame passes during that visit. Several threads are visited one after the other, and frames pass on the
+//! others meanwhile: for as long as the visits take a switch of one may know a route, a pod or a node that a switch of
+//! another does not. Such frames are dropped and counted, or go in a circle until their TTL ends them, as in any network whose
+//! routers learn one by one; they concern only who is new, moves or goes. An end station that moves from thread to
+//! thread is plugged in nowhere for a moment: what it sends waits in its device, what is sent to it is lost.
 //!
 //! An end station that only moved keeps its namespace, its TAP and so its connections. One whose addresses or links
 //! changed is made anew, beside the one that stands, whose name it gets once that is gone. Only where both have their
@@ -17,15 +23,13 @@ use std::sync::Arc;
 
 use netstack::addr::{IpNet, PortId};
 use netstack::config::{Limits, Snapshot};
-use netstack::device::Device;
 use netstack::device::memory::{self, MemoryDevice, MemoryOptions};
-use netstack::driver::{Driver, EngineId};
-use netstack::frame::{FramePool, OffloadFeatures};
-use netstack::switch::Switch;
+use netstack::frame::OffloadFeatures;
 
 use super::balance::Balance;
 use super::difference::Difference;
-use super::making::{Made, Plug};
+use super::making::Made;
+use super::paths::{Switches, by_thread};
 use super::proxies::Proxies;
 use super::{LINK_BATCHES, Placed, Runtime, RuntimeError};
 use crate::cluster::{Cluster, Endpoint, Place, PortNumbers, SwitchPlan, Wiring, wire};
@@ -35,7 +39,7 @@ use crate::cluster::{Cluster, Endpoint, Place, PortNumbers, SwitchPlan, Wiring, 
 pub(super) struct Fabric {
     pub(super) cluster: Arc<Cluster>,
     pub(super) wiring: Arc<Wiring>,
-    pub(super) switches: BTreeMap<String, EngineId>,
+    pub(super) switches: Switches,
     pub(super) places: BTreeMap<Place, Arc<Placed>>,
     pub(super) proxies: Proxies,
     numbers: PortNumbers,
@@ -48,7 +52,7 @@ impl Fabric {
         Self {
             cluster: Arc::new(cluster),
             wiring: Arc::default(),
-            switches: BTreeMap::new(),
+            switches: Switches::new(),
             places: BTreeMap::new(),
             proxies: Proxies::default(),
             numbers: PortNumbers::default(),
@@ -70,7 +74,7 @@ pub struct Applied {
 }
 
 /// One link between switches: each end's switch, port and device.
-type Link = [(String, PortId, MemoryDevice); 2];
+pub(super) type Link = [(String, PortId, MemoryDevice); 2];
 
 impl Runtime {
     /// Makes the running cluster `cluster`. Name, MTU and the underlay's segments of a cluster that stands cannot change.
@@ -129,67 +133,6 @@ impl Runtime {
         Ok(applied)
     }
 
-    /// The visit to the data path.
-    fn rewire(
-        &self,
-        now: &Fabric,
-        compiled: Vec<Compiled>,
-        links: Vec<Link>,
-        difference: &Difference,
-        made: Vec<Made>,
-        applied: &mut Applied,
-    ) -> Result<Rewired, RuntimeError> {
-        let depot = Arc::clone(&self.depot);
-        let seed = self.seed;
-        let mut switches = now.switches.clone();
-        let mut places = now.places.clone();
-        places.retain(|place, _| !difference.replaced.iter().any(|p| p.endpoint.place == *place));
-        let gone: Vec<(String, EngineId)> = now
-            .switches
-            .iter()
-            .filter(|(name, _)| !compiled.iter().any(|kept| kept.switch == **name))
-            .map(|(name, id)| (name.clone(), *id))
-            .collect();
-        let moved = difference.moved.clone();
-        let mut balance = self.balance.lock();
-        let compiled = compiled.into_iter().map(|one| one.balancing(&mut balance));
-        let compiled = compiled.collect::<Result<Vec<Compiled>, RuntimeError>>()?;
-        let (switches, places, problems) = self.handle.call(move |driver| {
-            let mut problems = Vec::new();
-            for Compiled { switch: name, limits, snapshot } in compiled {
-                let id = *switches.entry(name).or_insert_with(|| {
-                    let pool = FramePool::with_depot(Arc::clone(&depot));
-                    driver.add_engine(Box::new(Switch::new(limits, &seed, pool)))
-                });
-                if let Some(switch) = driver.engine_mut::<Switch>(id) {
-                    drop(switch.install(snapshot));
-                }
-            }
-            for end in links.into_iter().flatten() {
-                let (switch, port, device) = end;
-                attach(driver, switches[&switch], port, Box::new(device), &mut problems);
-            }
-            for endpoint in moved {
-                move_station(driver, &switches, &mut places, endpoint, &mut problems);
-            }
-            for one in made {
-                plug_in(driver, &switches, &mut places, one, &mut problems);
-            }
-            for (name, id) in gone {
-                drop(driver.remove_engine(id));
-                switches.remove(&name);
-            }
-            (switches, places, problems)
-        })?;
-        balance.retain(|switch| switches.contains_key(switch));
-        applied.problems.extend(problems);
-        let mut places = places;
-        for placed in &difference.gone {
-            places.remove(&placed.endpoint.place);
-        }
-        Ok((switches, places))
-    }
-
     /// End stations that moved find none of their neighbours where they were.
     fn wake_moved(&self, moved: &[Endpoint], places: &BTreeMap<Place, Arc<Placed>>, applied: &mut Applied) {
         let mut helper = self.helper.lock();
@@ -211,20 +154,18 @@ impl Runtime {
         if gone.is_empty() {
             return Ok(());
         }
-        let attached: Vec<(EngineId, PortId, Option<EngineId>)> = gone
-            .iter()
-            .filter(|p| p.endpoint.shares.is_none())
-            .filter_map(|p| {
-                let engine = now.switches.get(&p.endpoint.attachment.switch)?;
-                Some((*engine, p.endpoint.attachment.port, p.station))
-            })
-            .collect();
-        self.handle.call(move |driver| {
-            for (engine, port, station) in attached {
-                drop(driver.detach(engine, port));
-                drop(station.and_then(|station| driver.remove_engine(station)));
-            }
-        })?;
+        let attached = gone.iter().filter(|p| p.endpoint.shares.is_none()).filter_map(|p| {
+            let switch = now.switches.get(&p.endpoint.attachment.switch)?;
+            Some((switch.thread, (switch.id, p.endpoint.attachment.port, p.station.map(|at| at.id))))
+        });
+        for (thread, attached) in by_thread(attached) {
+            self.paths.call(thread, move |driver| {
+                for (engine, port, station) in attached {
+                    drop(driver.detach(engine, port));
+                    drop(station.and_then(|station| driver.remove_engine(station)));
+                }
+            })?;
+        }
         let mut helper = self.helper.lock();
         for placed in gone {
             applied.removed.push(placed.endpoint.place.clone());
@@ -240,9 +181,6 @@ impl Runtime {
         Ok(())
     }
 }
-
-/// Switches and places after a change.
-type Rewired = (BTreeMap<String, EngineId>, BTreeMap<Place, Arc<Placed>>);
 
 /// Whether `place` is at this port.
 fn at(places: &BTreeMap<Place, Arc<Placed>>, place: &Place, (switch, port): &(String, PortId)) -> bool {
@@ -274,15 +212,15 @@ fn check_frame(now: &Cluster, wanted: &Cluster) -> Result<(), RuntimeError> {
 }
 
 /// A switch that is wanted.
-struct Compiled {
-    switch: String,
-    limits: Limits,
-    snapshot: Arc<Snapshot>,
+pub(super) struct Compiled {
+    pub(super) switch: String,
+    pub(super) limits: Limits,
+    pub(super) snapshot: Arc<Snapshot>,
 }
 
 impl Compiled {
     /// With what the switch balances.
-    fn balancing(mut self, balance: &mut Balance) -> Result<Self, RuntimeError> {
+    pub(super) fn balancing(mut self, balance: &mut Balance) -> Result<Self, RuntimeError> {
         let config = |source| RuntimeError::Config { switch: self.switch.clone(), source };
         self.snapshot = balance.complete(&self.switch, self.snapshot).map_err(config)?;
         Ok(self)
@@ -331,58 +269,4 @@ fn set_offloads(wiring: &mut Wiring, now: &Fabric, made: &[Made]) {
             }
         }
     }
-}
-
-pub(super) fn attach(
-    driver: &mut Driver,
-    switch: EngineId,
-    port: PortId,
-    device: Box<dyn Device>,
-    problems: &mut Vec<String>,
-) {
-    if let Err(error) = driver.attach(switch, port, device) {
-        problems.push(format!("a device could not be plugged in: {error}"));
-    }
-}
-
-fn move_station(
-    driver: &mut Driver,
-    switches: &BTreeMap<String, EngineId>,
-    places: &mut BTreeMap<Place, Arc<Placed>>,
-    endpoint: Endpoint,
-    problems: &mut Vec<String>,
-) {
-    let Some(placed) = places.get(&endpoint.place) else { return };
-    let old = &placed.endpoint.attachment;
-    let device = switches.get(&old.switch).and_then(|switch| driver.detach(*switch, old.port));
-    let Some(device) = device else { return };
-    attach(driver, switches[&endpoint.attachment.switch], endpoint.attachment.port, device, problems);
-    let moved =
-        Placed { endpoint, namespace: placed.namespace.clone(), station: None, offload: placed.offload };
-    places.insert(moved.endpoint.place.clone(), Arc::new(moved));
-}
-
-fn plug_in(
-    driver: &mut Driver,
-    switches: &BTreeMap<String, EngineId>,
-    places: &mut BTreeMap<Place, Arc<Placed>>,
-    made: Made,
-    problems: &mut Vec<String>,
-) {
-    let Made { endpoint, namespace, plug } = made;
-    let offload = plug.offload();
-    let (device, station): (Option<Box<dyn Device>>, Option<EngineId>) = match plug {
-        Plug::Shared => (None, None),
-        Plug::Tap(tap) => (Some(Box::new(tap)), None),
-        Plug::Station(station, near, far) => {
-            let id = driver.add_engine(station);
-            attach(driver, id, PortId(0), Box::new(far), problems);
-            (Some(Box::new(near)), Some(id))
-        }
-    };
-    if let Some(device) = device {
-        attach(driver, switches[&endpoint.attachment.switch], endpoint.attachment.port, device, problems);
-    }
-    let place = endpoint.place.clone();
-    places.insert(place, Arc::new(Placed { endpoint, namespace, station, offload }));
 }

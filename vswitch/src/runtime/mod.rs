@@ -1,4 +1,4 @@
-//! A running cluster: switches and devices on the data path's thread, namespaces in the helper, and what the control
+//! A running cluster: switches and devices on the data path's threads, namespaces in the helper, and what the control
 //! plane may ask of both.
 
 mod balance;
@@ -9,8 +9,10 @@ mod fabric;
 mod lines;
 mod making;
 mod packet;
+mod paths;
 mod proxies;
 mod questions;
+mod rewiring;
 mod station;
 mod trace;
 mod views;
@@ -27,21 +29,21 @@ pub use station::Exchange;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, Read as _};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use netstack::addr::PortId;
 use netstack::config::ConfigErrors;
 use netstack::device::tap;
-use netstack::driver::{Clock, Driver, DriverEvent, DriverHandle, EngineId, Latency, Stopped};
+use netstack::driver::{Clock, Driver, DriverEvent, Latency, Stopped};
 use netstack::frame::{Depot, OffloadFeatures};
 use netstack::seed::Seed;
 use netstack::switch::Switch;
 use parking_lot::{Mutex, RwLock};
 
 use self::fabric::Fabric;
-use self::questions::Questions;
+use self::paths::{EngineAt, Paths, Switches};
 use self::station::Station;
 use crate::cluster::{Cluster, Endpoint, Place};
 use crate::control::api::EventView;
@@ -81,6 +83,8 @@ pub struct Options {
     pub grace: Duration,
     /// What the data path pays for a short way from pod to pod.
     pub latency: Latency,
+    /// How many threads move frames. Each switch lives on one of them.
+    pub threads: NonZeroUsize,
 }
 
 /// Why a cluster did not start, or could not be asked.
@@ -152,7 +156,7 @@ pub enum RuntimeError {
 struct Placed {
     endpoint: Endpoint,
     namespace: Option<Namespace>,
-    station: Option<EngineId>,
+    station: Option<EngineAt>,
     /// What its device takes over.
     offload: OffloadFeatures,
 }
@@ -175,9 +179,7 @@ pub struct Runtime {
     /// What the userspace proxies of nodes carry.
     proxied: Mutex<proxies::Proxied>,
     balance: Mutex<balance::Balance>,
-    handle: DriverHandle,
-    questions: Questions,
-    thread: Mutex<Option<JoinHandle<io::Result<()>>>>,
+    paths: Paths,
     clock: Clock,
     depot: Arc<Depot>,
     seed: Seed,
@@ -241,18 +243,12 @@ impl Runtime {
     ) -> Result<Self, RuntimeError> {
         let found = helper.as_mut().map(Helper::list).transpose()?.unwrap_or_default();
         let clock = Clock::start();
-        let (handle, thread) = Driver::spawn(clock, "data path", |driver| {
-            driver.set_latency(options.latency);
-            Ok(())
-        })?;
         let runtime = Self {
             changing: Mutex::default(),
             fabric: RwLock::new(Fabric::empty(&cluster.name)),
             proxied: Mutex::default(),
             balance: Mutex::default(),
-            questions: Questions::new(handle.clone(), clock),
-            handle,
-            thread: Mutex::new(Some(thread)),
+            paths: Paths::start(options.threads, clock, options.latency)?,
             clock,
             depot: Depot::new(),
             seed: fresh_seed()?,
@@ -339,19 +335,19 @@ impl Runtime {
     }
 
     /// The switches by name.
-    fn switches(&self) -> BTreeMap<String, EngineId> {
+    fn switches(&self) -> Switches {
         self.fabric.read().switches.clone()
     }
 
-    /// Runs `ask` with one switch on the data path's thread, between two batches.
+    /// Runs `ask` with one switch on its thread, between two batches.
     fn with_switch<R: Send + 'static>(
         &self,
         name: &str,
         ask: impl FnOnce(&mut Switch) -> R + Send + 'static,
     ) -> Result<Option<R>, RuntimeError> {
-        let id = self.fabric.read().switches.get(name).copied();
-        let Some(id) = id else { return Ok(None) };
-        Ok(self.questions.ask(move |driver| driver.engine_mut::<Switch>(id).map(ask))?)
+        let at = self.fabric.read().switches.get(name).copied();
+        let Some(EngineAt { thread, id }) = at else { return Ok(None) };
+        Ok(self.paths.ask(thread, move |driver| driver.engine_mut::<Switch>(id).map(ask))?)
     }
 
     /// Lets an in-process pod do something and waits for it, `patience` at the most.
@@ -359,19 +355,19 @@ impl Runtime {
     /// # Errors
     /// What went wrong, in a sentence.
     pub fn exchange(&self, place: &Place, exchange: Exchange, patience: Duration) -> Result<Report, String> {
-        let id = self.placed(place).ok().and_then(|p| p.station);
-        let id = id.ok_or_else(|| format!("{place} is not an in-process pod"))?;
+        let station = self.placed(place).ok().and_then(|p| p.station);
+        let EngineAt { thread, id } = station.ok_or_else(|| format!("{place} is not an in-process pod"))?;
         let begin = move |driver: &mut Driver| {
             let now = driver.clock().now();
             if let Some(station) = driver.engine_mut::<Station>(id) {
                 station.begin(now, exchange);
             }
         };
-        self.handle.call(begin).map_err(|e| e.to_string())?;
+        self.paths.call(thread, begin).map_err(|e| e.to_string())?;
         let deadline = self.clock.now() + patience;
         while self.clock.now() < deadline {
             let ask = move |driver: &mut Driver| driver.engine_mut::<Station>(id).and_then(Station::outcome);
-            if let Some(outcome) = self.handle.call(ask).map_err(|e| e.to_string())? {
+            if let Some(outcome) = self.paths.call(thread, ask).map_err(|e| e.to_string())? {
                 return outcome;
             }
             std::thread::sleep(Duration::from_millis(2));
@@ -381,18 +377,13 @@ impl Runtime {
 
     /// Takes in what the data path has to tell since the last call, and returns it.
     pub fn collect_events(&self) -> Vec<EventView> {
-        let Ok(news) = self.handle.call(|driver| {
-            let polled: Vec<_> = std::iter::from_fn(|| driver.poll_event()).take(EVENTS).collect();
-            let told = polled.into_iter().map(|event| (event, views::told_by_switch(driver, &event)));
-            told.collect::<Vec<_>>()
-        }) else {
-            return Vec::new();
-        };
         let at_seconds = self.clock.now().as_secs_f64();
-        let mut told: Vec<EventView> = {
+        let mut told = Vec::new();
+        for thread in 0..self.paths.count() {
+            let Ok(news) = self.paths.call(thread, views::news) else { continue };
             let gone = &mut self.log.lock().gone;
-            news.into_iter().filter_map(|news| self.describe(news, at_seconds, gone)).collect()
-        };
+            told.extend(news.into_iter().filter_map(|news| self.describe(thread, news, at_seconds, gone)));
+        }
         let ends = self.notice_ends().into_iter();
         told.extend(ends.map(|(switch, text)| EventView { at_seconds, switch, text }));
         self.keep(told.iter().cloned());
@@ -419,13 +410,16 @@ impl Runtime {
 
     fn describe(
         &self,
-        (event, text): (DriverEvent, Option<String>),
+        thread: usize,
+        (event, text): views::News,
         at_seconds: f64,
         gone: &mut BTreeSet<(String, PortId)>,
     ) -> Option<EventView> {
         let fabric = self.fabric.read();
-        let name_of =
-            |id: EngineId| fabric.switches.iter().find(|(_, e)| **e == id).map(|(name, _)| name.clone());
+        let name_of = |id| {
+            let at = EngineAt { thread, id };
+            fabric.switches.iter().find(|(_, other)| **other == at).map(|(name, _)| name.clone())
+        };
         let (switch, text) = match event {
             DriverEvent::DeviceGone { engine, port, error } => {
                 let switch = name_of(engine)?;
@@ -451,21 +445,8 @@ impl Runtime {
                 Err(error) => problems.push(error.to_string()),
             }
         }
-        self.handle.stop();
-        if let Some(thread) = self.thread.lock().take() {
-            match thread.join() {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => problems.push(format!("the data path ended with an error: {error}")),
-                Err(_) => problems.push("the data path panicked".to_owned()),
-            }
-        }
+        problems.extend(self.paths.stop());
         problems
-    }
-}
-
-impl Drop for Runtime {
-    fn drop(&mut self) {
-        self.handle.stop();
     }
 }
 

@@ -7,13 +7,15 @@ use std::sync::Arc;
 use lb::{Frontend, Registry};
 use netstack::addr::PortId;
 use netstack::device::memory::{self, MemoryDevice, MemoryOptions};
-use netstack::driver::EngineId;
+use netstack::driver::{Driver, EngineId};
 use netstack::frame::OffloadFeatures;
 use netstack::host::BindError;
 use netstack::parse::{self, Network};
 use netstack::seed::Seed;
 
-use super::fabric::{Applied, attach};
+use super::fabric::Applied;
+use super::paths::{EngineAt, Switches, by_thread};
+use super::rewiring::attach;
 use super::{LINK_BATCHES, Runtime, RuntimeError};
 use crate::cluster::{Attachment, Cluster, ProxyPlan};
 use crate::proxy::{ProxyCounters, ServiceProxy};
@@ -26,7 +28,7 @@ const SHOWN: usize = 5;
 #[derive(Clone, Debug)]
 struct Running {
     plan: ProxyPlan,
-    engine: EngineId,
+    engine: EngineAt,
 }
 
 /// Those that run, by node.
@@ -87,6 +89,25 @@ fn make(cluster: &Cluster, plan: &ProxyPlan, seed: &Seed) -> Result<New, Runtime
     Ok(New { plan: plan.clone(), engine: Box::new(engine), near, far })
 }
 
+impl New {
+    /// Plugs it into a switch; what could not be done is a problem.
+    fn plug_in(
+        mut self,
+        driver: &mut Driver,
+        switch: EngineId,
+        registry: Option<Registry>,
+    ) -> (EngineId, Vec<String>) {
+        if let Some(registry) = registry {
+            // What cannot be opened is told by whoever gives it other Services.
+            let _ = self.engine.install(driver.clock().now(), registry);
+        }
+        let (id, mut problems) = (driver.add_engine(self.engine), Vec::new());
+        attach(driver, id, PortId(0), Box::new(self.far), &mut problems);
+        attach(driver, switch, self.plan.attachment.port, Box::new(self.near), &mut problems);
+        (id, problems)
+    }
+}
+
 /// What a proxy has done so far, and does now.
 #[derive(Clone, Debug)]
 pub(crate) struct ProxyCounts {
@@ -103,36 +124,35 @@ impl Runtime {
     pub(super) fn change_proxies(
         &self,
         change: ProxyChange,
-        switches: &BTreeMap<String, EngineId>,
+        switches: &Switches,
         applied: &mut Applied,
     ) -> Result<Proxies, RuntimeError> {
         let ProxyChange { stay, gone, new } = change;
         if gone.is_empty() && new.is_empty() {
             return Ok(stay);
         }
-        let (switches, proxied) = (switches.clone(), self.proxied.lock().clone());
-        let (proxies, problems) = self.handle.call(move |driver| {
-            let (mut proxies, mut problems) = (stay, Vec::new());
-            for Running { plan, engine } in gone {
-                let Attachment { switch, port } = plan.attachment;
-                drop(switches.get(&switch).and_then(|switch| driver.detach(*switch, port)));
-                drop(driver.remove_engine(engine));
-            }
-            for New { plan, engine, near, far } in new {
-                let Attachment { switch, port } = plan.attachment.clone();
-                let mut engine = engine;
-                if let Some(registry) = proxied.get(&switch) {
-                    // What cannot be opened is told by whoever gives it other Services.
-                    let _ = engine.install(driver.clock().now(), registry.clone());
+        let mut proxies = stay;
+        let taken = |Running { plan, engine }: Running| {
+            let Attachment { switch, port } = plan.attachment;
+            (engine.thread, (switches.get(&switch).map(|switch| switch.id), port, engine.id))
+        };
+        for (thread, gone) in by_thread(gone.into_iter().map(taken)) {
+            self.paths.call(thread, move |driver| {
+                for (switch, port, engine) in gone {
+                    drop(switch.and_then(|switch| driver.detach(switch, port)));
+                    drop(driver.remove_engine(engine));
                 }
-                let id = driver.add_engine(engine);
-                attach(driver, id, PortId(0), Box::new(far), &mut problems);
-                attach(driver, switches[&switch], port, Box::new(near), &mut problems);
-                proxies.0.insert(switch, Running { plan, engine: id });
-            }
-            (proxies, problems)
-        })?;
-        applied.problems.extend(problems);
+            })?;
+        }
+        for new in new {
+            let EngineAt { thread, id: switch } = switches[&new.plan.attachment.switch];
+            let (plan, node) = (new.plan.clone(), new.plan.attachment.switch.clone());
+            let registry = self.proxied.lock().get(&node).cloned();
+            let plug_in = move |driver: &mut Driver| new.plug_in(driver, switch, registry);
+            let (id, problems) = self.paths.call(thread, plug_in)?;
+            applied.problems.extend(problems);
+            proxies.0.insert(node, Running { plan, engine: EngineAt { thread, id } });
+        }
         Ok(proxies)
     }
 
@@ -149,9 +169,9 @@ impl Runtime {
         self.proxied.lock().insert(node.to_owned(), registry.clone());
         let Some(engine) = self.proxy_of(node) else { return Ok(Vec::new()) };
         let given = registry.clone();
-        let failed = self.handle.call(move |driver| {
+        let failed = self.paths.call(engine.thread, move |driver| {
             let now = driver.clock().now();
-            driver.engine_mut::<ServiceProxy>(engine).map(|proxy| proxy.install(now, given))
+            driver.engine_mut::<ServiceProxy>(engine.id).map(|proxy| proxy.install(now, given))
         })?;
         let named = |(frontend, error)| Some((Arc::clone(&registry.find(&frontend)?.0.name), error));
         Ok(failed.into_iter().flatten().filter_map(named).collect())
@@ -163,13 +183,14 @@ impl Runtime {
     /// When the data path has stopped.
     pub(crate) fn proxy_counts(&self) -> Result<Vec<ProxyCounts>, RuntimeError> {
         let engines = self.fabric.read().proxies.0.clone();
-        let counts = self.handle.call(move |driver| {
-            let counts = |(node, running): (String, Running)| {
-                let proxy = driver.engine_mut::<ServiceProxy>(running.engine)?;
+        let mut counts = Vec::with_capacity(engines.len());
+        for (node, Running { engine, .. }) in engines {
+            let counted = self.paths.ask(engine.thread, move |driver| {
+                let proxy = driver.engine_mut::<ServiceProxy>(engine.id)?;
                 Some(ProxyCounts { node, counters: proxy.counters(), carried: proxy.carried() })
-            };
-            engines.into_iter().filter_map(counts).collect()
-        })?;
+            })?;
+            counts.extend(counted);
+        }
         Ok(counts)
     }
 
@@ -194,7 +215,7 @@ impl Runtime {
         ))
     }
 
-    fn proxy_of(&self, node: &str) -> Option<EngineId> {
+    fn proxy_of(&self, node: &str) -> Option<EngineAt> {
         self.fabric.read().proxies.0.get(node).map(|running| running.engine)
     }
 }

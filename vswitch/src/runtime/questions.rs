@@ -1,7 +1,7 @@
 //! Questions to the data path.
 //!
 //! # Theory of operation
-//! A question is answered on the data path's thread between two batches, and frames wait meanwhile. So questions come one
+//! A question is answered on a thread of the data path between two batches, and frames wait meanwhile. So questions come one
 //! at a time, and after each the data path is left alone for [`REST`] times as long as the answer took. Whatever clients
 //! ask for, and however many they are, it loses about a tenth of its time to them, in pieces of one question; who asks
 //! much waits for it. Changes of the cluster do not come here: they are few, and should not wait.

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use netstack::addr::{PortId, SegmentId};
 use netstack::config::{Snapshot, Station, Target, VlanMode};
-use netstack::driver::{Driver, DriverEvent};
+use netstack::driver::{Driver, DriverEvent, EngineId};
 use netstack::event::Event;
 use netstack::switch::Switch;
 use netstack::verdict::{DropReason, EgressDrop};
 
-use super::{Runtime, RuntimeError};
+use super::paths::EngineAt;
+use super::{EVENTS, Runtime, RuntimeError};
 use crate::control::api::{DropView, FdbView, NeighborView, PlaceView, PortView, RouteView};
 
 impl Runtime {
@@ -53,13 +54,21 @@ impl Runtime {
             let snapshot = switch.snapshot().clone();
             snapshot.ports().map(|p| port_view(name, &snapshot, switch, p.id())).collect()
         })?;
-        let log = self.log.lock();
+        let (log, switches) = (self.log.lock(), self.switches());
         for port in &mut ports {
+            port.thread = switches.get(&port.switch).map_or(0, |at| at.thread);
             if log.gone.contains(&(port.switch.clone(), PortId(port.id))) {
                 port.state = "gone".to_owned();
             }
         }
         Ok(ports)
+    }
+
+    /// How many switches each thread of the data path has.
+    pub(crate) fn thread_loads(&self) -> Vec<u64> {
+        let mut loads = vec![0; self.paths.count()];
+        self.switches().values().for_each(|at| loads[at.thread] += 1);
+        loads
     }
 
     /// Every MAC address that a switch knows.
@@ -190,29 +199,11 @@ impl Runtime {
 
     /// Frames that devices refused because their own queue was full.
     fn refused(&self) -> Result<Vec<DropView>, RuntimeError> {
-        let switches = self.switches();
-        Ok(self.questions.ask(move |driver| {
-            let mut rows = Vec::new();
-            for (name, id) in switches {
-                let Some(snapshot) = driver.engine_mut::<Switch>(id).map(|s| s.snapshot().clone()) else {
-                    continue;
-                };
-                for port in snapshot.ports() {
-                    let count = driver.device_counters(id, port.id()).map_or(0, |c| c.tx_refused);
-                    if count > 0 {
-                        rows.push(DropView {
-                            switch: name.clone(),
-                            port: port.name().to_owned(),
-                            reason: "device_refused".to_owned(),
-                            count,
-                            description: "The device's own queue was full, or its other end was down."
-                                .to_owned(),
-                        });
-                    }
-                }
-            }
-            rows
-        })?)
+        let mut rows = Vec::new();
+        for (name, EngineAt { thread, id }) in self.switches() {
+            rows.extend(self.paths.ask(thread, move |driver| refused_by(driver, &name, id))?);
+        }
+        Ok(rows)
     }
 
     /// Whether every frame is accounted for on every switch.
@@ -224,6 +215,25 @@ impl Runtime {
             switch.check().err().map(|e| format!("{name}: {e}")).into_iter().collect()
         })
     }
+}
+
+/// Frames that the devices of one switch refused.
+fn refused_by(driver: &mut Driver, name: &str, id: EngineId) -> Vec<DropView> {
+    let Some(snapshot) = driver.engine_mut::<Switch>(id).map(|s| s.snapshot().clone()) else {
+        return Vec::new();
+    };
+    let row = |(port, count): (String, u64)| DropView {
+        switch: name.to_owned(),
+        port,
+        reason: "device_refused".to_owned(),
+        count,
+        description: "The device's own queue was full, or its other end was down.".to_owned(),
+    };
+    let counts = snapshot.ports().map(|port| {
+        let count = driver.device_counters(id, port.id()).map_or(0, |c| c.tx_refused);
+        (port.name().to_owned(), count)
+    });
+    counts.filter(|(_, count)| *count > 0).map(row).collect()
 }
 
 fn port_name(snapshot: &Snapshot, port: PortId) -> String {
@@ -253,6 +263,7 @@ fn port_view(switch_name: &str, snapshot: &Snapshot, switch: &Switch, id: PortId
     let counters = switch.port_counters(id).cloned().unwrap_or_default();
     PortView {
         switch: switch_name.to_owned(),
+        thread: 0,
         port: port_name(snapshot, id),
         id: id.0,
         segments: segments
@@ -285,8 +296,16 @@ fn describe(reason: &str) -> String {
     entry.or(egress).unwrap_or_default().trim().to_owned()
 }
 
-/// What a switch has to say, with the names that its ports have now.
-pub(super) fn told_by_switch(driver: &mut Driver, event: &DriverEvent) -> Option<String> {
+/// An event, and what a switch says with it.
+pub(super) type News = (DriverEvent, Option<String>);
+
+/// What a thread of the data path has to tell, with the names that ports have now.
+pub(super) fn news(driver: &mut Driver) -> Vec<News> {
+    let polled: Vec<_> = std::iter::from_fn(|| driver.poll_event()).take(EVENTS).collect();
+    polled.into_iter().map(|event| (event, told_by_switch(driver, &event))).collect()
+}
+
+fn told_by_switch(driver: &mut Driver, event: &DriverEvent) -> Option<String> {
     let DriverEvent::Engine { engine, event } = event else { return None };
     let switch: &mut Switch = driver.engine_mut(*engine)?;
     event_text(event, switch.snapshot())

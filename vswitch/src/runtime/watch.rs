@@ -98,7 +98,7 @@ impl Runtime {
         if let Some(&engine) = self.switches().get(&attachment.switch) {
             let port = attachment.port;
             // When the data path has stopped there is no device either.
-            let _ = self.handle.call(move |driver| drop(driver.detach(engine, port)));
+            let _ = self.paths.call(engine.thread, move |driver| drop(driver.detach(engine.id, port)));
         }
         let mut log = self.log.lock();
         log.ended.insert(place);

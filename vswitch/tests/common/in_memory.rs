@@ -35,6 +35,7 @@ impl InMemory {
             state: StatePaths::new(&directory),
             grace: Duration::from_secs(1),
             latency: netstack::driver::Latency::default(),
+            threads: std::num::NonZeroUsize::MIN,
         };
         let (store, _) = Store::read(&sources(text), Strictness::Strict).unwrap();
         let desired = Desired { store, ..Desired::default() };

@@ -75,7 +75,7 @@ fn pin(cluster: &Cluster) {
     for task in fs::read_dir(format!("/proc/{}/task", cluster.pid())).unwrap() {
         let task = task.unwrap();
         let Ok(name) = fs::read_to_string(task.path().join("comm")) else { continue };
-        let processor = if name.trim() == "data path" { DATA_PATH } else { CLIENTS };
+        let processor = if name.starts_with("data path") { DATA_PATH } else { CLIENTS };
         let thread = task.file_name();
         success("taskset", &Command::new("taskset").args(["-pc", processor]).arg(thread).output().unwrap());
     }
