@@ -6,11 +6,11 @@ use vswitch_tests::costs;
 /// Instructions per frame. To be brought up to date where an operation became cheaper, and with a reason in the commit where
 /// it became dearer.
 const BUDGETS: &[(&str, f64)] = &[
-    ("flows/null/1", 159.0),
-    ("flows/l2/1", 529.0),
-    ("flows/l3/1", 745.0),
-    ("flows/vip/1", 982.0),
-    ("flows/vip/100", 1_023.0),
+    ("flows/null/1", 170.0),
+    ("flows/l2/1", 537.0),
+    ("flows/l3/1", 755.0),
+    ("flows/vip/1", 992.0),
+    ("flows/vip/100", 1_033.0),
 ];
 
 #[test]
