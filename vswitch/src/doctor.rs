@@ -6,6 +6,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use netstack::addr::MacAddr;
+use netstack::driver::Driver;
 use nix::sys::resource::{Resource, getrlimit};
 use serde::Serialize;
 
@@ -62,7 +63,7 @@ pub fn checks() -> Vec<Check> {
 /// Every check, with a helper started from `executable` (see [`HelperOptions::executable`]).
 pub fn checks_with(executable: Option<PathBuf>) -> Vec<Check> {
     let mut checks =
-        vec![tun_device(), user_namespaces(), pods(executable), ipv6(), ping(), descriptors(), cgroups()];
+        vec![tun_device(), user_namespaces(), pods(executable), ipv6(), ring(), ping(), descriptors(), cgroups()];
     checks.push(tool("tcpdump", "to read captures on the command line"));
     checks.push(tool("tshark", "to read captures in depth"));
     checks
@@ -181,6 +182,19 @@ fn ipv6() -> Check {
             "the kernel has no IPv6",
             "boot without ipv6.disable=1, or give pods IPv4 addresses only",
         )
+    }
+}
+
+fn ring() -> Check {
+    const NAME: &str = "io_uring";
+    match Driver::try_ring() {
+        Ok(()) => Check::ok(NAME, "floods of small packets are read through it"),
+        Err(error) => Check::warn(
+            NAME,
+            error.to_string(),
+            "optional, for floods of small packets: Linux 6.7 or newer, with kernel.io_uring_disabled = 0 and no seccomp \
+             profile in its way",
+        ),
     }
 }
 

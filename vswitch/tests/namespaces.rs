@@ -524,6 +524,7 @@ fn the_doctor_has_tried_to_make_a_pod() {
     if root() {
         let text = success(&Command::new(executable()).arg("doctor").output().unwrap());
         assert!(text.contains("made and removed one as root, with offload"), "{text}");
+        assert!(text.contains("io_uring"), "{text}");
         assert!(processes_with("vswitch-doctor-").is_empty());
         let stale = fs::read_dir("/run/netns").into_iter().flatten().flatten();
         assert!(

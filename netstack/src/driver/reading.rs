@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::{Driver, WAKE};
 use crate::device::DeviceError;
 use crate::device::ring::Ring;
+use crate::frame::FramePool;
 use crate::sync::Notify as _;
 
 /// Who reads the devices that can be read either way.
@@ -85,6 +86,14 @@ impl Driver {
     pub fn set_reading(&mut self, reading: Reading) {
         self.reads.reading = reading;
         self.reads.undecided.extend(0..self.attachments.len());
+    }
+
+    /// Whether a driver made now could read devices through a ring, found out by making one.
+    ///
+    /// # Errors
+    /// What the kernel said: it is older than Linux 6.7, or was told to refuse (`kernel.io_uring_disabled`, seccomp).
+    pub fn try_ring() -> io::Result<()> {
+        Ring::new(&mut FramePool::new()).map(drop)
     }
 
     /// Why devices are not read through a ring although they may be; `None` as long as nothing speaks against it.

@@ -38,6 +38,10 @@ const PIECE: usize = 256;
 /// Flows turned away, as a part of the table's size, before it grows.
 const PRESSURE: usize = 8;
 
+/// Tags in a word, and a word of as many ones.
+const LANE_COUNT: usize = 4;
+const LANES: u64 = 0x0001_0001_0001_0001;
+
 /// No place.
 pub const NOWHERE: u32 = u32::MAX;
 
@@ -65,8 +69,8 @@ pub struct Entry<K, V> {
 /// See the module.
 #[derive(Debug)]
 pub struct Cache<K, V> {
-    /// 0 is a place that was never taken.
-    tags: Vec<[u16; WAYS]>,
+    /// Four in a word, the first way lowest; 0 is a place that was never taken.
+    tags: Vec<[u64; WAYS / LANE_COUNT]>,
     entries: Vec<Option<Entry<K, V>>>,
     /// A larger table on its way.
     next: Vec<Option<Entry<K, V>>>,
@@ -112,7 +116,7 @@ impl<K: Key, V: Copy> Cache<K, V> {
 
     /// Reads the tags that a search will look at.
     #[inline]
-    pub fn touch(&self, hash: Hash) -> u16 {
+    pub fn touch(&self, hash: Hash) -> u64 {
         self.tags.get(self.set(hash)).map_or(0, |tags| tags[0])
     }
 
@@ -121,11 +125,11 @@ impl<K: Key, V: Copy> Cache<K, V> {
     pub fn candidate(&self, hash: Hash) -> u32 {
         let (set, tag) = (self.set(hash), tag(hash));
         let Some(tags) = self.tags.get(set) else { return NOWHERE };
-        // All ways at once, without a branch for each: which way it is cannot be predicted.
-        let ways =
-            tags.iter().enumerate().fold(0u32, |ways, (way, own)| ways | u32::from(*own == tag) << way);
-        let place = u32::try_from(set * WAYS).unwrap_or(NOWHERE) | ways.trailing_zeros();
-        if ways == 0 { NOWHERE } else { place }
+        // Four ways at once, without a branch for each: which way it is cannot be predicted.
+        let [low, high] = tags.map(|four| zeros(four ^ tag * LANES));
+        let way = if low != 0 { low.trailing_zeros() / 16 } else { 4 + high.trailing_zeros() / 16 };
+        let place = u32::try_from(set * WAYS).unwrap_or(NOWHERE) | way;
+        if low | high == 0 { NOWHERE } else { place }
     }
 
     /// Candidates may be of another flow, or have become another's.
@@ -169,7 +173,8 @@ impl<K: Key, V: Copy> Cache<K, V> {
             self.grow();
             return false;
         };
-        self.tags[set][way] = tag(hash);
+        let (word, shift) = (&mut self.tags[set][way / LANE_COUNT], way % LANE_COUNT * 16);
+        *word = *word & !(0xffff << shift) | tag(hash) << shift;
         self.entries[set * WAYS + way] = Some(Entry { key, value, adjacency, stamp, used: second });
         true
     }
@@ -211,7 +216,7 @@ impl<K: Key, V: Copy> Cache<K, V> {
     }
 
     fn take(&mut self, entries: Vec<Option<Entry<K, V>>>) {
-        self.tags = vec![[0; WAYS]; (entries.len() / WAYS).max(1)];
+        self.tags = vec![[0; WAYS / LANE_COUNT]; (entries.len() / WAYS).max(1)];
         self.entries = entries;
         self.pressure = 0;
     }
@@ -223,10 +228,16 @@ impl<K: Key, V: Copy> Cache<K, V> {
     }
 }
 
+/// Of 16 bits.
 #[inline]
-fn tag(Hash(hash): Hash) -> u16 {
-    let [low, high, ..] = hash.to_le_bytes();
-    u16::from_le_bytes([low, high]).max(1)
+fn tag(Hash(hash): Hash) -> u64 {
+    (hash & 0xffff).max(1)
+}
+
+/// The top bit of the lowest lane that is zero, and of some above it that may be; nothing if none is.
+#[inline]
+const fn zeros(lanes: u64) -> u64 {
+    lanes.wrapping_sub(LANES) & !lanes & LANES << 15
 }
 
 /// Both halves of a product, each of which depends on all bits of both factors.

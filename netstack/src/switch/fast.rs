@@ -401,7 +401,7 @@ fn hint<K: Key, V: Copy, S>(
     seen: Option<S>,
     key: impl FnOnce(&S) -> K,
     glance: impl FnOnce(S) -> Glance,
-) -> u16 {
+) -> u64 {
     let Some(seen) = seen else {
         hints.push(Hint { seen: Glance::Other, hash: Hash::NONE, candidate: NOWHERE });
         return 0;
