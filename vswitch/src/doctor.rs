@@ -62,8 +62,16 @@ pub fn checks() -> Vec<Check> {
 
 /// Every check, with a helper started from `executable` (see [`HelperOptions::executable`]).
 pub fn checks_with(executable: Option<PathBuf>) -> Vec<Check> {
-    let mut checks =
-        vec![tun_device(), user_namespaces(), pods(executable), ipv6(), ring(), ping(), descriptors(), cgroups()];
+    let mut checks = vec![
+        tun_device(),
+        user_namespaces(),
+        pods(executable),
+        ipv6(),
+        ring(),
+        ping(),
+        descriptors(),
+        cgroups(),
+    ];
     checks.push(tool("tcpdump", "to read captures on the command line"));
     checks.push(tool("tshark", "to read captures in depth"));
     checks

@@ -126,7 +126,7 @@ impl<K: Key, V: Copy> Cache<K, V> {
         let (set, tag) = (self.set(hash), tag(hash));
         let Some(tags) = self.tags.get(set) else { return NOWHERE };
         // Four ways at once, without a branch for each: which way it is cannot be predicted.
-        let [low, high] = tags.map(|four| zeros(four ^ tag * LANES));
+        let [low, high] = tags.map(|four| zeros(four ^ (tag * LANES)));
         let way = if low != 0 { low.trailing_zeros() / 16 } else { 4 + high.trailing_zeros() / 16 };
         let place = u32::try_from(set * WAYS).unwrap_or(NOWHERE) | way;
         if low | high == 0 { NOWHERE } else { place }

@@ -3,12 +3,14 @@
 mod checksum;
 mod field;
 mod fragment;
+mod join;
 mod segment;
 mod validate;
 
 pub use crate::frame::{Checksum, Offload, OffloadFeatures, SegmentKind, Segmentation};
 pub use checksum::complete_checksum;
 pub use fragment::{FragmentError, MIN_MTU, fragment_ipv4};
+pub use join::{MOST_JOINED, join};
 pub use segment::segment;
 pub use validate::{MAX_PIECES, packet_size_on_wire, validate};
 

@@ -723,3 +723,135 @@ mod fragmentation {
         }
     }
 }
+
+mod joining {
+    use super::*;
+
+    const CHECKED: OffloadFeatures = OffloadFeatures { checksum: true, ..OffloadFeatures::NONE };
+
+    /// A datagram of the flow that all of these are of, number `at` of its sender.
+    fn datagram(v6: bool, df: bool, at: u16, payload: Vec<u8>, pool: &mut FramePool) -> (Frame, Ip) {
+        let recipe = Recipe { v6, udp: true, payload, id: 0xfffe_u16.wrapping_add(at), ..Recipe::default() };
+        let (mut frame, mut ip) = recipe.build(pool);
+        if df && !v6 {
+            frame.bytes_mut()[20] = 0x40;
+            Ipv4Packet::new_unchecked(&mut frame.bytes_mut()[14..34]).fill_checksum();
+            ip.dont_fragment = true;
+        }
+        (frame, ip)
+    }
+
+    proptest! {
+        /// What was joined is what its pieces are, octet by octet, whatever their lengths.
+        #[test]
+        fn cutting_gives_back_what_was_joined(
+            v6: bool, df: bool, size in 1usize..1400, lengths in proptest::collection::vec(0usize..5, 1..80), seed: u8,
+        ) {
+            let mut pool = FramePool::new();
+            let mut heads: Vec<(Frame, Ip)> = Vec::new();
+            let mut before = Vec::new();
+            for (at, shorter) in lengths.iter().enumerate() {
+                // Most are of one length.
+                let octets = if *shorter == 4 { size / 2 } else { size };
+                let payload = (0..octets).map(|i| seed.wrapping_add(u8::try_from((i + at) % 256).unwrap())).collect();
+                let (frame, ip) = datagram(v6, df, u16::try_from(at).unwrap(), payload, &mut pool);
+                before.push(frame.bytes().to_vec());
+                let joined = heads.last_mut().is_some_and(|(head, _)| join(head, &frame, &mut pool));
+                if joined { pool.recycle(frame) } else { heads.push((frame, ip)) }
+            }
+            let mut after = Vec::new();
+            for (head, mut ip) in heads {
+                ip.end = head.len();
+                prop_assert!(slice(head.bytes()).transport.is_some());
+                prop_assert_eq!(validate(&head, &ip), Ok(()));
+                match head.offload.segmentation {
+                    None => after.push(head.bytes().to_vec()),
+                    Some(_) => after.extend(segments(&head, &ip, CHECKED, &mut pool).iter().map(|f| f.bytes().to_vec())),
+                }
+            }
+            prop_assert_eq!(after, before);
+        }
+
+        #[test]
+        fn never_panics_on_what_a_device_claims(
+            first in proptest::collection::vec(any::<u8>(), 0..120), second in proptest::collection::vec(any::<u8>(), 0..120),
+            start: u16, near: bool, size: u16, kind in 0u8..3, v6: bool,
+        ) {
+            let mut pool = FramePool::new();
+            let start = if near { [34, 54][usize::from(v6)] } else { start };
+            let [mut head, mut next] = [first, second].map(|mut bytes| {
+                if let Some(field) = bytes.get_mut(12..14) {
+                    field.copy_from_slice(if v6 { &[0x86, 0xdd] } else { &[8, 0] });
+                }
+                let mut frame = pool.copy_of(&bytes);
+                frame.offload.checksum = Checksum::Partial { start, offset: 6 };
+                frame
+            });
+            let kind = [None, Some(SegmentKind::Udp), Some(SegmentKind::TcpV4)][usize::from(kind)];
+            head.offload.segmentation = kind.map(|kind| Segmentation { kind, size, ecn: false });
+            let before = head.bytes().to_vec();
+            if !join(&mut head, &next, &mut pool) {
+                prop_assert_eq!(head.bytes(), &before[..]);
+            }
+            next.offload = Offload::default();
+            prop_assert!(!join(&mut head, &next, &mut pool));
+        }
+    }
+
+    #[test]
+    fn so_many_are_joined_and_no_more() {
+        let mut pool = FramePool::new();
+        let (mut head, _) = datagram(false, true, 0, vec![1; 18], &mut pool);
+        let (next, _) = datagram(false, true, 1, vec![2; 18], &mut pool);
+        let joined = (0..200).take_while(|_| join(&mut head, &next, &mut pool)).count();
+        assert_eq!(joined + 1, MOST_JOINED);
+        assert!(!head.is_large());
+
+        // As long as a packet can be.
+        let (mut head, _) = datagram(true, true, 0, vec![1; 1400], &mut pool);
+        let (next, _) = datagram(true, true, 1, vec![2; 1400], &mut pool);
+        let joined = (0..200).take_while(|_| join(&mut head, &next, &mut pool)).count();
+        assert_eq!(joined + 1, (0xffff - 48) / 1400);
+        assert!(head.is_large());
+    }
+
+    #[test]
+    fn what_differs_in_anything_else_is_left_alone() {
+        for v6 in [false, true] {
+            let mut pool = FramePool::new();
+            let (mut head, ip) = datagram(v6, true, 0, vec![1; 100], &mut pool);
+            let (original, _) = datagram(v6, true, 1, vec![2; 100], &mut pool);
+            let mut copy = |change: &mut dyn FnMut(&mut Frame)| {
+                let mut next = pool.copy_of(original.bytes());
+                (next.offload, next.priority) = (original.offload, original.priority);
+                change(&mut next);
+                join(&mut head, &next, &mut pool)
+            };
+            // Every octet of the headers, but for the checksum of the IPv4 header and its identification: those of DF
+            // mean nothing.
+            for at in 0..ip.transport_offset + 8 {
+                let free = !v6 && (matches!(at, 18 | 19 | 24 | 25));
+                assert!(free || !copy(&mut |next| next.bytes_mut()[at] ^= 1), "octet {at}, v6 {v6}");
+            }
+            assert!(!copy(&mut |next| next.priority = 0));
+            assert!(!copy(&mut |next| next.offload.checksum = Checksum::Verified));
+            assert!(!copy(&mut |next| assert!(next.set_len(next.len() + 1))), "padding");
+            assert!(!copy(&mut |next| {
+                next.offload.segmentation =
+                    Some(Segmentation { kind: SegmentKind::Udp, size: 50, ecn: false });
+            }));
+            assert!(copy(&mut |_| ()));
+        }
+    }
+
+    #[test]
+    fn without_df_identifications_count_up() {
+        let mut pool = FramePool::new();
+        let (mut head, _) = datagram(false, false, 0, vec![1; 100], &mut pool);
+        let [one, two, three] = [1, 2, 3].map(|at| datagram(false, false, at, vec![1; 100], &mut pool).0);
+        assert!(!join(&mut head, &two, &mut pool));
+        assert!(join(&mut head, &one, &mut pool));
+        assert!(!join(&mut head, &three, &mut pool));
+        assert!(join(&mut head, &two, &mut pool));
+    }
+}

@@ -325,6 +325,46 @@ fn a_super_frame_passes_whole_to_offload_and_cut_to_plain() {
     });
 }
 
+/// The kernel cuts apart for a socket what was written as one, and gets everything else as it is.
+#[test]
+fn datagrams_in_a_row_are_written_as_one() {
+    each_mode(|mode| {
+        let mut tap = addressed_tap(mode, 1500);
+        static_neighbor();
+        // What the kernel has sent is turned around: its own frames, with its own checksum state.
+        let socket = UdpSocket::bind("192.0.2.1:0").unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let mut pool = FramePool::new();
+        let lengths = [100; 20].into_iter().chain([40]).chain([100; 3]);
+        let payloads: Vec<Vec<u8>> = (0u8..).zip(lengths).map(|(at, length)| vec![at; length]).collect();
+        for payload in &payloads {
+            socket.send_to(payload, "192.0.2.2:9").unwrap();
+        }
+        let mut batch = FrameBatch::new();
+        for mut frame in receive(&mut tap, &mut pool, payloads.len(), is_udp).unwrap() {
+            assert!(turn_around(&mut frame));
+            batch.push(frame).unwrap();
+        }
+        let before = packets_received();
+        let sent = tap.send_batch(&mut pool, &mut batch).unwrap();
+        assert_eq!((sent.frames, sent.refused), (24, 0));
+        let writes = packets_received() - before;
+        assert_eq!(writes, if tap.offload().uso { 2 } else { 24 });
+        let mut buffer = [0; 2000];
+        for payload in &payloads {
+            let length = socket.recv(&mut buffer).unwrap();
+            assert_eq!(&buffer[..length], payload);
+        }
+    });
+}
+
+/// Packets that the kernel has had from the TAP, super-frames as one.
+fn packets_received() -> u64 {
+    let devices = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
+    let counters = devices.lines().find_map(|line| line.trim().strip_prefix("tap0:")).unwrap();
+    counters.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
 #[test]
 fn an_interface_that_is_down_refuses_and_recovers() {
     each_mode(|mode| {

@@ -15,7 +15,8 @@
 //! received, and stay with the device when that reading ends.
 //!
 //! *Sending.* The header is written into the headroom: one read and one write are each of one piece, which the kernel
-//! copies faster than pieces.
+//! copies faster than pieces. Datagrams of one flow that follow each other in a batch are written as one super-frame where
+//! the kernel takes it: it goes through the stack of the other end once, and is cut apart for its socket.
 //!
 //! *Refusals.* The interface is down (EIO), out of memory, or takes no frame of this shape (EINVAL): the frame is
 //! counted as refused. EBADFD means that the interface is gone for good, because its namespace is.
@@ -40,7 +41,7 @@ use super::ring::LEAD;
 use super::sys::TapFd;
 use super::{Device, DeviceError, Sent};
 use crate::frame::{Frame, FrameBatch, FramePool, HEADROOM, MAX_FRAME, SMALL_SLAB};
-use crate::offload::{Checksum, OffloadFeatures};
+use crate::offload::{Checksum, OffloadFeatures, join};
 
 /// What a fresh interface has, in octets.
 const DEFAULT_MTU: usize = 1500;
@@ -312,19 +313,28 @@ impl Device for Tap {
     }
 
     fn send_batch(&mut self, pool: &mut FramePool, batch: &mut FrameBatch) -> Result<Sent, DeviceError> {
+        let joins = self.features.checksum && self.features.uso;
         let mut sent = Sent::default();
         let mut failure = None;
-        for mut frame in batch.drain() {
+        let mut frames = batch.drain();
+        let mut next = frames.next();
+        while let Some(mut frame) = next {
+            let (mut count, mut bytes) = (1, frame.len() as u64);
+            next = frames.next();
+            while joins && let Some(other) = next.take_if(|other| join(&mut frame, other, pool)) {
+                (count, bytes) = (count + 1, bytes + other.len() as u64);
+                pool.recycle(other);
+                next = frames.next();
+            }
             if failure.is_none() {
-                let len = frame.len();
                 match self.write(&mut frame) {
                     Ok(()) => {
-                        sent.frames += 1;
-                        sent.bytes += len as u64;
+                        sent.frames += count;
+                        sent.bytes += bytes;
                     }
                     Err(error) => {
                         failure = fatal(&error);
-                        sent.refused += 1;
+                        sent.refused += count;
                     }
                 }
             }
