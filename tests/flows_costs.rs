@@ -7,10 +7,10 @@ use vswitch_tests::costs;
 /// it became dearer.
 const BUDGETS: &[(&str, f64)] = &[
     ("flows/null/1", 170.0),
-    ("flows/l2/1", 537.0),
-    ("flows/l3/1", 755.0),
-    ("flows/vip/1", 992.0),
-    ("flows/vip/100", 1_033.0),
+    ("flows/l2/1", 513.0),
+    ("flows/l3/1", 739.0),
+    ("flows/vip/1", 973.0),
+    ("flows/vip/100", 1_014.0),
 ];
 
 #[test]

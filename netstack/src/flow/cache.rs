@@ -132,14 +132,15 @@ impl<K: Key, V: Copy> Cache<K, V> {
         if low | high == 0 { NOWHERE } else { place }
     }
 
-    /// Candidates may be of another flow, or have become another's.
+    /// Candidates may be of another flow, or have become another's. Nobody's entry is read but of those with this tag.
     #[inline(never)]
     fn search(&self, hash: Hash, key: &K) -> u32 {
-        let set = self.set(hash);
-        let ways = self.entries.get(set * WAYS..).and_then(|ways| ways.first_chunk::<WAYS>());
-        let is = |entry: &Option<Entry<K, V>>| entry.as_ref().is_some_and(|entry| entry.key == *key);
-        let way = ways.and_then(|ways| ways.iter().position(is));
-        way.and_then(|way| u32::try_from(set * WAYS + way).ok()).unwrap_or(NOWHERE)
+        let (set, tag) = (self.set(hash), tag(hash));
+        let Some(tags) = self.tags.get(set) else { return NOWHERE };
+        let tagged = |way: &usize| tags[way / LANE_COUNT] >> (way % LANE_COUNT * 16) & 0xffff == tag;
+        let is = |place: &usize| matches!(self.entries.get(*place), Some(Some(entry)) if entry.key == *key);
+        let place = (0..WAYS).filter(tagged).map(|way| set * WAYS + way).find(is);
+        place.and_then(|place| u32::try_from(place).ok()).unwrap_or(NOWHERE)
     }
 
     /// A flow's entry, most often at its [candidate](Self::candidate), if what it says was found out under this stamp.
