@@ -40,7 +40,10 @@ impl Changing {
         };
         let plain = config(Path::Balanced, flows);
         let with = Config { routes: vec![route], ..plain.clone() };
-        let snapshots = [with, plain].map(|config| Snapshot::compile(config, None).expect("it is good"));
+        let plain = Snapshot::compile(plain, None).expect("it is good");
+        // What did not change is shared, as with every change of a configuration.
+        let with = Snapshot::compile(with, Some(&plain)).expect("it is good");
+        let snapshots = [with, plain];
         Self {
             stream: Stream::new(switch(Path::Balanced, flows), Shape::new(Path::Balanced, flows)),
             snapshots,

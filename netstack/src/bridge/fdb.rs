@@ -282,12 +282,22 @@ impl Fdb {
         gone
     }
 
-    /// Forgets what was learned on a port; says how many entries went. Walks the table: for the control plane.
+    /// Forgets what was learned on a port; says how many entries went. See [`Fdb::flush_ports`].
     pub fn flush_port(&mut self, port: PortId) -> usize {
-        self.flush(|_, entry| entry.port == port)
+        self.flush_ports(|other| other == port)
     }
 
-    /// Forgets what was learned in a segment; says how many entries went. Walks the table: for the control plane.
+    /// Forgets what was learned on some ports; says how many entries went. Walks the entries once, unless there is nothing
+    /// of theirs among them: for the control plane.
+    pub fn flush_ports(&mut self, chosen: impl Fn(PortId) -> bool) -> usize {
+        let holds = |(port, held): (u16, &u32)| *held > 0 && chosen(PortId(port));
+        if !(0..=u16::MAX).zip(&self.held).any(holds) {
+            return 0;
+        }
+        self.flush(|_, entry| chosen(entry.port))
+    }
+
+    /// Forgets what was learned in a segment; says how many entries went. Walks the entries: for the control plane.
     pub fn flush_segment(&mut self, segment: SegmentId) -> usize {
         self.flush(|key, _| key.0 == segment)
     }
@@ -362,14 +372,15 @@ impl Fdb {
     }
 
     fn flush(&mut self, chosen: impl Fn(&Key, &Entry) -> bool) -> usize {
-        let held = &mut self.held;
-        let mut gone = 0;
-        self.table.sweep(self.table.capacity(), chosen, |_, entry| {
-            release(held, entry.port);
-            gone += 1;
-        });
-        self.counters.flushed += gone as u64;
-        gone
+        // No further than the last entry there is.
+        let entries = self.table.iter().take(self.table.len());
+        let gone: Vec<u32> =
+            entries.filter(|(_, key, entry)| chosen(key, entry)).map(|(slot, ..)| slot).collect();
+        for slot in &gone {
+            self.drop_slot(*slot);
+        }
+        self.counters.flushed += gone.len() as u64;
+        gone.len()
     }
 
     fn drop_slot(&mut self, slot: u32) {

@@ -260,22 +260,12 @@ impl Switch {
 
     /// Takes up what a new configuration says about ports, segments and the router.
     fn configure_network(&mut self, old: &Snapshot, new: &Snapshot) {
-        for port in old.ports() {
-            let id = port.id();
-            match new.port(id) {
-                Some(kept) if core::ptr::eq(kept, port) => {}
-                Some(kept) => {
-                    self.fdb.flush_port(id);
-                    if !kept.carries_like(port) {
-                        self.purge(id, EgressDrop::PortClosed);
-                        self.loops.forget(id);
-                    }
-                }
-                None => {
-                    self.fdb.flush_port(id);
-                    self.purge(id, EgressDrop::PortClosed);
-                    self.loops.forget(id);
-                }
+        let stays = |id| matches!((old.port(id), new.port(id)), (Some(a), Some(b)) if core::ptr::eq(a, b));
+        self.fdb.flush_ports(|id| !stays(id));
+        for port in old.ports().filter(|port| !stays(port.id())) {
+            if new.port(port.id()).is_none_or(|kept| !kept.carries_like(port)) {
+                self.purge(port.id(), EgressDrop::PortClosed);
+                self.loops.forget(port.id());
             }
         }
         for segment in old.segments() {
