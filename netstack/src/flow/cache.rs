@@ -38,9 +38,11 @@ const PIECE: usize = 256;
 /// Flows turned away, as a part of the table's size, before it grows.
 const PRESSURE: usize = 8;
 
-/// Tags in a word, and a word of as many ones.
+/// Bits of a tag, tags in a word, and a word of as many ones.
+const TAG_BITS: usize = 16;
 const LANE_COUNT: usize = 4;
 const LANES: u64 = 0x0001_0001_0001_0001;
+const TAG: u64 = 0xffff;
 
 /// No place.
 pub const NOWHERE: u32 = u32::MAX;
@@ -137,7 +139,10 @@ impl<K: Key, V: Copy> Cache<K, V> {
     fn search(&self, hash: Hash, key: &K) -> u32 {
         let (set, tag) = (self.set(hash), tag(hash));
         let Some(tags) = self.tags.get(set) else { return NOWHERE };
-        let tagged = |way: &usize| tags[way / LANE_COUNT] >> (way % LANE_COUNT * 16) & 0xffff == tag;
+        let tagged = |way: &usize| {
+            let (word, shift) = lane(*way);
+            tags[word] >> shift & TAG == tag
+        };
         let is = |place: &usize| matches!(self.entries.get(*place), Some(Some(entry)) if entry.key == *key);
         let place = (0..WAYS).filter(tagged).map(|way| set * WAYS + way).find(is);
         place.and_then(|place| u32::try_from(place).ok()).unwrap_or(NOWHERE)
@@ -174,8 +179,9 @@ impl<K: Key, V: Copy> Cache<K, V> {
             self.grow();
             return false;
         };
-        let (word, shift) = (&mut self.tags[set][way / LANE_COUNT], way % LANE_COUNT * 16);
-        *word = *word & !(0xffff << shift) | tag(hash) << shift;
+        let (word, shift) = lane(way);
+        let word = &mut self.tags[set][word];
+        *word = *word & !(TAG << shift) | tag(hash) << shift;
         self.entries[set * WAYS + way] = Some(Entry { key, value, adjacency, stamp, used: second });
         true
     }
@@ -232,7 +238,13 @@ impl<K: Key, V: Copy> Cache<K, V> {
 /// Of 16 bits.
 #[inline]
 fn tag(Hash(hash): Hash) -> u64 {
-    (hash & 0xffff).max(1)
+    (hash & TAG).max(1)
+}
+
+/// Which word of a set a way's tag is in, and how far up.
+#[inline]
+const fn lane(way: usize) -> (usize, usize) {
+    (way / LANE_COUNT, way % LANE_COUNT * TAG_BITS)
 }
 
 /// The top bit of the lowest lane that is zero, and of some above it that may be; nothing if none is.

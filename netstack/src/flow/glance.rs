@@ -11,10 +11,7 @@ use super::cache::Key;
 use crate::addr::{MacAddr, PortId};
 use crate::frame::{Checksum, Frame, SegmentKind};
 use crate::offload::MAX_PIECES;
-use crate::parse::{ETHERNET_HEADER, protocol};
-
-const TCP_HEADER: usize = 20;
-const UDP_HEADER: usize = 8;
+use crate::parse::{ETHERNET_HEADER, TCP_HEADER, UDP_HEADER, protocol};
 
 /// The addresses of an Ethernet header, destination first, in words that a machine compares at once.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]

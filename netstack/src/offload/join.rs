@@ -3,14 +3,13 @@
 use super::checksum::{UDP_FIELD, replace};
 use super::field::{finish_ipv4, read, word, write};
 use super::{Checksum, SegmentKind, Segmentation};
-use crate::frame::{Frame, FramePool, MAX_FRAME};
-use crate::parse::{ETHERNET_HEADER, ethertype, protocol};
+use crate::frame::{Frame, FramePool};
+use crate::parse::{ETHERNET_HEADER, UDP_HEADER, ethertype, protocol};
 
 /// Most pieces of a frame that was joined, as many as Linux joins.
 pub const MOST_JOINED: usize = 64;
 /// The longest IPv4 packet, and the longest payload of an IPv6 header.
 const LONGEST: usize = 0xffff;
-const UDP_HEADER: usize = 8;
 const IPV4_HEADER: usize = 20;
 const IPV6_HEADER: usize = 40;
 
@@ -23,19 +22,12 @@ const IPV6_HEADER: usize = 40;
 /// fragments. IPv4 identifications count up, or mean nothing (RFC 6864 section 4.1: DF is set).
 pub fn join(head: &mut Frame, next: &Frame, pool: &mut FramePool) -> bool {
     let Some(Joint { upper, size, length }) = joint(head, next) else { return false };
-    if head.len() + length > head.capacity() {
-        let mut large = pool.take(MAX_FRAME);
-        if !large.set_len(head.len()) {
-            pool.recycle(large);
-            return false;
-        }
-        large.bytes_mut().copy_from_slice(head.bytes());
-        (large.offload, large.priority, large.origin) = (head.offload, head.priority, head.origin);
-        pool.recycle(core::mem::replace(head, large));
-    }
     let before = head.len();
     if !head.set_len(before + length) {
-        return false;
+        let mut large = pool.take(before + length);
+        large.bytes_mut()[..before].copy_from_slice(head.bytes());
+        (large.offload, large.priority, large.origin) = (head.offload, head.priority, head.origin);
+        pool.recycle(core::mem::replace(head, large));
     }
     let payload = upper + UDP_HEADER;
     head.bytes_mut()[before..].copy_from_slice(&next.bytes()[payload..]);

@@ -20,6 +20,7 @@ pub use ipv6::MAX_EXTENSION_HEADERS;
 pub use neighbor::{NeighborDiscovery, neighbor_discovery};
 pub use summary::Summary;
 pub use transport::verify_transport_checksum;
+pub(crate) use transport::{TCP_HEADER, UDP_HEADER};
 
 use core::net::{IpAddr, Ipv4Addr};
 

@@ -7,8 +7,8 @@ use nat::checksum;
 use super::{Fragment, Ip, Transport, protocol, word};
 use crate::verdict::DropReason;
 
-const TCP_HEADER: usize = 20;
-const UDP_HEADER: usize = 8;
+pub(crate) const TCP_HEADER: usize = 20;
+pub(crate) const UDP_HEADER: usize = 8;
 /// RFC 792 and RFC 4443 messages all have 8 octets at least, though ICMPv6 promises only 4.
 const ICMP_HEADER: usize = 8;
 const SCTP_HEADER: usize = 12;
