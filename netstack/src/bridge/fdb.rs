@@ -371,16 +371,22 @@ impl Fdb {
         Learned::Moved { from, restless }
     }
 
+    /// No further than the last entry there is; a switch that blocks a port does this among frames, so without memory.
     fn flush(&mut self, chosen: impl Fn(&Key, &Entry) -> bool) -> usize {
-        // No further than the last entry there is.
-        let entries = self.table.iter().take(self.table.len());
-        let gone: Vec<u32> =
-            entries.filter(|(_, key, entry)| chosen(key, entry)).map(|(slot, ..)| slot).collect();
-        for slot in &gone {
-            self.drop_slot(*slot);
+        let (mut left, mut gone) = (self.table.len(), 0);
+        for slot in (0u32..).take(self.table.capacity()) {
+            if left == 0 {
+                break;
+            }
+            let Some((key, entry)) = self.table.at(slot) else { continue };
+            left -= 1;
+            if chosen(key, entry) {
+                self.drop_slot(slot);
+                gone += 1;
+            }
         }
-        self.counters.flushed += gone.len() as u64;
-        gone.len()
+        self.counters.flushed += gone as u64;
+        gone
     }
 
     fn drop_slot(&mut self, slot: u32) {
