@@ -77,6 +77,17 @@ impl Translator {
     pub fn v6(&self) -> &Arc<Rules<Ipv6Addr>> {
         &self.v6
     }
+
+    /// What a translator of one family is made from that stands alone, without a switch.
+    pub fn alone<A: Address>(&self, capacity: usize, seed: u64) -> ::nat::Config<A> {
+        let nothing = PoolConfig::new(String::new(), Vec::new());
+        let pools = self.pools.iter().map(|config| pool(config.as_ref().unwrap_or(&nothing), seed));
+        ::nat::Config {
+            pools: pools.collect(),
+            rules: rules(&self.config, &self.pools),
+            ..::nat::Config::new(capacity, self.behaviour(), self.timeouts(), seed)
+        }
+    }
 }
 
 /// Where a packet passes through, in the translator's words.

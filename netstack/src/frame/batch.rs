@@ -3,7 +3,7 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::Frame;
+use super::{Frame, Offload};
 
 /// Most frames in one batch.
 pub const BATCH_FRAMES: usize = 64;
@@ -100,6 +100,26 @@ impl FrameBatch {
         Some(frame)
     }
 
+    /// The octets of the frames, in order, to be changed in place.
+    pub fn bytes_mut(&mut self) -> impl Iterator<Item = &mut [u8]> {
+        self.frames.iter_mut().map(Frame::bytes_mut)
+    }
+
+    /// The checksum and segmentation state of a frame, to be changed.
+    pub fn offload_mut(&mut self, at: usize) -> Option<&mut Offload> {
+        self.frames.get_mut(at).map(|frame| &mut frame.offload)
+    }
+
+    /// Makes a frame `len` octets long, as [`Frame::set_len`] does; false if there is none, or no room.
+    #[must_use]
+    pub fn set_len(&mut self, at: usize, len: usize) -> bool {
+        let Some(frame) = self.frames.get_mut(at) else { return false };
+        let before = frame.len();
+        let done = frame.set_len(len);
+        self.bytes = self.bytes - before + frame.len();
+        done
+    }
+
     /// The frames, in order.
     #[inline]
     pub fn iter(&self) -> core::slice::Iter<'_, Frame> {
@@ -139,5 +159,18 @@ mod tests {
         assert!(batch.bytes() < BATCH_BYTES + MAX_FRAME);
         batch.pop().unwrap();
         assert_eq!(batch.bytes(), (count - 1) * MAX_FRAME);
+    }
+
+    #[test]
+    fn a_frame_changes_in_its_place() {
+        let mut pool = FramePool::new();
+        let mut batch = FrameBatch::new();
+        batch.push(pool.copy_of(b"first")).unwrap();
+        batch.push(pool.copy_of(b"second")).unwrap();
+        assert!(batch.set_len(1, 3) && !batch.set_len(1, MAX_FRAME) && !batch.set_len(2, 1));
+        batch.bytes_mut().for_each(|bytes| bytes.reverse());
+        assert_eq!(batch.bytes(), 8);
+        assert_eq!(batch.offload_mut(2), None);
+        assert_eq!(batch.drain().map(|f| f.bytes().to_vec()).collect::<Vec<_>>(), [&b"tsrif"[..], b"ces"]);
     }
 }

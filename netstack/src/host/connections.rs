@@ -183,6 +183,12 @@ impl Connections {
         Some(self.flows.handle(slot))
     }
 
+    /// Connections that wait to be accepted.
+    pub(super) fn incoming(&self, listener: Handle) -> usize {
+        let slot = self.listeners.live(listener);
+        slot.and_then(|slot| self.listeners.at(slot)).map_or(0, |(_, listener)| listener.established.len())
+    }
+
     pub(super) fn unlisten(&mut self, listener: Handle) {
         let Some(slot) = self.listeners.live(listener) else { return };
         self.listeners.remove_at(slot);

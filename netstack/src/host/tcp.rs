@@ -125,6 +125,11 @@ impl Host {
         self.tcp.accept(listener.0).map(TcpHandle)
     }
 
+    /// Connections that wait for [`Host::tcp_accept`].
+    pub fn tcp_incoming(&self, listener: TcpListener) -> usize {
+        self.tcp.incoming(listener.0)
+    }
+
     /// Stops listening. Connections that were not accepted are reset.
     pub fn tcp_unlisten(&mut self, now: Duration, listener: TcpListener) {
         self.link.now = now;

@@ -195,6 +195,12 @@ impl Host {
         Ok(Datagram { from, to, len, full_len })
     }
 
+    /// Datagrams that wait for [`Host::udp_recv_from`].
+    pub fn udp_waiting(&self, socket: UdpHandle) -> usize {
+        let slot = self.udp.sockets.live(socket.0);
+        slot.and_then(|slot| self.udp.sockets.at(slot)).map_or(0, |(_, socket)| socket.queue.len())
+    }
+
     /// Closes a socket; what waits in it is lost.
     pub fn udp_close(&mut self, handle: UdpHandle) {
         let Some(slot) = self.udp.sockets.live(handle.0) else { return };

@@ -450,6 +450,12 @@ impl Switch {
     }
 }
 
+// It may go from thread to thread, and several may look at it.
+const _: () = {
+    const fn is_for_threads<T: Send + Sync>() {}
+    is_for_threads::<Switch>();
+};
+
 fn flow_key(seed: &Seed) -> [u8; 16] {
     let mut key = [0; 16];
     key[..8].copy_from_slice(&seed.derive("flow hash").to_le_bytes());

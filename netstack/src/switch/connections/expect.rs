@@ -3,7 +3,7 @@
 //! out when its turn comes.
 
 use alloc::vec::Vec;
-use core::cell::Cell;
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use lb::{AT_ONCE, Ask, Verdict};
 use nat::tuple::Tuple;
@@ -16,23 +16,25 @@ use crate::config::Segment;
 #[derive(Debug, Default)]
 pub(super) struct Foreseen {
     said: Vec<(Ask, Verdict)>,
-    /// How many have been asked for.
-    at: Cell<usize>,
+    /// How many have been asked for. Atomic so that several threads may look at one switch, who then find nothing foreseen;
+    /// while packets are handled there is one.
+    at: AtomicUsize,
 }
 
 impl Foreseen {
     /// What was foreseen for a packet, if anything was.
     #[inline]
     pub(super) fn take(&self, ask: &Ask) -> Option<Verdict> {
-        let rest = self.said.get(self.at.get()..)?;
+        let at = self.at.load(Relaxed);
+        let rest = self.said.get(at..)?;
         let found = rest.iter().position(|(foreseen, _)| foreseen == ask)?;
-        self.at.set(self.at.get() + found + 1);
+        self.at.store(at + found + 1, Relaxed);
         Some(rest[found].1)
     }
 
     fn clear(&mut self) {
         self.said.clear();
-        self.at.set(0);
+        self.at.store(0, Relaxed);
     }
 }
 

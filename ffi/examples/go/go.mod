@@ -1,0 +1,3 @@
+module example.com/two_hosts
+
+go 1.19
