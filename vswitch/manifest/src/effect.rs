@@ -39,6 +39,16 @@ pub const EFFECTS: &[(&str, &str, &str)] = &[
         "spec.masqueradeAll",
         "`true`: pods, too, are seen with their node's address behind a cluster IP",
     ),
+    (
+        "Cluster",
+        "spec.dnsDomain",
+        "the domain that the names of Services and pods are beneath, `cluster.local` if unset",
+    ),
+    (
+        "Cluster",
+        "spec.dns.addresses",
+        "the addresses of the cluster's name server, the tenth of each of `serviceCIDRs` if unset; `[]` for no such server",
+    ),
     ("Cluster", "spec.mtu", "largest IP packet on every link; below 1280 there is no IPv6"),
     ("Cluster", "spec.segments[].name", "names an L3 segment of the underlay"),
     ("Cluster", "spec.segments[].cidrs", "its prefixes; the router has the first address of each"),
@@ -87,6 +97,7 @@ pub const EFFECTS: &[(&str, &str, &str)] = &[
     ("Pod", "spec.nodeName", "the node it is on; unset: the one with the fewest pods"),
     ("Pod", "spec.nodeSelector", "labels that the node must have"),
     ("Pod", "spec.hostname", "host name inside the pod; its own name if unset"),
+    ("Pod", "spec.subdomain", "with `hostname`: its name beneath the headless Service of this name"),
     (
         "Pod",
         "spec.hostNetwork",
@@ -176,7 +187,7 @@ pub const EFFECTS: &[(&str, &str, &str)] = &[
     ),
     ("Service", "spec.healthCheckNodePort", "the port that is kept for the health check of each node"),
     ("Service", "spec.externalIPs", "further addresses that lead there, wherever nodes see packets to them"),
-    ("Service", "spec.externalName", "a name for the resolver; nothing is translated"),
+    ("Service", "spec.externalName", "the name that its own stands for; nothing is translated"),
     ("Service", "spec.loadBalancerIP", "the address of a pool that it asks for"),
     (
         "Service",
@@ -194,7 +205,7 @@ pub const EFFECTS: &[(&str, &str, &str)] = &[
     ("EndpointSlice", "endpoints[].nodeName", "where it is, for `Local` policies"),
     ("EndpointSlice", "endpoints[].zone", "is shown"),
     ("EndpointSlice", "endpoints[].hints", "for which zones and nodes it is meant"),
-    ("EndpointSlice", "endpoints[].hostname", "is kept and shown"),
+    ("EndpointSlice", "endpoints[].hostname", "its name beneath its Service"),
     ("EndpointSlice", "endpoints[].targetRef", "is kept and shown"),
     (
         "EndpointSlice",

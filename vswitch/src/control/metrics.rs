@@ -15,10 +15,11 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::api::PortView;
 use super::plane::Plane;
-use super::services;
+use super::{names, services};
 use crate::container::Phase;
+use crate::names::NameServerCounters;
 use crate::proxy::ProxyCounters;
-use crate::runtime::{ConnectionCounts, ProxyCounts, RuntimeError};
+use crate::runtime::{ConnectionCounts, NameServerCounts, ProxyCounts, RuntimeError};
 use crate::service::Kind;
 
 /// Of the text.
@@ -57,6 +58,7 @@ struct Scrape {
     endpoints: Vec<(Labels, u64)>,
     balanced: Vec<(Labels, u64)>,
     proxies: Vec<ProxyCounts>,
+    name_servers: Vec<NameServerCounts>,
     stalled: u64,
 }
 
@@ -117,10 +119,14 @@ impl Scrape {
                 (labels, u64::from(container.restarts))
             }));
         }
+        if names::pod(&cluster).is_some() {
+            *scrape.phases.entry(Phase::Running.to_string()).or_default() += 1;
+        }
         scrape.count_services(plane);
         let balanced = runtime.balanced_counts()?.into_iter();
         scrape.balanced = balanced.map(|(switch, count)| (vec![("switch", switch)], count)).collect();
         scrape.proxies = runtime.proxy_counts()?;
+        scrape.name_servers = runtime.name_server_counts()?;
         Ok(scrape)
     }
 
@@ -184,6 +190,7 @@ impl Collector for Scrape {
         let help = "Connections that got a backend of a Service; those refused are drops, by reason.";
         counter(to, "vswitch_service_connections", help, None, self.balanced.iter().cloned())?;
         encode_proxies(to, &self.proxies)?;
+        encode_name_servers(to, &self.name_servers)?;
         gauge(to, "vswitch_pods", "Pods by phase.", by("phase", &self.phases))?;
         let help = "How often a container has been started again.";
         counter(to, "vswitch_container_restarts", help, None, self.restarts.iter().cloned())?;
@@ -254,6 +261,43 @@ fn encode_proxies(to: &mut DescriptorEncoder<'_>, all: &[ProxyCounts]) -> fmt::R
     Ok(())
 }
 
+fn encode_name_servers(to: &mut DescriptorEncoder<'_>, all: &[NameServerCounts]) -> fmt::Result {
+    let labels = |server: &NameServerCounts| vec![("node", server.node.clone())];
+    let answers = all.iter().flat_map(|server| {
+        let answers = server.counters.queries.answers.iter().map(|((kind, code), count)| {
+            let how = vec![("type", kind.name().to_owned()), ("rcode", code.name().to_owned())];
+            ([labels(server), how].concat(), *count)
+        });
+        answers.collect::<Vec<_>>()
+    });
+    counter(to, "vswitch_dns_responses", "Answers of a name server, by what was asked.", None, answers)?;
+    let requests = all.iter().flat_map(|server| {
+        let row = |(protocol, count): (&str, u64)| {
+            ([labels(server), vec![("protocol", protocol.to_owned())]].concat(), count)
+        };
+        ["UDP", "TCP"].into_iter().zip(server.counters.asked).map(row).collect::<Vec<_>>()
+    });
+    counter(to, "vswitch_dns_requests", "Messages that a name server received.", None, requests)?;
+    let help = "Clients that are connected to a name server.";
+    let connected = all.iter().map(|server| (labels(server), server.connected as u64)).collect();
+    gauge(to, "vswitch_dns_clients", help, connected)?;
+    for (name, help, value) in NAME_SERVER_COUNTERS {
+        counter(to, name, help, None, all.iter().map(|server| (labels(server), value(&server.counters))))?;
+    }
+    Ok(())
+}
+
+/// What else is counted of a name server: name, meaning, and where it stands.
+type NameServerCounter = (&'static str, &'static str, fn(&NameServerCounters) -> u64);
+
+const NAME_SERVER_COUNTERS: [NameServerCounter; 5] = [
+    ("vswitch_dns_truncated", "Answers cut to what fits a datagram.", |c| c.queries.truncated),
+    ("vswitch_dns_ignored", "Messages that are no queries, and were not answered.", |c| c.queries.ignored),
+    ("vswitch_dns_foreign", "Queries about names that are not the cluster's.", |c| c.queries.foreign),
+    ("vswitch_dns_idle", "Clients that were let go because they were silent.", |c| c.idle),
+    ("vswitch_dns_unsent", "Answers that could not be sent.", |c| c.unsent),
+];
+
 fn counter(
     to: &mut DescriptorEncoder<'_>,
     name: &str,
@@ -322,6 +366,21 @@ mod tests {
                 },
                 carried: (30, 31),
             }],
+            name_servers: vec![NameServerCounts {
+                node: "s".into(),
+                counters: NameServerCounters {
+                    queries: dns::Counters {
+                        answers: BTreeMap::from([((dns::QueryType::A, dns::Code::NxDomain), 34)]),
+                        truncated: 35,
+                        ignored: 36,
+                        foreign: 37,
+                    },
+                    asked: [38, 39],
+                    idle: 40,
+                    unsent: 41,
+                },
+                connected: 42,
+            }],
             stalled: 10,
         };
         let mut registry = Registry::default();
@@ -363,6 +422,15 @@ mod tests {
                 r#"vswitch_proxy_datagrams_total{node="s"} 27"#,
                 r#"vswitch_proxy_datagrams_dropped_total{node="s"} 28"#,
                 r#"vswitch_proxy_displaced_total{node="s"} 29"#,
+                r#"vswitch_dns_responses_total{node="s",type="A",rcode="NXDOMAIN"} 34"#,
+                r#"vswitch_dns_requests_total{node="s",protocol="UDP"} 38"#,
+                r#"vswitch_dns_requests_total{node="s",protocol="TCP"} 39"#,
+                r#"vswitch_dns_clients{node="s"} 42"#,
+                r#"vswitch_dns_truncated_total{node="s"} 35"#,
+                r#"vswitch_dns_ignored_total{node="s"} 36"#,
+                r#"vswitch_dns_foreign_total{node="s"} 37"#,
+                r#"vswitch_dns_idle_total{node="s"} 40"#,
+                r#"vswitch_dns_unsent_total{node="s"} 41"#,
                 r#"vswitch_pods{phase="Running"} 8"#,
                 r#"vswitch_container_restarts_total{namespace="n",pod="p",container="c"} 9"#,
                 "vswitch_control_stalled_total 10",

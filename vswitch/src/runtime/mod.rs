@@ -8,6 +8,7 @@ mod difference;
 mod fabric;
 mod lines;
 mod making;
+mod name_servers;
 mod packet;
 mod paths;
 mod proxies;
@@ -24,6 +25,7 @@ pub(crate) use connections::ConnectionCounts;
 pub use connections::{ConnectionFilter, FilterError};
 pub use fabric::Applied;
 pub use packet::{Kind, PacketSpec, PacketSpecError};
+pub(crate) use name_servers::NameServerCounts;
 pub(crate) use proxies::ProxyCounts;
 pub use station::Exchange;
 
@@ -126,6 +128,14 @@ pub enum RuntimeError {
         /// Why.
         reason: String,
     },
+    /// A node's name server cannot be made.
+    #[error("the name server of {node}: {reason}")]
+    NameServer {
+        /// Whose.
+        node: String,
+        /// Why.
+        reason: String,
+    },
     /// The wanted cluster differs in what cannot change while it runs.
     #[error(
         "the {0} of a cluster cannot change while it runs; end it with `vswitch down` and start it again"
@@ -178,6 +188,8 @@ pub struct Runtime {
     fabric: RwLock<Fabric>,
     /// What the userspace proxies of nodes carry.
     proxied: Mutex<proxies::Proxied>,
+    /// What name servers know.
+    zone: Mutex<Option<dns::Zone>>,
     balance: Mutex<balance::Balance>,
     paths: Paths,
     clock: Clock,
@@ -247,6 +259,7 @@ impl Runtime {
             changing: Mutex::default(),
             fabric: RwLock::new(Fabric::empty(&cluster.name)),
             proxied: Mutex::default(),
+            zone: Mutex::default(),
             balance: Mutex::default(),
             paths: Paths::start(options.threads, clock, options.latency)?,
             clock,

@@ -41,6 +41,19 @@ pub struct Frame {
     pub masquerade_all: bool,
     /// How connections are made.
     pub mode: manifest::ProxyMode,
+    /// What Services' names are.
+    pub names: Names,
+}
+
+/// What the names of Services and pods have in common.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Names {
+    /// What they are beneath.
+    pub domain: String,
+    /// Where each node's name server is asked. Nobody else has these addresses.
+    pub servers: Vec<IpAddr>,
+    /// Prefixes whose addresses have no names but those of the cluster.
+    pub prefixes: Vec<IpNet>,
 }
 
 /// A port of the nodes that leads to a Service's port.

@@ -1,0 +1,68 @@
+//! The cluster's domain, and where its name server is asked.
+
+use std::net::IpAddr;
+
+use manifest::{ClusterSpec, Located};
+use netstack::addr::IpNet;
+
+use super::allocations::{nth, same_family};
+use super::compile::{Compiler, is_label};
+use crate::service::Names;
+
+/// The domain when nobody names another.
+const DOMAIN: &str = "cluster.local";
+/// The most letters of a domain, so that what is beneath it still can be a name.
+const MAX_DOMAIN: usize = 100;
+/// Which address of a prefix the name server has when nobody says, as `kubeadm` has it.
+const USUAL: u128 = 10;
+
+impl Compiler<'_> {
+    /// What names have in common. Prefixes of pods and Services are known by now.
+    pub(super) fn names(&mut self, described: Option<(&Located, &ClusterSpec)>) {
+        let cidrs = self.cluster.services.cidrs.clone();
+        let usual = || cidrs.iter().filter_map(|cidr| usual(*cidr)).collect();
+        let asked = described.and_then(|(at, spec)| Some((at, spec.dns.addresses.as_ref()?)));
+        let servers = match asked {
+            Some((at, addresses)) => self.servers(at, addresses, &cidrs),
+            None => usual(),
+        };
+        let domain = described.and_then(|(at, spec)| Some((at, spec.dns_domain.as_ref()?)));
+        if let Some((at, domain)) = domain
+            && (domain.len() > MAX_DOMAIN || !domain.split('.').all(is_label))
+        {
+            let message =
+                format!("{domain:?} must be a name as cluster.local, of {MAX_DOMAIN} letters at the most");
+            self.fault(at, "spec.dnsDomain", message);
+        }
+        let domain = domain.map_or_else(|| DOMAIN.to_owned(), |(_, domain)| domain.clone());
+        let prefixes = self.pod_cidrs.iter().copied().chain(cidrs).collect();
+        self.cluster.services.names = Names { domain, servers, prefixes };
+    }
+
+    fn servers(&mut self, at: &Located, addresses: &[IpAddr], cidrs: &[IpNet]) -> Vec<IpAddr> {
+        let mut servers: Vec<IpAddr> = Vec::new();
+        for (index, &address) in addresses.iter().enumerate() {
+            let path = format!("spec.dns.addresses[{index}]");
+            if servers.iter().any(|other| same_family(*other, address)) {
+                self.fault(at, &path, "there is one of this family already");
+            } else if cidrs.iter().any(|cidr| is_inside(*cidr, address)) {
+                servers.push(address);
+            } else {
+                let all: Vec<String> = cidrs.iter().map(ToString::to_string).collect();
+                let message = format!("{address} is not in {}, where Services are", all.join(" or "));
+                self.fault(at, &path, message);
+            }
+        }
+        servers
+    }
+}
+
+/// The address in a prefix that is large enough.
+fn usual(cidr: IpNet) -> Option<IpAddr> {
+    nth(cidr, USUAL).filter(|address| is_inside(cidr, *address))
+}
+
+/// Whether an address is one that somebody in the prefix can have.
+fn is_inside(cidr: IpNet, address: IpAddr) -> bool {
+    cidr.contains(&address) && address != cidr.network() && (address.is_ipv6() || address != cidr.broadcast())
+}
