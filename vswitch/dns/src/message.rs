@@ -16,6 +16,8 @@ pub const MAX_UDP: u16 = 1232;
 const MIN_UDP: u16 = 512;
 /// Octets of a header.
 const HEADER: usize = 12;
+/// The fewest octets of a record: a name that is a pointer, type, class, TTL and length.
+const MIN_RECORD: usize = 12;
 
 /// A query that could be read.
 #[derive(Clone, Debug)]
@@ -207,11 +209,19 @@ impl Draft {
             return Some((octets, false));
         }
         self.message.metadata.truncation = true;
-        while octets.len() > limit {
-            let answers = &mut self.message.answers;
-            let fewer = answers.len().checked_sub(1)?;
-            answers.truncate(fewer.min(answers.len() * limit / octets.len()));
-            octets = self.message.to_vec().ok()?;
+        let all = std::mem::take(&mut self.message.answers);
+        octets = self.message.to_vec().ok().filter(|octets| octets.len() <= limit)?;
+        // As many as fit, which are those in front of the first that does not.
+        let (mut fit, mut unfit) = (0, all.len().min(limit / MIN_RECORD) + 1);
+        while fit + 1 < unfit {
+            let count = fit.midpoint(unfit);
+            self.message.answers = all.get(..count).unwrap_or(&all).to_vec();
+            let longer = self.message.to_vec().ok()?;
+            if longer.len() <= limit {
+                (octets, fit) = (longer, count);
+            } else {
+                unfit = count;
+            }
         }
         Some((octets, true))
     }

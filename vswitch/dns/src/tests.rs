@@ -101,7 +101,7 @@ fn ask(resolver: &mut Resolver, message: &Message, transport: Transport) -> Mess
 }
 
 fn lines(records: &[Record]) -> String {
-    let line = |record: &Record| format!("{} {}", record.record_type(), record.data);
+    let line = |record: &Record| format!("{} {}", record.record_type(), record.data).trim_end().to_owned();
     let mut lines: Vec<String> = records.iter().map(line).collect();
     lines.sort();
     lines.join(", ")

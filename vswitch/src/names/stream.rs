@@ -36,6 +36,12 @@ impl Stream {
         self.until
     }
 
+    /// Octets that are kept for it.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.input.len() + self.output.len()
+    }
+
     /// Reads, answers and sends what can be; whether the client is still there.
     pub(super) fn advance(
         &mut self,
