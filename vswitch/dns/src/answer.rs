@@ -1,6 +1,7 @@
 //! From a query to its answer.
 
 use crate::counters::{Code, Counters, QueryType};
+use crate::forward::Known;
 use crate::kubernetes::usual_pod_name;
 use crate::message::{Draft, Question, Read, Section, read};
 use crate::name::DomainName;
@@ -40,6 +41,8 @@ pub struct Foreign {
     pub question: Question,
     /// What it came by.
     pub transport: Transport,
+    /// The names that the one that was asked for stands for, one after the other: others are asked for the last.
+    pub chain: Vec<DomainName>,
 }
 
 /// What a zone says about a name.
@@ -110,16 +113,37 @@ impl Resolver {
         }
         if !self.zone.is_ours(question.name().wire()) {
             self.counters.foreign += 1;
-            return Reply::Foreign(Foreign { question: *question, transport });
+            return Reply::Foreign(Foreign { question: *question, transport, chain: Vec::new() });
         }
         self.turn = self.turn.wrapping_add(1);
-        let (code, draft) = self.resolve(&question);
-        self.send(&question, transport, code, draft)
+        match self.resolve(&question) {
+            Ok((code, draft)) => self.send(&question, transport, code, draft),
+            Err(chain) => {
+                self.counters.foreign += 1;
+                Reply::Foreign(Foreign { question: *question, transport, chain })
+            }
+        }
     }
 
-    /// The answer to a query for others that nobody has answered.
+    /// The answer to a query for others that nobody has answered. What is known here is told.
     pub fn fail(&mut self, foreign: &Foreign) -> Reply {
-        self.refuse(&foreign.question, foreign.transport, Code::ServFail)
+        let Foreign { question, transport, chain } = foreign;
+        if chain.is_empty() {
+            return self.refuse(question, *transport, Code::ServFail);
+        }
+        let mut draft = Draft::new(question, Code::NoError, true);
+        let mut owner = None;
+        for target in chain {
+            draft.alias(owner, target);
+            owner = Some(target);
+        }
+        self.send(question, *transport, Code::NoError, draft)
+    }
+
+    /// The answer to a query for others, who have said this so many seconds ago.
+    pub fn pass_on(&mut self, foreign: &Foreign, known: &Known, age: u32) -> Reply {
+        let draft = foreign.draft(known, age);
+        self.send(&foreign.question, foreign.transport, draft.code(), draft)
     }
 
     fn refuse(&mut self, question: &Question, transport: Transport, code: Code) -> Reply {
@@ -141,7 +165,10 @@ impl Resolver {
     }
 
     /// Looks a name up, and what it stands for, and so on.
-    fn resolve(&self, question: &Question) -> (Code, Draft) {
+    ///
+    /// # Errors
+    /// What it stands for, of which others know the last.
+    fn resolve(&self, question: &Question) -> Result<(Code, Draft), Vec<DomainName>> {
         let mut chain: Vec<&DomainName> = Vec::new();
         let (code, found) = loop {
             let name = chain.last().copied().unwrap_or(question.name());
@@ -149,9 +176,8 @@ impl Resolver {
                 Found::Missing => break (Code::NxDomain, Found::Missing),
                 Found::Alias(target) if chain.len() < MAX_CHAIN => {
                     chain.push(target);
-                    // Others know what it is.
                     if !self.zone.is_ours(target.wire()) {
-                        break (Code::NoError, Found::Alias(target));
+                        return Err(chain.into_iter().cloned().collect());
                     }
                 }
                 Found::Alias(target) => break (Code::ServFail, Found::Alias(target)),
@@ -161,16 +187,16 @@ impl Resolver {
             }
         };
         if code == Code::ServFail {
-            return (code, Draft::new(question, code, false));
+            return Ok((code, Draft::new(question, code, false)));
         }
         let mut draft = Draft::new(question, code, true);
         let mut owner = None;
         for target in chain {
-            draft.answer(owner, &Data::Cname(target.clone()));
+            draft.alias(owner, target);
             owner = Some(target);
         }
         self.write(&mut draft, question, owner, &found);
-        (code, draft)
+        Ok((code, draft))
     }
 
     /// Writes what was found about the last name of a chain: `owner`, or the name that was asked for.

@@ -16,16 +16,21 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+mod cache;
 mod counters;
+mod forward;
 pub mod kubernetes;
 mod message;
 mod name;
 mod registrar;
+pub mod resolv_conf;
 pub mod reverse;
 mod zone;
 
 pub use answer::{Foreign, Reply, Resolver, TTL, Transport};
+pub use cache::Cache;
 pub use counters::{Code, Counters, QueryType};
+pub use forward::{Attempt, Heard, Known};
 pub use message::{MAX_UDP, Question};
 pub use name::{DomainName, NameError};
 pub use registrar::Registrar;

@@ -106,6 +106,16 @@ impl Question {
         QueryType::of(self.record_type())
     }
 
+    /// Whether signatures are asked for (RFC 3225).
+    pub fn dnssec_ok(&self) -> bool {
+        self.edns.is_some_and(|edns| edns.dnssec_ok)
+    }
+
+    /// Whether the client checks signatures itself.
+    pub(crate) fn checking_disabled(&self) -> bool {
+        self.checking_disabled
+    }
+
     /// Whether it is of the only class there still is.
     pub(crate) fn is_internet(&self) -> bool {
         self.asked.query_class == DNSClass::IN
@@ -155,6 +165,34 @@ impl Draft {
         Self { message, asked: question.asked.name.clone() }
     }
 
+    /// With what others say of themselves in the header.
+    pub(crate) fn of_others(question: &Question, other: &Message) -> Self {
+        let mut draft = Self::new(question, Code::NoError, false);
+        draft.message.metadata.response_code = other.metadata.response_code;
+        draft.message.metadata.authentic_data = other.metadata.authentic_data;
+        draft
+    }
+
+    /// Adds that a name, or the one that was asked for, is another's.
+    pub(crate) fn alias(&mut self, owner: Option<&DomainName>, target: &DomainName) {
+        self.answer(owner, &Data::Cname(target.clone()));
+    }
+
+    /// Adds answers of others. Those about `asked` are about the name as it was asked.
+    pub(crate) fn copy(&mut self, asked: Option<&DomainName>, records: impl Iterator<Item = Record>) {
+        for mut record in records {
+            if asked.is_some_and(|asked| is_same(&record.name, asked)) {
+                record.name.clone_from(&self.asked);
+            }
+            self.message.answers.push(record);
+        }
+    }
+
+    /// Adds what others say of their zones.
+    pub(crate) fn copy_authorities(&mut self, records: impl Iterator<Item = Record>) {
+        self.message.authorities.extend(records);
+    }
+
     /// Adds an answer, about the name that was asked for if no other is named.
     pub(crate) fn answer(&mut self, owner: Option<&DomainName>, data: &Data) {
         let owner = owner.map_or_else(|| self.asked.clone(), name);
@@ -195,6 +233,11 @@ impl Draft {
         }
     }
 
+    /// How it answers, as it is counted.
+    pub(crate) fn code(&self) -> Code {
+        if self.message.metadata.response_code == ResponseCode::NXDomain { Code::NxDomain } else { Code::NoError }
+    }
+
     /// The octets, as many as may be, and whether answers had to be left out: then the client is to ask over TCP. None if
     /// not even the question fits.
     pub(crate) fn finish(mut self, limit: usize) -> Option<(Vec<u8>, bool)> {
@@ -225,6 +268,10 @@ impl Draft {
         }
         Some((octets, true))
     }
+}
+
+fn is_same(name: &Name, own: &DomainName) -> bool {
+    name.iter().map(<[u8]>::to_ascii_lowercase).eq(own.labels().map(<[u8]>::to_vec))
 }
 
 fn response_code(code: Code) -> ResponseCode {

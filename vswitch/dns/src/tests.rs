@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use hickory_proto::op::{Edns, Message, OpCode, Query};
+use hickory_proto::op::{Edns, Message, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name, Record, RecordType};
 
 use crate::kubernetes::{Endpoint, Port, Service, Shape, pod_records};
-use crate::{Code, Data, DomainName, MAX_UDP, QueryType, Registrar, Reply, Resolver, Transport};
+use crate::{Cache, Code, Data, DomainName, Foreign, Heard, MAX_UDP, QueryType, Registrar, Reply, Resolver, Transport};
 
 fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -368,4 +369,128 @@ fn a_service_that_goes_takes_its_names_with_it_and_no_others() {
     resolver.install(registrar.zone().clone());
     let back = ask(&mut resolver, &query("web.default.svc.cluster.local.", RecordType::A), Transport::Udp);
     assert_eq!(back.answers.len(), 1);
+}
+
+/// What a server upstream says to a question, which it repeats.
+fn upstream(asked: &[u8], change: impl FnOnce(&mut Message)) -> Vec<u8> {
+    let mut message = Message::from_vec(asked).unwrap().into_response();
+    message.metadata.recursion_available = true;
+    change(&mut message);
+    message.to_vec().unwrap()
+}
+
+fn a(name: Name, ttl: u32, last: u8) -> Record {
+    Record::from_rdata(name, ttl, hickory_proto::rr::RData::A(std::net::Ipv4Addr::new(192, 0, 2, last).into()))
+}
+
+fn foreign(resolver: &mut Resolver, text: &str) -> Foreign {
+    let octets = query(text, RecordType::A).to_vec().unwrap();
+    let Reply::Foreign(foreign) = resolver.query(&octets, Transport::Udp) else { panic!("{text}") };
+    foreign
+}
+
+#[test]
+fn what_others_say_is_passed_on_in_the_clients_case_and_ages() {
+    let mut resolver = resolver();
+    let asked = foreign(&mut resolver, "www.Example.COM.");
+    let (attempt, octets) = asked.attempt(4711, 0xaaaa_5555_1234_5678_9abc_def0_1122_3344).unwrap();
+    let sent = Message::from_vec(&octets).unwrap();
+    let mixed = sent.queries[0].name.to_string();
+    assert!(mixed != mixed.to_lowercase() && mixed.to_lowercase() == "www.example.com.", "{mixed}");
+    assert_eq!((sent.metadata.id, sent.metadata.recursion_desired), (4711, true));
+    let said = upstream(&octets, |message| {
+        let name = message.queries[0].name.clone();
+        message.answers = vec![a(name.clone(), 300, 1), a(name, 100, 2)];
+    });
+    let Heard::Answer(known) = attempt.hear(&said) else { panic!() };
+    assert_eq!(known.ttl(), 100);
+    let Reply::Answer(answer) = resolver.pass_on(&asked, &known, 40) else { panic!() };
+    let answer = Message::from_vec(&answer).unwrap();
+    assert_eq!(answer.answers.iter().map(|r| r.ttl).collect::<Vec<_>>(), [260, 60]);
+    assert!(answer.answers.iter().all(|record| record.name.to_string() == "www.Example.COM."));
+    assert!(!answer.metadata.authoritative && answer.metadata.recursion_available);
+    assert_eq!(answer.queries[0].name.to_string(), "www.Example.COM.");
+}
+
+#[test]
+fn only_the_answer_to_what_was_asked_is_believed() {
+    let asked = foreign(&mut resolver(), "www.example.com.");
+    let (attempt, octets) = asked.attempt(1, 0x5555_5555_5555_5555_5555_5555_5555_5555).unwrap();
+    let hear = |change: &dyn Fn(&mut Message)| attempt.hear(&upstream(&octets, change));
+    assert!(matches!(hear(&|_| {}), Heard::Answer(_)));
+    assert!(matches!(hear(&|m| m.metadata.id = 2), Heard::Stray));
+    assert!(matches!(hear(&|m| m.queries[0].name = m.queries[0].name.to_lowercase()), Heard::Stray));
+    assert!(matches!(hear(&|m| m.queries[0].query_type = RecordType::AAAA), Heard::Stray));
+    assert!(matches!(hear(&|m| m.queries.clear()), Heard::Stray));
+    assert!(matches!(hear(&|m| m.metadata.truncation = true), Heard::Truncated));
+    for code in [ResponseCode::ServFail, ResponseCode::Refused, ResponseCode::NotImp] {
+        assert!(matches!(hear(&|m| m.metadata.response_code = code), Heard::Refused), "{code}");
+    }
+    assert!(matches!(attempt.hear(&octets), Heard::Stray), "the question itself");
+    assert!(matches!(attempt.hear(&octets[..5]), Heard::Stray));
+}
+
+#[test]
+fn a_service_that_is_a_name_of_others_is_what_they_say() {
+    let mut resolver = resolver();
+    let asked = foreign(&mut resolver, "ext.other.svc.cluster.local.");
+    assert_eq!(asked.name(), &name("www.example.com"));
+    let (attempt, octets) = asked.attempt(1, 0).unwrap();
+    let said = upstream(&octets, |message| {
+        let cdn = Name::from_ascii("cdn.example.net.").unwrap();
+        let first = hickory_proto::rr::rdata::CNAME(cdn.clone());
+        let alias = hickory_proto::rr::RData::CNAME(first);
+        message.answers =
+            vec![Record::from_rdata(message.queries[0].name.clone(), 60, alias), a(cdn, 60, 7)];
+    });
+    let Heard::Answer(known) = attempt.hear(&said) else { panic!() };
+    let Reply::Answer(answer) = resolver.pass_on(&asked, &known, 0) else { panic!() };
+    let answer = Message::from_vec(&answer).unwrap();
+    assert_eq!(lines(&answer.answers), "A 192.0.2.7, CNAME cdn.example.net., CNAME www.example.com.");
+    let owners: Vec<String> = answer.answers.iter().map(|record| record.name.to_string()).collect();
+    assert_eq!(owners, ["ext.other.svc.cluster.local.", "www.example.com.", "cdn.example.net."]);
+    // Without them it still is that name.
+    let Reply::Answer(answer) = resolver.fail(&asked) else { panic!() };
+    let answer = Message::from_vec(&answer).unwrap();
+    assert_eq!((lines(&answer.answers).as_str(), u16::from(answer.metadata.response_code)), ("CNAME www.example.com.", 0));
+}
+
+#[test]
+fn answers_are_remembered_as_long_as_they_say_and_no_more_than_there_is_room() {
+    let mut resolver = resolver();
+    let mut cache = Cache::new(3);
+    let seconds = Duration::from_secs;
+    let known = |asked: &Foreign, change: &dyn Fn(&mut Message)| {
+        let (attempt, octets) = asked.attempt(1, 0).unwrap();
+        let Heard::Answer(known) = attempt.hear(&upstream(&octets, change)) else { panic!() };
+        Arc::from(known)
+    };
+    let positive = |message: &mut Message| message.answers = vec![a(message.queries[0].name.clone(), 30, 1)];
+    let soa = |message: &mut Message| {
+        let zone = Name::from_ascii("example.com.").unwrap();
+        let soa = hickory_proto::rr::rdata::SOA::new(zone.clone(), zone.clone(), 1, 1, 1, 1, 7);
+        message.metadata.response_code = ResponseCode::NXDomain;
+        message.authorities = vec![Record::from_rdata(zone, 600, hickory_proto::rr::RData::SOA(soa))];
+    };
+    let first = foreign(&mut resolver, "a.example.com.");
+    cache.put(seconds(100), &first, &known(&first, &positive));
+    assert_eq!(cache.get(seconds(129), &first).map(|(_, age)| age), Some(29));
+    assert!(cache.get(seconds(130), &first).is_none());
+    // That something is not there is believed for as long as its zone says; without that not at all.
+    let missing = foreign(&mut resolver, "b.example.com.");
+    cache.put(seconds(100), &missing, &known(&missing, &soa));
+    assert!(cache.get(seconds(106), &missing).is_some() && cache.get(seconds(107), &missing).is_none());
+    let empty = foreign(&mut resolver, "c.example.com.");
+    cache.put(seconds(100), &empty, &known(&empty, &|_| {}));
+    assert_eq!(cache.len(), 2);
+    // What is said again is as young as it was said last, and the oldest goes first.
+    cache.put(seconds(110), &first, &known(&first, &positive));
+    for text in ["d.example.com.", "e.example.com."] {
+        let other = foreign(&mut resolver, text);
+        cache.put(seconds(111), &other, &known(&other, &positive));
+    }
+    assert_eq!(cache.len(), 3);
+    assert!(cache.get(seconds(111), &missing).is_none() && cache.get(seconds(111), &first).is_some());
+    cache.clear();
+    assert!(cache.is_empty());
 }

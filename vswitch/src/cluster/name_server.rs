@@ -125,7 +125,7 @@ mod tests {
                 assert!(plan.addresses.contains(&address));
                 let (prefix, target) = snapshot.router().lookup_prefix(address).unwrap();
                 assert_eq!(prefix, IpNet::from(address));
-                assert_eq!(snapshot.describe(target), "directly on pods");
+                assert_eq!(snapshot.describe(target), "on pods");
                 assert!(!snapshot.services().unwrap().is_reserved(address));
                 assert!(snapshot.translator().unwrap().is_untracked(address));
             }
