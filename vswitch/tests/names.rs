@@ -58,8 +58,13 @@ metadata: {name: alias}
 spec: {type: ExternalName, externalName: web.default.svc.cluster.local}
 ";
 
+/// The built-in cluster, with this said of its name server.
+fn builtin(more: &str) -> String {
+    include_str!("../src/objects/builtin.yaml").replacen("spec:\n", &format!("spec:\n  {more}\n"), 1)
+}
+
 fn lab(label: &str) -> Cluster {
-    let text = format!("{}{LAB}", include_str!("../src/objects/builtin.yaml"));
+    let text = format!("{}{LAB}", builtin("dns: {resolvConf: /dev/null}"));
     let cluster = Cluster::of(label, &text, &[]);
     until("all pods are ready", || {
         let pods = cluster.get("pods");
@@ -164,13 +169,11 @@ fn names_follow_services_and_the_readiness_of_pods() {
     assert_eq!(answers("db.data.svc"), ["10.244.1.50"]);
     assert_eq!(reverse(&cluster, "alpha", SERVER[0], "10.244.0.51"), [""; 0]);
     // Another domain, and another server, while it runs.
-    let text = include_str!("../src/objects/builtin.yaml");
-    let other = text.replacen("spec:\n", "spec:\n  dnsDomain: lab.example\n  dns: {addresses: [10.96.0.53]}\n", 1);
-    apply("apply", &other);
+    apply("apply", &builtin("dnsDomain: lab.example\n  dns: {addresses: [10.96.0.53], resolvConf: /dev/null}"));
     let moved = dig(&cluster, "alpha", "10.96.0.53", &["web.default.svc.lab.example", "A"]);
     assert_eq!(moved, ["10.96.7.7"]);
     // Without an address there is no name server, and the address may be a Service's.
-    apply("apply", &text.replacen("spec:\n", "spec:\n  dns: {addresses: []}\n", 1));
+    apply("apply", &builtin("dns: {addresses: []}"));
     let own = "apiVersion: v1\nkind: Service\nmetadata: {name: kube-dns, namespace: kube-system}\n\
                spec: {clusterIP: 10.96.0.10, ports: [{port: 53, protocol: UDP}]}\n";
     apply("apply", own);

@@ -84,14 +84,12 @@ impl Foreign {
             draft.alias(owner, target);
             owner = Some(target);
         }
-        let asked = self.chain.is_empty();
         let older = |record: &Record| {
             let mut record = record.clone();
             record.ttl = record.ttl.min(MAX_TTL).saturating_sub(age);
             record
         };
-        // What upstream was asked in mixed case the client has asked in its own.
-        draft.copy(asked.then(|| self.name()), known.message.answers.iter().map(older));
+        draft.copy(self.name(), owner, known.message.answers.iter().map(older));
         draft.copy_authorities(known.message.authorities.iter().map(older));
         draft
     }

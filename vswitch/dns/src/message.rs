@@ -178,11 +178,18 @@ impl Draft {
         self.answer(owner, &Data::Cname(target.clone()));
     }
 
-    /// Adds answers of others. Those about `asked` are about the name as it was asked.
-    pub(crate) fn copy(&mut self, asked: Option<&DomainName>, records: impl Iterator<Item = Record>) {
+    /// Adds answers of others. They were asked for `upstream` in the case of chance; the client knows it as `owner`, or as it
+    /// has asked itself.
+    pub(crate) fn copy(
+        &mut self,
+        upstream: &DomainName,
+        owner: Option<&DomainName>,
+        records: impl Iterator<Item = Record>,
+    ) {
+        let known = owner.map_or_else(|| self.asked.clone(), name);
         for mut record in records {
-            if asked.is_some_and(|asked| is_same(&record.name, asked)) {
-                record.name.clone_from(&self.asked);
+            if is_same(&record.name, upstream) {
+                record.name.clone_from(&known);
             }
             self.message.answers.push(record);
         }

@@ -87,6 +87,8 @@ pub struct DnsSpec {
     /// such server.
     #[schemars(with = "Option<Vec<Address>>")]
     pub addresses: Option<Vec<IpAddr>>,
+    /// The file of this machine that names whom it asks for names that are not the cluster's. Default `/etc/resolv.conf`.
+    pub resolv_conf: Option<String>,
 }
 
 /// How connections to Services are made.

@@ -49,6 +49,11 @@ pub const EFFECTS: &[(&str, &str, &str)] = &[
         "spec.dns.addresses",
         "the addresses of the cluster's name server, the tenth of each of `serviceCIDRs` if unset; `[]` for no such server",
     ),
+    (
+        "Cluster",
+        "spec.dns.resolvConf",
+        "the file that names whom it asks for all other names, `/etc/resolv.conf` of this machine if unset",
+    ),
     ("Cluster", "spec.mtu", "largest IP packet on every link; below 1280 there is no IPv6"),
     ("Cluster", "spec.segments[].name", "names an L3 segment of the underlay"),
     ("Cluster", "spec.segments[].cidrs", "its prefixes; the router has the first address of each"),

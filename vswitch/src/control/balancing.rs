@@ -107,7 +107,10 @@ impl Balancing {
         let mut inner = self.inner.lock();
         let inner = &mut *inner;
         let Plan { frame, pools, advertisements, .. } = &planning.plan;
-        inner.all_named |= inner.naming.frame(&frame.names);
+        if inner.naming.frame(&frame.names) {
+            inner.all_named = true;
+            self.runtime.follow_resolv_conf(frame.names.resolv_conf.as_str().into());
+        }
         let controller = &mut inner.controller;
         controller.set_frame(frame.masquerade_all, Arc::clone(pools), Arc::clone(advertisements));
         for (name, slice) in &planning.slices {

@@ -9,9 +9,13 @@
 //! - *Over UDP* every datagram is a question, and the answer fits what its sender says that he takes, 1232 octets at the most.
 //! - *Over TCP* (RFC 7766) a client may ask many questions without waiting; whoever is silent for [`IDLE`] is let go, also in
 //!   the middle of a question.
+//! - *Names of others* are asked for by a thread beside the data path ([`Forwarder`]); the client's turn comes when they are known, or
+//!   when it has waited for five seconds. The cluster's own names never wait for anybody, and are never asked for elsewhere.
 //! - *Everything is bounded*: clients by the host's table of connections, what each has sent by one message, and what waits
 //!   for it by its answers to those it was read with.
 
+mod desk;
+mod forwarder;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -20,7 +24,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use dns::{Counters, Reply, Resolver, Transport, Zone};
+use dns::{Counters, Zone};
 use netstack::addr::{IpNet, MacAddr, PortId};
 use netstack::driver::Engine;
 use netstack::event::Event;
@@ -28,6 +32,8 @@ use netstack::frame::{FrameBatch, FramePool};
 use netstack::host::{Host, HostConfig, HostConfigError, HostEvent, TcpHandle, TcpListener, UdpHandle};
 use netstack::seed::Seed;
 
+use self::desk::{Client, Desk, Told};
+pub(crate) use self::forwarder::{Forwarder, Forwarding, Said};
 use self::stream::Stream;
 
 /// The Service and pod that the name server shows itself as.
@@ -64,8 +70,7 @@ pub struct NameServerCounters {
 #[derive(Debug)]
 pub struct NameServer {
     host: Host,
-    /// None until it is told what there is: then questions are let fall, and their clients ask again.
-    resolver: Option<Resolver>,
+    desk: Desk,
     sockets: Vec<UdpHandle>,
     listeners: Vec<TcpListener>,
     streams: HashMap<TcpHandle, Stream>,
@@ -109,7 +114,7 @@ impl NameServer {
         let listeners = addresses.iter().filter_map(|address| host.tcp_listen(at(address)).ok()).collect();
         Ok(Self {
             host,
-            resolver: None,
+            desk: Desk::default(),
             sockets,
             listeners,
             streams: HashMap::new(),
@@ -122,16 +127,35 @@ impl NameServer {
 
     /// Takes up another zone.
     pub fn install(&mut self, zone: Zone) {
-        match &mut self.resolver {
-            Some(resolver) => resolver.install(zone),
-            None => self.resolver = Some(Resolver::new(zone)),
+        self.desk.install(zone);
+    }
+
+    /// Has others asked what it does not know itself.
+    pub(crate) fn forward_by(&mut self, forwarding: Forwarding) {
+        self.desk.forward_by(forwarding);
+    }
+
+    /// Takes in what others say, or that nobody knows.
+    pub(crate) fn hear(&mut self, now: Duration, (token, said): Said) {
+        let Some((client, answer)) = self.desk.settle(token, said) else { return };
+        match client {
+            Client::Datagram(socket, to) => {
+                if self.host.udp_send_to(now, socket, &answer, to).is_err() {
+                    self.counters.unsent += 1;
+                }
+            }
+            Client::Stream(client) => {
+                if let Some(stream) = self.streams.get_mut(&client) {
+                    stream.hear(&answer);
+                    self.advance(now, client);
+                }
+            }
         }
     }
 
     /// What it has done so far.
     pub fn counters(&self) -> NameServerCounters {
-        let queries = self.resolver.as_ref().map(|resolver| resolver.counters().clone()).unwrap_or_default();
-        NameServerCounters { queries, ..self.counters.clone() }
+        NameServerCounters { queries: self.desk.counters(), ..self.counters.clone() }
     }
 
     /// Clients that are connected.
@@ -171,9 +195,11 @@ impl NameServer {
 
     fn answer_datagrams(&mut self, now: Duration, socket: UdpHandle) {
         while let Ok(datagram) = self.host.udp_recv_from(socket, &mut self.buffer) {
-            let Some(resolver) = &mut self.resolver else { continue };
             self.counters.asked[0] += 1;
-            let Some(answer) = answer(resolver, &self.buffer[..datagram.len], Transport::Udp) else { continue };
+            let client = Client::Datagram(socket, datagram.from);
+            let Told::Answer(answer) = self.desk.ask(now, &self.buffer[..datagram.len], client) else {
+                continue;
+            };
             if self.host.udp_send_to(now, socket, &answer, datagram.from).is_err() {
                 self.counters.unsent += 1;
             }
@@ -182,16 +208,15 @@ impl NameServer {
 
     /// Goes on with a client that is connected, as far as it goes.
     fn advance(&mut self, now: Duration, client: TcpHandle) {
-        let (Some(stream), Some(resolver)) = (self.streams.get_mut(&client), &mut self.resolver) else {
-            return;
-        };
-        let asked = &mut self.counters.asked[1];
+        let Some(stream) = self.streams.get_mut(&client) else { return };
+        let (asked, desk) = (&mut self.counters.asked[1], &mut self.desk);
         let mut ask = |message: &[u8]| {
             *asked += 1;
-            answer(resolver, message, Transport::Tcp)
+            desk.ask(now, message, Client::Stream(client))
         };
         if !stream.advance(&mut self.host, now, client, &mut self.buffer, &mut ask) {
             self.streams.remove(&client);
+            self.desk.forget(client);
         }
     }
 
@@ -200,28 +225,16 @@ impl NameServer {
             return;
         }
         self.next_sweep = now + SWEEP;
-        let (host, counters) = (&mut self.host, &mut self.counters);
+        let (host, counters, desk) = (&mut self.host, &mut self.counters, &mut self.desk);
         self.streams.retain(|client, stream| {
             let stays = stream.until() > now;
             if !stays {
                 counters.idle += 1;
                 host.tcp_abort(now, *client);
+                desk.forget(*client);
             }
             stays
         });
-    }
-}
-
-/// The answer to a message, if it has one.
-fn answer(resolver: &mut Resolver, message: &[u8], transport: Transport) -> Option<Vec<u8>> {
-    let reply = match resolver.query(message, transport) {
-        // Nobody else is asked: names that are not the cluster's are not known here.
-        Reply::Foreign(foreign) => resolver.fail(&foreign),
-        reply @ (Reply::Answer(_) | Reply::Nothing) => reply,
-    };
-    match reply {
-        Reply::Answer(answer) => Some(answer),
-        Reply::Foreign(_) | Reply::Nothing => None,
     }
 }
 
@@ -234,6 +247,9 @@ impl Engine for NameServer {
     fn handle_timeout(&mut self, now: Duration) {
         self.host.handle_timeout(now);
         self.sweep(now);
+        while let Some(token) = self.desk.overdue(now) {
+            self.hear(now, (token, None));
+        }
         self.pump(now);
     }
 
@@ -243,7 +259,7 @@ impl Engine for NameServer {
 
     fn poll_timeout(&self) -> Option<Duration> {
         let sweep = (!self.streams.is_empty()).then_some(self.next_sweep);
-        [self.host.poll_timeout(), sweep].into_iter().flatten().min()
+        [self.host.poll_timeout(), sweep, self.desk.next_due()].into_iter().flatten().min()
     }
 
     fn poll_event(&mut self) -> Option<Event> {

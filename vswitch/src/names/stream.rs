@@ -5,6 +5,7 @@ use std::time::Duration;
 use netstack::host::{Host, TcpError, TcpHandle};
 
 use super::IDLE;
+use super::desk::Told;
 
 /// The octets that a message's length takes.
 const LENGTH: usize = 2;
@@ -21,6 +22,8 @@ pub(super) struct Stream {
     output: Vec<u8>,
     /// So many octets of them have been.
     sent: usize,
+    /// Answers that will come later.
+    owed: usize,
     /// Whether the client has said that nothing more will come.
     ended: bool,
     until: Duration,
@@ -28,7 +31,8 @@ pub(super) struct Stream {
 
 impl Stream {
     pub(super) fn new(now: Duration) -> Self {
-        Self { input: Vec::new(), read: 0, output: Vec::new(), sent: 0, ended: false, until: now + IDLE }
+        let (input, output) = (Vec::new(), Vec::new());
+        Self { input, read: 0, output, sent: 0, owed: 0, ended: false, until: now + IDLE }
     }
 
     /// When it is let go, unless it asks for something before.
@@ -49,7 +53,7 @@ impl Stream {
         now: Duration,
         client: TcpHandle,
         buffer: &mut [u8],
-        answer: &mut dyn FnMut(&[u8]) -> Option<Vec<u8>>,
+        answer: &mut dyn FnMut(&[u8]) -> Told,
     ) -> bool {
         loop {
             if self.send(host, now, client).is_err() {
@@ -59,7 +63,7 @@ impl Stream {
             if self.output.len() < WAITING && self.answer_one(now, answer) {
                 continue;
             }
-            if self.ended && self.output.is_empty() {
+            if self.ended && self.output.is_empty() && self.owed == 0 {
                 host.tcp_release(now, client);
                 return false;
             }
@@ -80,6 +84,18 @@ impl Stream {
         }
     }
 
+    /// Takes in an answer that was owed.
+    pub(super) fn hear(&mut self, answer: &[u8]) {
+        self.owed = self.owed.saturating_sub(1);
+        self.put(answer);
+    }
+
+    fn put(&mut self, answer: &[u8]) {
+        let length = u16::try_from(answer.len()).unwrap_or(u16::MAX);
+        self.output.extend_from_slice(&length.to_be_bytes());
+        self.output.extend_from_slice(&answer[..usize::from(length)]);
+    }
+
     /// Sends what there is room for.
     fn send(&mut self, host: &mut Host, now: Duration, client: TcpHandle) -> Result<(), TcpError> {
         while self.sent < self.output.len() {
@@ -95,7 +111,7 @@ impl Stream {
     }
 
     /// Answers the next message, if it has come as a whole. What is no question at all is the client's last.
-    fn answer_one(&mut self, now: Duration, answer: &mut dyn FnMut(&[u8]) -> Option<Vec<u8>>) -> bool {
+    fn answer_one(&mut self, now: Duration, answer: &mut dyn FnMut(&[u8]) -> Told) -> bool {
         let rest = &self.input[self.read..];
         let Some(&[high, low]) = rest.first_chunk::<LENGTH>() else { return false };
         let end = LENGTH + usize::from(u16::from_be_bytes([high, low]));
@@ -104,12 +120,9 @@ impl Stream {
         self.read += end;
         self.until = now + IDLE;
         match answered {
-            Some(answered) => {
-                let length = u16::try_from(answered.len()).unwrap_or(u16::MAX);
-                self.output.extend_from_slice(&length.to_be_bytes());
-                self.output.extend_from_slice(&answered[..usize::from(length)]);
-            }
-            None => {
+            Told::Answer(answered) => self.put(&answered),
+            Told::Later => self.owed += 1,
+            Told::Never => {
                 self.read = self.input.len();
                 self.ended = true;
             }

@@ -11,6 +11,8 @@ use crate::service::Names;
 
 /// The domain when nobody names another.
 const DOMAIN: &str = "cluster.local";
+/// Whom the machine itself asks.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// The most letters of a domain, so that what is beneath it still can be a name.
 const MAX_DOMAIN: usize = 100;
 /// Which address of a prefix the name server has when nobody says, as `kubeadm` has it.
@@ -36,7 +38,12 @@ impl Compiler<'_> {
         }
         let domain = domain.map_or_else(|| DOMAIN.to_owned(), |(_, domain)| domain.clone());
         let prefixes = self.pod_cidrs.iter().copied().chain(cidrs).collect();
-        self.cluster.services.names = Names { domain, servers, prefixes };
+        let file = described.and_then(|(at, spec)| Some((at, spec.dns.resolv_conf.as_ref()?)));
+        if let Some((at, file)) = file.filter(|(_, file)| !file.starts_with('/')) {
+            self.fault(at, "spec.dns.resolvConf", format!("{file:?} must be a path that begins with a slash"));
+        }
+        let resolv_conf = file.map_or_else(|| RESOLV_CONF.to_owned(), |(_, file)| file.clone());
+        self.cluster.services.names = Names { domain, servers, prefixes, resolv_conf };
     }
 
     fn servers(&mut self, at: &Located, addresses: &[IpAddr], cidrs: &[IpNet]) -> Vec<IpAddr> {

@@ -50,6 +50,7 @@ use self::station::Station;
 use crate::cluster::{Cluster, Endpoint, Place};
 use crate::control::api::EventView;
 use crate::helper::{DOCTOR_KNOWS, Helper, HelperError, HelperOptions, Namespace};
+use crate::names::Forwarder;
 use crate::probe::Report;
 use crate::state::StatePaths;
 
@@ -190,6 +191,8 @@ pub struct Runtime {
     proxied: Mutex<proxies::Proxied>,
     /// What name servers know.
     zone: Mutex<Option<dns::Zone>>,
+    /// Asks others for them.
+    forwarder: Arc<Forwarder>,
     balance: Mutex<balance::Balance>,
     paths: Paths,
     clock: Clock,
@@ -255,16 +258,18 @@ impl Runtime {
     ) -> Result<Self, RuntimeError> {
         let found = helper.as_mut().map(Helper::list).transpose()?.unwrap_or_default();
         let clock = Clock::start();
+        let (seed, paths) = (fresh_seed()?, Paths::start(options.threads, clock, options.latency)?);
         let runtime = Self {
             changing: Mutex::default(),
             fabric: RwLock::new(Fabric::empty(&cluster.name)),
             proxied: Mutex::default(),
             zone: Mutex::default(),
+            forwarder: Arc::new(Forwarder::start(paths.handles(), clock, &seed)?),
             balance: Mutex::default(),
-            paths: Paths::start(options.threads, clock, options.latency)?,
+            paths,
             clock,
             depot: Depot::new(),
-            seed: fresh_seed()?,
+            seed,
             in_namespaces: helper.is_some(),
             offload: options.offload,
             plain: options.plain.clone(),
@@ -449,6 +454,7 @@ impl Runtime {
 
     /// Stops the data path and removes every namespace; returns what could not be removed, in sentences.
     pub fn stop(&self) -> Vec<String> {
+        self.forwarder.stop();
         let mut problems = Vec::new();
         if let Some(helper) = self.helper.lock().take() {
             match helper.shutdown() {

@@ -1,6 +1,8 @@
 //! The name servers of nodes: engines beside the switches, each on a memory link to its node's.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use dns::Zone;
 use netstack::addr::PortId;
@@ -14,7 +16,7 @@ use super::paths::{EngineAt, Switches, by_thread};
 use super::rewiring::attach;
 use super::{LINK_BATCHES, Runtime, RuntimeError};
 use crate::cluster::{Attachment, NameServerPlan};
-use crate::names::{NameServer, NameServerCounters};
+use crate::names::{Forwarding, NameServer, NameServerCounters};
 
 /// A name server that runs.
 #[derive(Clone, Debug)]
@@ -77,11 +79,15 @@ impl New {
         driver: &mut Driver,
         switch: EngineId,
         zone: Option<Zone>,
+        forward_by: impl FnOnce(EngineId) -> Forwarding,
     ) -> (EngineId, Vec<String>) {
         if let Some(zone) = zone {
             self.engine.install(zone);
         }
         let (id, mut problems) = (driver.add_engine(self.engine), Vec::new());
+        if let Some(server) = driver.engine_mut::<NameServer>(id) {
+            server.forward_by(forward_by(id));
+        }
         attach(driver, id, PortId(0), Box::new(self.far), &mut problems);
         attach(driver, switch, self.plan.attachment.port, Box::new(self.near), &mut problems);
         (id, problems)
@@ -124,7 +130,9 @@ impl Runtime {
             let EngineAt { thread, id: switch } = switches[&new.plan.attachment.switch];
             let (plan, node) = (new.plan.clone(), new.plan.attachment.switch.clone());
             let zone = self.zone.lock().clone();
-            let plug_in = move |driver: &mut Driver| new.plug_in(driver, switch, zone);
+            let forwarder = Arc::clone(&self.forwarder);
+            let forward_by = move |id| forwarder.of((thread, id));
+            let plug_in = move |driver: &mut Driver| new.plug_in(driver, switch, zone, forward_by);
             let (id, problems) = self.paths.call(thread, plug_in)?;
             applied.problems.extend(problems);
             servers.0.insert(node, Running { plan, engine: EngineAt { thread, id } });
@@ -140,6 +148,11 @@ impl Runtime {
         let mut known = self.zone.lock();
         *known = Some(zone.clone());
         self.install_zone(known.as_ref())
+    }
+
+    /// Has name servers ask those others that this file names, in the form of `/etc/resolv.conf`.
+    pub(crate) fn follow_resolv_conf(&self, file: PathBuf) {
+        self.forwarder.follow(file);
     }
 
     /// Gives every name server the zone that is known by now: one that was plugged in may have missed it.

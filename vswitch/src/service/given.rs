@@ -54,6 +54,8 @@ pub struct Names {
     pub servers: Vec<IpAddr>,
     /// Prefixes whose addresses have no names but those of the cluster.
     pub prefixes: Vec<IpNet>,
+    /// The file that names whom name servers ask for names that are not the cluster's.
+    pub resolv_conf: String,
 }
 
 /// A port of the nodes that leads to a Service's port.
