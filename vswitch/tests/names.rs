@@ -136,7 +136,9 @@ fn every_record_is_answered_from_every_pod_in_both_families_over_udp_and_tcp() {
     }
     // Nobody was remembered, and nothing translated.
     let tracked = cluster.get("connections");
-    let about = tracked.iter().filter(|row| SERVER.iter().any(|server| row.to_string().contains(&format!("\"{server}"))));
+    let about = tracked
+        .iter()
+        .filter(|row| SERVER.iter().any(|server| row.to_string().contains(&format!("\"{server}"))));
     assert_eq!(about.collect::<Vec<_>>(), Vec::<&serde_json::Value>::new());
     // The server answers ping like everybody else.
     cluster.must("alpha", &["ping", "-c", "1", "-W", "2", SERVER[0]]);
@@ -169,7 +171,10 @@ fn names_follow_services_and_the_readiness_of_pods() {
     assert_eq!(answers("db.data.svc"), ["10.244.1.50"]);
     assert_eq!(reverse(&cluster, "alpha", SERVER[0], "10.244.0.51"), [""; 0]);
     // Another domain, and another server, while it runs.
-    apply("apply", &builtin("dnsDomain: lab.example\n  dns: {addresses: [10.96.0.53], resolvConf: /dev/null}"));
+    apply(
+        "apply",
+        &builtin("dnsDomain: lab.example\n  dns: {addresses: [10.96.0.53], resolvConf: /dev/null}"),
+    );
     let moved = dig(&cluster, "alpha", "10.96.0.53", &["web.default.svc.lab.example", "A"]);
     assert_eq!(moved, ["10.96.7.7"]);
     // Without an address there is no name server, and the address may be a Service's.
@@ -206,4 +211,51 @@ fn what_is_no_name_of_the_clusters_fails_at_once() {
     assert!(told.contains("WEB.default.SVC.cluster.local."), "{told}");
     let told = full(&["+opcode=notify", "web.default.svc.cluster.local", "A"]);
     assert!(told.contains("status: NOTIMP"), "{told}");
+}
+
+#[test]
+fn programs_in_pods_find_names_by_themselves() {
+    if !ready(&["getent", "ip"]) {
+        return;
+    }
+    let cluster = lab("searched");
+    let find = |from: &str, database: &str, name: &str| {
+        let told = cluster.must(from, &["getent", database, name]);
+        let mut addresses: Vec<String> =
+            told.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect();
+        addresses.sort();
+        addresses.dedup();
+        addresses
+    };
+    for from in ["alpha", "gamma"] {
+        assert_eq!(find(from, "ahosts", "web"), ["10.96.7.7", "fd00:10:96::77"], "{from}");
+        assert_eq!(find(from, "ahostsv4", "web.default"), ["10.96.7.7"]);
+        assert_eq!(find(from, "ahostsv6", "web.default.svc"), ["fd00:10:96::77"]);
+        assert_eq!(find(from, "ahostsv4", "web.default.svc.cluster.local"), ["10.96.7.7"]);
+        assert_eq!(find(from, "ahostsv4", "db.data"), ["10.244.0.51", "10.244.1.50"]);
+        assert_eq!(find(from, "ahostsv4", "first.db.data"), ["10.244.1.50"]);
+        assert_eq!(find(from, "ahostsv4", "alias"), ["10.96.7.7"]);
+        assert_eq!(find(from, "ahostsv4", from).len(), 1, "its own name");
+        let reverse = cluster.must(from, &["getent", "hosts", "10.96.7.7"]);
+        assert!(reverse.contains("web.default.svc.cluster.local"), "{reverse}");
+    }
+    // In another namespace another search list.
+    assert_eq!(find("data/db-0", "ahostsv4", "db"), ["10.244.0.51", "10.244.1.50"]);
+    assert!(!cluster.exec("alpha", &["getent", "hosts", "db"]).status.success());
+    let hosts = cluster.must("data/db-0", &["cat", "/etc/hosts"]);
+    assert!(hosts.contains("10.244.1.50\tfirst.db.data.svc.cluster.local\tfirst"), "{hosts}");
+    // And so it is for `ip netns exec`.
+    let name = format!("{}.default.alpha", cluster.name);
+    let told = std::process::Command::new("ip")
+        .args(["netns", "exec", &name, "getent", "ahostsv4", "web"])
+        .output()
+        .unwrap();
+    let told = success("ip netns exec", &told);
+    assert!(told.contains("10.96.7.7"), "{told}");
+    let kept = std::path::PathBuf::from("/etc/netns").join(&name);
+    assert!(kept.join("resolv.conf").exists());
+    // What the machine itself reads is as it was.
+    assert!(!std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default().contains("10.96.0.10"));
+    drop(cluster);
+    assert!(!kept.exists());
 }

@@ -162,7 +162,8 @@ fn others_names_are_answered_as_the_machines_resolver_does() {
         for transport in ["+notcp", "+tcp"] {
             let own = [&[transport], &question[..]].concat();
             assert_eq!(pod_dig(&cluster, &own), host_dig("127.0.57.1", &question), "{own:?}");
-            let theirs = Command::new("dig").args(["+tries=1", "@127.0.57.1"]).args(question).output().unwrap();
+            let theirs =
+                Command::new("dig").args(["+tries=1", "@127.0.57.1"]).args(question).output().unwrap();
             let theirs = code(&String::from_utf8_lossy(&theirs.stdout));
             // What nobody is asked for is refused there, and is a failure for whoever asked here.
             let theirs = theirs.replace("REFUSED", "SERVFAIL");
@@ -208,7 +209,9 @@ fn a_server_that_says_nothing_costs_a_moment_and_the_cluster_never_waits() {
     // The cluster's own names do not wait for that, and nobody is told of them.
     received(&dead[0]);
     let begin = Instant::now();
-    for name in ["kube-dns.kube-system.svc.cluster.local", "missing.default.svc.cluster.local", "cluster.local"] {
+    for name in
+        ["kube-dns.kube-system.svc.cluster.local", "missing.default.svc.cluster.local", "cluster.local"]
+    {
         pod_code(&cluster, &[name, "A"]);
         pod_code(&cluster, &[name, "TYPE65"]);
     }

@@ -48,7 +48,9 @@ pub fn dns(data: &[u8]) {
     RESOLVER.with_borrow_mut(|resolver| {
         for transport in [Transport::Udp, Transport::Tcp] {
             match resolver.query(data, transport) {
-                Reply::Nothing => assert!(data.len() < 12 || data[2] & 0x80 != 0, "a query without an answer"),
+                Reply::Nothing => {
+                    assert!(data.len() < 12 || data[2] & 0x80 != 0, "a query without an answer")
+                }
                 Reply::Answer(answer) => judge(data, &answer, transport),
                 Reply::Foreign(foreign) => match resolver.fail(&foreign) {
                     Reply::Answer(answer) => judge(data, &answer, transport),

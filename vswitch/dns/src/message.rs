@@ -242,7 +242,11 @@ impl Draft {
 
     /// How it answers, as it is counted.
     pub(crate) fn code(&self) -> Code {
-        if self.message.metadata.response_code == ResponseCode::NXDomain { Code::NxDomain } else { Code::NoError }
+        if self.message.metadata.response_code == ResponseCode::NXDomain {
+            Code::NxDomain
+        } else {
+            Code::NoError
+        }
     }
 
     /// The octets, as many as may be, and whether answers had to be left out: then the client is to ask over TCP. None if

@@ -75,7 +75,10 @@ mod tests {
         };
         assert_eq!(of("10.244.0.0/16"), ["244.10.in-addr.arpa."]);
         let twelve = of("10.96.0.0/12");
-        assert_eq!((twelve.len(), &*twelve[0], &*twelve[15]), (16, "96.10.in-addr.arpa.", "111.10.in-addr.arpa."));
+        assert_eq!(
+            (twelve.len(), &*twelve[0], &*twelve[15]),
+            (16, "96.10.in-addr.arpa.", "111.10.in-addr.arpa.")
+        );
         assert_eq!(of("10.0.0.128/31"), ["128.0.0.10.in-addr.arpa.", "129.0.0.10.in-addr.arpa."]);
         assert_eq!(of("fd00:10:244::/56"), ["0.0.4.4.2.0.0.1.0.0.0.0.d.f.ip6.arpa."]);
         assert_eq!(of("fd00::/7"), ["c.f.ip6.arpa.", "d.f.ip6.arpa."]);

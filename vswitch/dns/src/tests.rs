@@ -8,7 +8,9 @@ use hickory_proto::op::{Edns, Message, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name, Record, RecordType};
 
 use crate::kubernetes::{Endpoint, Port, Service, Shape, pod_records};
-use crate::{Cache, Code, Data, DomainName, Foreign, Heard, MAX_UDP, QueryType, Registrar, Reply, Resolver, Transport};
+use crate::{
+    Cache, Code, Data, DomainName, Foreign, Heard, MAX_UDP, QueryType, Registrar, Reply, Resolver, Transport,
+};
 
 fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -189,8 +191,11 @@ fn ptr_and_srv_lead_back_and_forth() {
 
 #[test]
 fn who_asks_for_a_port_gets_the_addresses_of_those_who_have_it() {
-    let answer =
-        ask(&mut resolver(), &query("_sql._tcp.db.default.svc.cluster.local.", RecordType::SRV), Transport::Udp);
+    let answer = ask(
+        &mut resolver(),
+        &query("_sql._tcp.db.default.svc.cluster.local.", RecordType::SRV),
+        Transport::Udp,
+    );
     assert_eq!(lines(&answer.additionals), "A 10.244.1.2, A 10.244.1.3, AAAA fd00:10:244:1::2");
 }
 
@@ -220,13 +225,17 @@ fn large(endpoints: u16) -> Resolver {
 fn long_answers_are_cut_to_what_a_client_takes_and_whole_over_tcp() {
     let mut resolver = large(1000);
     let mut query = query("large.default.svc.cluster.local.", RecordType::A);
-    for (payload, limit) in [(None, 512), (Some(100), 512), (Some(800), 800), (Some(65_535), usize::from(MAX_UDP))] {
+    for (payload, limit) in
+        [(None, 512), (Some(100), 512), (Some(800), 800), (Some(65_535), usize::from(MAX_UDP))]
+    {
         query.edns = payload.map(|payload| {
             let mut edns = Edns::new();
             edns.set_max_payload(payload);
             edns
         });
-        let Reply::Answer(octets) = resolver.query(&query.to_vec().unwrap(), Transport::Udp) else { panic!() };
+        let Reply::Answer(octets) = resolver.query(&query.to_vec().unwrap(), Transport::Udp) else {
+            panic!()
+        };
         assert!(octets.len() <= limit && octets.len() + 40 > limit, "{} of {limit}", octets.len());
         let answer = Message::from_vec(&octets).unwrap();
         assert!(answer.metadata.truncation && !answer.answers.is_empty());
@@ -237,7 +246,8 @@ fn long_answers_are_cut_to_what_a_client_takes_and_whole_over_tcp() {
     assert!(!answer.metadata.truncation);
     assert_eq!(answer.answers.len(), 1000);
     // Additional records are left out before anything is said to be missing.
-    let answer = ask(&mut large(20), &self::query("large.default.svc.cluster.local.", RecordType::A), Transport::Udp);
+    let answer =
+        ask(&mut large(20), &self::query("large.default.svc.cluster.local.", RecordType::A), Transport::Udp);
     assert_eq!((answer.answers.len(), answer.metadata.truncation), (20, false));
 }
 
@@ -380,7 +390,11 @@ fn upstream(asked: &[u8], change: impl FnOnce(&mut Message)) -> Vec<u8> {
 }
 
 fn a(name: Name, ttl: u32, last: u8) -> Record {
-    Record::from_rdata(name, ttl, hickory_proto::rr::RData::A(std::net::Ipv4Addr::new(192, 0, 2, last).into()))
+    Record::from_rdata(
+        name,
+        ttl,
+        hickory_proto::rr::RData::A(std::net::Ipv4Addr::new(192, 0, 2, last).into()),
+    )
 }
 
 fn foreign(resolver: &mut Resolver, text: &str) -> Foreign {
@@ -440,8 +454,7 @@ fn a_service_that_is_a_name_of_others_is_what_they_say() {
         let cdn = Name::from_ascii("cdn.example.net.").unwrap();
         let first = hickory_proto::rr::rdata::CNAME(cdn.clone());
         let alias = hickory_proto::rr::RData::CNAME(first);
-        message.answers =
-            vec![Record::from_rdata(message.queries[0].name.clone(), 60, alias), a(cdn, 60, 7)];
+        message.answers = vec![Record::from_rdata(message.queries[0].name.clone(), 60, alias), a(cdn, 60, 7)];
     });
     let Heard::Answer(known) = attempt.hear(&said) else { panic!() };
     let Reply::Answer(answer) = resolver.pass_on(&asked, &known, 0) else { panic!() };
@@ -452,7 +465,10 @@ fn a_service_that_is_a_name_of_others_is_what_they_say() {
     // Without them it still is that name.
     let Reply::Answer(answer) = resolver.fail(&asked) else { panic!() };
     let answer = Message::from_vec(&answer).unwrap();
-    assert_eq!((lines(&answer.answers).as_str(), u16::from(answer.metadata.response_code)), ("CNAME www.example.com.", 0));
+    assert_eq!(
+        (lines(&answer.answers).as_str(), u16::from(answer.metadata.response_code)),
+        ("CNAME www.example.com.", 0)
+    );
 }
 
 #[test]

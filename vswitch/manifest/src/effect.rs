@@ -108,6 +108,13 @@ pub const EFFECTS: &[(&str, &str, &str)] = &[
         "spec.hostNetwork",
         "`true`: it lives in its node's namespace, with the node's addresses and host name; its ports are the node's",
     ),
+    (
+        "Pod",
+        "spec.dnsPolicy",
+        "`ClusterFirst`, `ClusterFirstWithHostNet`, `Default` or `None`: whom it asks for names",
+    ),
+    ("Pod", "spec.dnsConfig", "`nameservers`, `searches` and `options` besides, or with `None` alone"),
+    ("Pod", "spec.hostAliases", "names of addresses in its `/etc/hosts`"),
     ("Pod", "spec.restartPolicy", "whether containers that ended are started again"),
     ("Pod", "spec.terminationGracePeriodSeconds", "time between TERM and KILL"),
     ("Pod", "spec.securityContext.runAsUser", "user of every container"),
@@ -356,9 +363,9 @@ mod tests {
         let expected = "no effect here: metadata.finalizers, spec.containers[].env[].valueFrom, spec.containers[].stdin, \
                         spec.securityContext.fsGroup, spec.tolerations";
         assert_eq!(Standings::default().without("Pod", node).as_deref(), Some(expected));
-        let template = "spec:\n  replicas: 1\n  paused: true\n  template: {spec: {hostname: h, dnsPolicy: None, initContainers: [{name: a, tty: true}]}}\n";
+        let template = "spec:\n  replicas: 1\n  paused: true\n  template: {spec: {hostname: h, schedulerName: s, initContainers: [{name: a, tty: true}]}}\n";
         let node = &tree::read_all(template).unwrap()[0];
-        let expected = "no effect here: spec.paused, spec.template.spec.dnsPolicy, spec.template.spec.initContainers[].tty";
+        let expected = "no effect here: spec.paused, spec.template.spec.initContainers[].tty, spec.template.spec.schedulerName";
         assert_eq!(Standings::default().without("Deployment", node).as_deref(), Some(expected));
         assert_eq!(
             Standings::default()

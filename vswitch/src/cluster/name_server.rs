@@ -72,7 +72,8 @@ pub(super) fn untracked(cluster: &Cluster) -> Vec<IpNet> {
 pub(super) fn without(prefixes: &[IpNet], addresses: &[IpAddr]) -> Vec<IpNet> {
     let mut left = prefixes.to_vec();
     for &address in addresses {
-        let (around, others): (Vec<IpNet>, Vec<IpNet>) = left.into_iter().partition(|net| net.contains(&address));
+        let (around, others): (Vec<IpNet>, Vec<IpNet>) =
+            left.into_iter().partition(|net| net.contains(&address));
         left = others;
         for whole in around {
             // The other half of each half that the address is in.

@@ -43,9 +43,7 @@ pub(super) fn service(cluster: &Cluster) -> Option<Json> {
     let addresses = &cluster.services.names.servers;
     let families = addresses.iter().map(|a| if a.is_ipv4() { "IPv4" } else { "IPv6" });
     let families: Vec<&str> = families.collect();
-    let port = |name: &str, protocol: &str| {
-        json!({"name": name, "protocol": protocol, "port": PORT, "targetPort": PORT})
-    };
+    let port = |name: &str, protocol: &str| json!({"name": name, "protocol": protocol, "port": PORT, "targetPort": PORT});
     (!addresses.is_empty()).then(|| {
         json!({
             "apiVersion": "v1",

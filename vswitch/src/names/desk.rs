@@ -88,7 +88,11 @@ impl Desk {
     }
 
     /// What the client of a question gets now that others have said something, or that nobody has.
-    pub(super) fn settle(&mut self, token: u64, said: Option<(Arc<Known>, u32)>) -> Option<(Client, Vec<u8>)> {
+    pub(super) fn settle(
+        &mut self,
+        token: u64,
+        said: Option<(Arc<Known>, u32)>,
+    ) -> Option<(Client, Vec<u8>)> {
         let (foreign, client) = self.owed.remove(&token)?;
         let resolver = self.resolver.as_mut()?;
         let reply = match said {

@@ -15,6 +15,7 @@
 //!   for it by its answers to those it was read with.
 
 mod desk;
+mod files;
 mod forwarder;
 mod stream;
 #[cfg(test)]
@@ -33,6 +34,7 @@ use netstack::host::{Host, HostConfig, HostConfigError, HostEvent, TcpHandle, Tc
 use netstack::seed::Seed;
 
 use self::desk::{Client, Desk, Told};
+pub(crate) use self::files::{check, files};
 pub(crate) use self::forwarder::{Forwarder, Forwarding, Said};
 use self::stream::Stream;
 

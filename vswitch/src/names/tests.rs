@@ -159,9 +159,11 @@ fn datagrams_are_answered_from_the_address_that_was_asked_in_both_families() {
     for (at, any) in SERVER.into_iter().zip(["0.0.0.0", "::"]) {
         let socket = world.client.udp_bind(SocketAddr::new(ip(any), 0)).unwrap();
         let to = SocketAddr::new(ip(at), PORT);
-        for (id, name, expected) in
-            [(7, "web.default.svc.cluster.local", (0, 1)), (8, "none.cluster.local", (3, 0)), (9, "example.com", (2, 0))]
-        {
+        for (id, name, expected) in [
+            (7, "web.default.svc.cluster.local", (0, 1)),
+            (8, "none.cluster.local", (3, 0)),
+            (9, "example.com", (2, 0)),
+        ] {
             world.client.udp_send_to(world.now, socket, &query(id, name), to).unwrap();
             world.run(Duration::from_millis(10));
             let datagram = world.client.udp_recv_from(socket, &mut buffer).unwrap();
@@ -207,7 +209,8 @@ fn questions_over_tcp_may_come_all_at_once_and_octet_by_octet() {
     for server in SERVER {
         let mut world = World::with_zone();
         let client = world.connect(server);
-        let names = ["web.default.svc.cluster.local", "none.cluster.local", "large.default.svc.cluster.local"];
+        let names =
+            ["web.default.svc.cluster.local", "none.cluster.local", "large.default.svc.cluster.local"];
         let questions = (0u16..).zip(names).map(|(id, name)| framed(&query(id, name)));
         let all = questions.collect::<Vec<_>>().concat();
         world.send(client, &all);

@@ -40,7 +40,11 @@ impl Compiler<'_> {
         let prefixes = self.pod_cidrs.iter().copied().chain(cidrs).collect();
         let file = described.and_then(|(at, spec)| Some((at, spec.dns.resolv_conf.as_ref()?)));
         if let Some((at, file)) = file.filter(|(_, file)| !file.starts_with('/')) {
-            self.fault(at, "spec.dns.resolvConf", format!("{file:?} must be a path that begins with a slash"));
+            self.fault(
+                at,
+                "spec.dns.resolvConf",
+                format!("{file:?} must be a path that begins with a slash"),
+            );
         }
         let resolv_conf = file.map_or_else(|| RESOLV_CONF.to_owned(), |(_, file)| file.clone());
         self.cluster.services.names = Names { domain, servers, prefixes, resolv_conf };

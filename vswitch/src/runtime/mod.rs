@@ -24,8 +24,8 @@ pub use capture::{Capture, CaptureError};
 pub(crate) use connections::ConnectionCounts;
 pub use connections::{ConnectionFilter, FilterError};
 pub use fabric::Applied;
-pub use packet::{Kind, PacketSpec, PacketSpecError};
 pub(crate) use name_servers::NameServerCounts;
+pub use packet::{Kind, PacketSpec, PacketSpecError};
 pub(crate) use proxies::ProxyCounts;
 pub use station::Exchange;
 

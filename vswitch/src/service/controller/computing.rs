@@ -121,7 +121,11 @@ impl Controller {
             zone: zone.cloned(),
             hints: Hints::of_pod(spec.distribution, &pod.node, zone),
             pod: Some(Arc::clone(name)),
-            hostname: pod.hostname.as_ref().filter(|(_, of)| **of == *spec.name).map(|(own, _)| Arc::clone(own)),
+            hostname: pod
+                .hostname
+                .as_ref()
+                .filter(|(_, of)| **of == *spec.name)
+                .map(|(own, _)| Arc::clone(own)),
         })
     }
 
