@@ -53,6 +53,18 @@ addressType: IPv4
 endpoints: [{addresses: [203.0.113.5], hostname: outside}, {addresses: [203.0.113.6], conditions: {ready: false}}]
 ---
 apiVersion: v1
+kind: Pod
+metadata: {name: teller}
+spec:
+  nodeName: node-1
+  containers: [{name: c, command: [sh, -c, 'env; echo OWN=$WEB_SERVICE_HOST; exec sleep 1000']}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: quiet}
+spec: {nodeName: node-1, enableServiceLinks: false, containers: [{name: c, command: [sh, -c, 'env; exec sleep 1000']}]}
+---
+apiVersion: v1
 kind: Service
 metadata: {name: alias}
 spec: {type: ExternalName, externalName: web.default.svc.cluster.local}
@@ -244,6 +256,20 @@ fn programs_in_pods_find_names_by_themselves() {
     assert!(!cluster.exec("alpha", &["getent", "hosts", "db"]).status.success());
     let hosts = cluster.must("data/db-0", &["cat", "/etc/hosts"]);
     assert!(hosts.contains("10.244.1.50\tfirst.db.data.svc.cluster.local\tfirst"), "{hosts}");
+    // What was there when it began is in its environment.
+    let told = || success("logs", &cluster.verb(&["logs", "teller"]));
+    until("it has told", || told().contains("WEB_SERVICE_HOST"));
+    let (told, quiet) = (told(), success("logs", &cluster.verb(&["logs", "quiet"])));
+    for variable in [
+        "WEB_SERVICE_HOST=10.96.7.7",
+        "WEB_SERVICE_PORT_STATS=8125",
+        "WEB_PORT_80_TCP=tcp://10.96.7.7:80",
+        "FOUR_PORT=tcp://10.96.7.8:80",
+        "OWN=10.96.7.7",
+    ] {
+        assert!(told.lines().any(|line| line == variable), "{variable}: {told}");
+    }
+    assert!(!told.contains("DB_") && !quiet.contains("WEB_"), "{told}{quiet}");
     // And so it is for `ip netns exec`.
     let name = format!("{}.default.alpha", cluster.name);
     let told = std::process::Command::new("ip")

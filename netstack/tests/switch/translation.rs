@@ -822,5 +822,6 @@ fn nothing_is_remembered_of_a_station_that_is_not_tracked() {
         let out = one(lab.send(POD_A.port, &POD_A.via_router(server(family)).udp(40_000, 53, b"question")));
         assert_eq!(endpoints(&out.bytes).0.ip(), NODE.ip(family));
         assert_eq!(held(&lab), 1);
+        lab.settle();
     }
 }

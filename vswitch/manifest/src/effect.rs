@@ -115,6 +115,11 @@ pub const EFFECTS: &[(&str, &str, &str)] = &[
     ),
     ("Pod", "spec.dnsConfig", "`nameservers`, `searches` and `options` besides, or with `None` alone"),
     ("Pod", "spec.hostAliases", "names of addresses in its `/etc/hosts`"),
+    (
+        "Pod",
+        "spec.enableServiceLinks",
+        "`false`: its containers do not find Services in their environment",
+    ),
     ("Pod", "spec.restartPolicy", "whether containers that ended are started again"),
     ("Pod", "spec.terminationGracePeriodSeconds", "time between TERM and KILL"),
     ("Pod", "spec.securityContext.runAsUser", "user of every container"),

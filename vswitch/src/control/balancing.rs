@@ -21,9 +21,10 @@ use super::naming::Naming;
 use crate::agent::NodeDuties;
 use crate::cluster::{Cluster, Place, Pod, Protocol};
 use crate::container::{Phase, PodStatus, Runner};
+use crate::names::variables;
 use crate::objects::{Plan, Planning};
 use crate::runtime::{Runtime, RuntimeError};
-use crate::service::{Controller, Detour, NodeFacts, PodFacts, PodPort, duties};
+use crate::service::{Controller, Detour, NodeFacts, Planned, PodFacts, PodPort, duties};
 
 /// The label with a node's zone.
 const ZONE: &str = "topology.kubernetes.io/zone";
@@ -116,8 +117,19 @@ impl Balancing {
         for (name, slice) in &planning.slices {
             controller.set_slice(name, slice.clone());
         }
+        self.link(&planning.services);
         for (name, planned) in &planning.services {
             controller.set_service(name, planned.clone());
+        }
+    }
+
+    /// Has containers that are started from now on find Services in their environment.
+    pub(super) fn link(&self, services: &[(Arc<str>, Option<Arc<Planned>>)]) {
+        let Some(runner) = &self.runner else { return };
+        for (full_name, planned) in services {
+            let Some((namespace, name)) = full_name.split_once('/') else { continue };
+            let variables = planned.as_deref().map(variables).unwrap_or_default();
+            runner.link(namespace, name, variables);
         }
     }
 

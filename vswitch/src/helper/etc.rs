@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::spec::PodFile;
 
 /// Begins every file of ours. Whoever puts others there keeps them.
-pub const MADE_BY: &str = "# Made by vswitch for this pod.";
+pub(crate) const MADE_BY: &str = "# Made by vswitch for this pod.";
 /// Where `ip` looks.
 const DIRECTORY: &str = "/etc/netns";
 

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::netns;
 use super::spec::validate_name;
+use super::{etc, netns};
 use crate::state::write_atomically;
 
 /// The content of one record.

@@ -17,6 +17,7 @@
 mod desk;
 mod files;
 mod forwarder;
+mod links;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -36,6 +37,7 @@ use netstack::seed::Seed;
 use self::desk::{Client, Desk, Told};
 pub(crate) use self::files::{check, files};
 pub(crate) use self::forwarder::{Forwarder, Forwarding, Said};
+pub(crate) use self::links::{Variables, variables};
 use self::stream::Stream;
 
 /// The Service and pod that the name server shows itself as.
