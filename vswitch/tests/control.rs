@@ -467,7 +467,7 @@ fn a_deployment_has_as_many_pods_as_it_is_told() {
         (output.status.code().unwrap(), both(&output))
     };
     let pods = || {
-        let text = success("get", &lab.verb(&["get", "pods", "-o", "json"]));
+        let text = success("get", &lab.verb(&["get", "pods", "-n", "shop", "-o", "json"]));
         serde_json::from_str::<Vec<Value>>(&text).unwrap().len()
     };
     assert_eq!(pods(), 1);

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Cluster, ready, until};
+use common::{Cluster, ManifestFile, ready, success, until};
 
 const SERVER: &str = "10.96.0.10";
 
@@ -247,4 +247,38 @@ fn another_resolver_is_asked_soon_after_it_is_named_and_none_at_all_is_no_harm()
     fs::remove_file(&file.0).unwrap();
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(pod_code(&cluster, &["kube-dns.kube-system.svc.cluster.local", "A"]), "NOERROR");
+}
+
+#[test]
+fn stub_domains_and_further_names_are_changed_while_it_runs() {
+    if !ready(&["dig", "dnsmasq"]) {
+        return;
+    }
+    let file = ResolvConf::new("stub", &["127.0.60.1"]);
+    let _machine = Dnsmasq::start("127.0.60.1", "192.0.2.1");
+    let _other = Dnsmasq::start("127.0.60.2", "192.0.2.2");
+    let cluster = lab("stub", &file);
+    let apply = |more: &str| {
+        let more = format!("spec:\n  dns: {{resolvConf: {}, {more}}}\n", file.0.display());
+        let text = include_str!("../src/objects/builtin.yaml").replacen("spec:\n", &more, 1);
+        let file = ManifestFile::new("stub", &text);
+        success("apply", &cluster.verb(&["apply", "-f", file.path()]));
+    };
+    let www = |address: &str| vec![format!("www.example.test. A {address}")];
+    assert_eq!(pod_dig(&cluster, &["www.example.test", "A"]), www("192.0.2.1"));
+    apply("stubDomains: {example.test: [127.0.60.2]}");
+    assert_eq!(pod_dig(&cluster, &["www.example.test", "A"]), www("192.0.2.2"));
+    apply("stubDomains: {www.example.test: [127.0.60.1], example.test: [127.0.60.2]}");
+    assert_eq!(pod_dig(&cluster, &["www.example.test", "A"]), www("192.0.2.1"));
+    let records = "records: [{name: www.example.test, addresses: [203.0.113.1, '2001:db8::1']}, \
+                   {name: mine.internal, target: www.example.test}]";
+    apply(records);
+    assert_eq!(pod_dig(&cluster, &["www.example.test", "A"]), www("203.0.113.1"));
+    assert_eq!(pod_dig(&cluster, &["www.example.test", "AAAA"]), ["www.example.test. AAAA 2001:db8::1"]);
+    let expected = ["mine.internal. CNAME www.example.test.", "www.example.test. A 203.0.113.1"];
+    assert_eq!(pod_dig(&cluster, &["mine.internal", "A"]), expected);
+    // Others of the domain are still others'.
+    assert_eq!(pod_dig(&cluster, &["short.example.test", "TXT"]).len(), 1);
+    apply("records: []");
+    assert_eq!(pod_dig(&cluster, &["www.example.test", "A"]), www("192.0.2.1"));
 }

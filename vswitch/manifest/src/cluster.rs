@@ -89,6 +89,25 @@ pub struct DnsSpec {
     pub addresses: Option<Vec<IpAddr>>,
     /// The file of this machine that names whom it asks for names that are not the cluster's. Default `/etc/resolv.conf`.
     pub resolv_conf: Option<String>,
+    /// Domains that others than these are asked for, and who they are.
+    #[schemars(with = "BTreeMap<String, Vec<Address>>")]
+    pub stub_domains: BTreeMap<String, Vec<IpAddr>>,
+    /// Further names.
+    pub records: Vec<RecordSpec>,
+}
+
+/// A name that is known besides those of Services and pods.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct RecordSpec {
+    /// The name, to its end.
+    pub name: String,
+    /// What it stands for.
+    #[serde(default)]
+    #[schemars(with = "Vec<Address>")]
+    pub addresses: Vec<IpAddr>,
+    /// Another name that it stands for instead.
+    #[serde(default)]
+    pub target: Option<String>,
 }
 
 /// How connections to Services are made.

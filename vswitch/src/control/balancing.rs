@@ -21,7 +21,7 @@ use super::naming::Naming;
 use crate::agent::NodeDuties;
 use crate::cluster::{Cluster, Place, Pod, Protocol};
 use crate::container::{Phase, PodStatus, Runner};
-use crate::names::variables;
+use crate::names::{Sources, variables};
 use crate::objects::{Plan, Planning};
 use crate::runtime::{Runtime, RuntimeError};
 use crate::service::{Controller, Detour, NodeFacts, Planned, PodFacts, PodPort, duties};
@@ -110,7 +110,7 @@ impl Balancing {
         let Plan { frame, pools, advertisements, .. } = &planning.plan;
         if inner.naming.frame(&frame.names) {
             inner.all_named = true;
-            self.runtime.follow_resolv_conf(frame.names.resolv_conf.as_str().into());
+            self.runtime.ask_others(Sources::of(&frame.names));
         }
         let controller = &mut inner.controller;
         controller.set_frame(frame.masquerade_all, Arc::clone(pools), Arc::clone(advertisements));

@@ -35,7 +35,7 @@ pub(super) fn names(plane: &Plane) -> Vec<NameView> {
 }
 
 fn labels() -> Json {
-    json!({"k8s-app": NAME, "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "CoreDNS"})
+    json!({"k8s-app": NAME})
 }
 
 /// Its Service, if there is one.

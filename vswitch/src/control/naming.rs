@@ -9,11 +9,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use dns::kubernetes::{self, Shape, pod_records};
-use dns::{DomainName, Registrar, Zone};
+use dns::{Data, DomainName, Registrar, Zone};
 
 use crate::cluster::Protocol;
 use crate::names::{NAME, NAMESPACE, PORT};
-use crate::service::{Controller, Endpoint, Kind, Names, Planned, PodFacts, PortEndpoints};
+use crate::service::{Controller, Endpoint, Kind, Meaning, Names, Planned, PodFacts, PortEndpoints};
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -38,6 +38,9 @@ impl Naming {
         // What cannot be a domain was refused before.
         self.registrar = registrar.ok();
         self.set("name server", own_service(frame));
+        if let Some(registrar) = &mut self.registrar {
+            registrar.set(&"records".into(), given(frame));
+        }
         true
     }
 
@@ -74,6 +77,19 @@ impl Naming {
     pub(super) fn zone(&self) -> Option<&Zone> {
         self.registrar.as_ref().map(Registrar::zone)
     }
+}
+
+/// Names that the user gives.
+fn given(frame: &Names) -> Vec<(DomainName, Data)> {
+    let data = |meaning: &Meaning| match meaning {
+        Meaning::Address(address) => Some(Data::from(*address)),
+        Meaning::Name(name) => DomainName::parse(name).ok().map(Data::Cname),
+    };
+    let records = frame.records.iter().filter_map(|(name, meanings)| {
+        let name = DomainName::parse(name).ok()?;
+        Some(meanings.iter().filter_map(data).map(move |data| (name.clone(), data)))
+    });
+    records.flatten().collect()
 }
 
 /// The name server itself, where there is one.

@@ -369,9 +369,10 @@ impl Plane {
         if let Some(cluster) = cluster {
             let applied = self.step_to(cluster);
             if applied.is_err() {
-                let were = planning.services.iter().map(|(name, _)| {
-                    (Arc::clone(name), before.plan.services.get(&**name).cloned())
-                });
+                let were = planning
+                    .services
+                    .iter()
+                    .map(|(name, _)| (Arc::clone(name), before.plan.services.get(&**name).cloned()));
                 self.balancing.link(&were.collect::<Vec<_>>());
                 self.keeper.lock().add(next, before, keys)?;
             }

@@ -82,7 +82,8 @@ mod tests {
         let _ = fs::remove_dir_all(&directory);
         let file = |path: &str, content: &str| PodFile { path: path.into(), content: content.to_owned() };
         let ours = format!("{MADE_BY}\nnameserver 10.96.0.10\n");
-        let files = [file("/etc/resolv.conf", &ours), file("/etc/a/b", &ours), file("/etc/hosts", "of no mark\n")];
+        let files =
+            [file("/etc/resolv.conf", &ours), file("/etc/a/b", &ours), file("/etc/hosts", "of no mark\n")];
         write_in(&directory, &files).unwrap();
         let found = |directory: &Path| {
             let names = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name());

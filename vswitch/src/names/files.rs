@@ -60,7 +60,8 @@ fn resolv_conf(cluster: &Cluster, pod: &Pod) -> Option<String> {
     let (mut servers, mut searches) = match policy(cluster, pod) {
         Policy::Cluster => {
             let domain = &cluster.services.names.domain;
-            let searches = vec![format!("{}.svc.{domain}", pod.namespace), format!("svc.{domain}"), domain.clone()];
+            let searches =
+                vec![format!("{}.svc.{domain}", pod.namespace), format!("svc.{domain}"), domain.clone()];
             (servers(cluster, pod), searches)
         }
         Policy::Machine => return None,
@@ -114,7 +115,8 @@ fn hosts(cluster: &Cluster, pod: &Pod) -> Option<String> {
     );
     let hostname = pod.spec.hostname.as_deref().unwrap_or(&pod.name);
     let domain = &cluster.services.names.domain;
-    let full = pod.spec.subdomain.as_ref().map(|of| format!("{hostname}.{of}.{}.svc.{domain}\t", pod.namespace));
+    let full =
+        pod.spec.subdomain.as_ref().map(|of| format!("{hostname}.{of}.{}.svc.{domain}\t", pod.namespace));
     for address in &pod.addresses {
         let _ = writeln!(text, "{address}\t{}{hostname}", full.as_deref().unwrap_or_default());
     }
@@ -142,14 +144,16 @@ pub(crate) fn check(spec: &k8s_openapi::api::core::v1::PodSpec) -> Vec<(String, 
     if servers.len() > MOST_SERVERS {
         fault("spec.dnsConfig.nameservers", format!("are more than {MOST_SERVERS}"));
     }
-    for (index, server) in servers.iter().enumerate().filter(|(_, server)| server.parse::<IpAddr>().is_err()) {
+    for (index, server) in servers.iter().enumerate().filter(|(_, server)| server.parse::<IpAddr>().is_err())
+    {
         fault(&format!("spec.dnsConfig.nameservers[{index}]"), format!("{server:?} is no address"));
     }
     let searches = config.searches.as_deref().unwrap_or_default();
     if searches.len() > MOST_SEARCHES {
         fault("spec.dnsConfig.searches", format!("are more than {MOST_SEARCHES}"));
     }
-    let is_word = |text: &str| !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c.is_control());
+    let is_word =
+        |text: &str| !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c.is_control());
     for (index, search) in searches.iter().enumerate().filter(|(_, search)| !is_word(search)) {
         fault(&format!("spec.dnsConfig.searches[{index}]"), format!("{search:?} is no domain"));
     }
@@ -214,7 +218,10 @@ mod tests {
             spec.dns_policy = Some("ClusterFirstWithHostNet".into());
         });
         assert_eq!(lines(&with[0]), usual);
-        assert_eq!(lines(&of(|pod, _| pod.addresses.truncate(1))[0])[1..], ["nameserver 10.96.0.10", "options ndots:5"]);
+        assert_eq!(
+            lines(&of(|pod, _| pod.addresses.truncate(1))[0])[1..],
+            ["nameserver 10.96.0.10", "options ndots:5"]
+        );
     }
 
     #[test]
@@ -237,9 +244,14 @@ mod tests {
             "options ndots:2 edns0",
         ];
         assert_eq!(lines(&added[0]), expected);
-        let alone = of(|_, spec| (spec.dns_policy, spec.dns_config) = (Some("None".into()), Some(config.clone())));
-        let expected =
-            ["search example.com cluster.local", "nameserver 192.0.2.1", "nameserver 192.0.2.2", "options ndots:2 edns0"];
+        let alone =
+            of(|_, spec| (spec.dns_policy, spec.dns_config) = (Some("None".into()), Some(config.clone())));
+        let expected = [
+            "search example.com cluster.local",
+            "nameserver 192.0.2.1",
+            "nameserver 192.0.2.2",
+            "options ndots:2 edns0",
+        ];
         assert_eq!(lines(&alone[0]), expected);
     }
 

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use dns::{Attempt, Cache, Foreign, Heard, Known, resolv_conf};
+use dns::{Attempt, Cache, DomainName, Foreign, Heard, Known, resolv_conf};
 use netstack::driver::{Clock, DriverHandle, EngineId};
 use netstack::seed::{Rng, Seed};
 use parking_lot::Mutex;
@@ -30,6 +30,7 @@ use tokio::task::LocalSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::{NameServer, PORT};
+use crate::service::Names;
 
 /// Questions that wait to be looked at.
 const WAITING: usize = 4096;
@@ -70,11 +71,31 @@ impl Forwarding {
     }
 }
 
+/// Who is asked.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Sources {
+    /// A file like `/etc/resolv.conf`.
+    file: PathBuf,
+    /// Others for what is beneath these domains.
+    stubs: Vec<(DomainName, Vec<IpAddr>)>,
+}
+
+impl Sources {
+    /// Those of a cluster.
+    pub(crate) fn of(names: &Names) -> Self {
+        // What is no domain was refused before.
+        let stub = |(domain, servers): &(String, Vec<IpAddr>)| {
+            Some((DomainName::parse(domain).ok()?, servers.clone()))
+        };
+        Self { file: names.resolv_conf.as_str().into(), stubs: names.stubs.iter().filter_map(stub).collect() }
+    }
+}
+
 /// What the thread is told.
 #[derive(Debug)]
 enum Order {
     Ask { home: Home, token: u64, foreign: Arc<Foreign> },
-    Follow(PathBuf),
+    Follow(Sources),
     Stop,
 }
 
@@ -96,7 +117,7 @@ impl Forwarder {
         let shared = Shared {
             clock,
             rng: seed.rng("dns forwarder"),
-            file: None,
+            sources: Sources::default(),
             text: String::new(),
             servers: Vec::new(),
             avoided: HashMap::new(),
@@ -114,10 +135,10 @@ impl Forwarder {
         Forwarding { home, orders: self.orders.clone() }
     }
 
-    /// Asks the servers that this file names from now on.
-    pub(crate) fn follow(&self, file: PathBuf) {
+    /// Asks these from now on.
+    pub(crate) fn follow(&self, sources: Sources) {
         // It takes what it is told, or it has ended.
-        let _ = self.orders.blocking_send(Order::Follow(file));
+        let _ = self.orders.blocking_send(Order::Follow(sources));
     }
 
     /// Ends it. The threads that name servers are on must still turn, or have ended.
@@ -134,8 +155,8 @@ impl Forwarder {
 struct Shared {
     clock: Clock,
     rng: Rng,
-    file: Option<PathBuf>,
-    /// What it said last.
+    sources: Sources,
+    /// What the file said last.
     text: String,
     servers: Vec<IpAddr>,
     /// Until when each is asked last.
@@ -146,9 +167,8 @@ struct Shared {
 impl Shared {
     /// Looks at the file. Who asks others forgets what those before have said.
     fn look(&mut self) {
-        let Some(file) = &self.file else { return };
         // One that is being replaced is there again at once; until then those are asked that it named.
-        let Ok(text) = std::fs::read_to_string(file) else { return };
+        let Ok(text) = std::fs::read_to_string(&self.sources.file) else { return };
         if text == self.text {
             return;
         }
@@ -161,11 +181,15 @@ impl Shared {
         }
     }
 
-    /// Whom to ask, one after the other.
-    fn order(&self) -> Vec<IpAddr> {
+    /// Whom to ask for a name, one after the other.
+    fn order(&self, name: &DomainName) -> Vec<IpAddr> {
+        let stubs = self.sources.stubs.iter().filter(|(domain, _)| name.is_within(domain));
+        // The most special one of those that hold.
+        let stub = stubs.max_by_key(|(domain, _)| domain.labels().count());
+        let servers = stub.map_or(&self.servers, |(_, servers)| servers);
         let now = self.clock.now();
         let is_avoided = |server: &&IpAddr| self.avoided.get(*server).is_some_and(|until| *until > now);
-        let (last, first): (Vec<&IpAddr>, Vec<&IpAddr>) = self.servers.iter().partition(is_avoided);
+        let (last, first): (Vec<&IpAddr>, Vec<&IpAddr>) = servers.iter().partition(is_avoided);
         let once: Vec<IpAddr> = first.into_iter().chain(last).copied().collect();
         let rounds = ATTEMPTS / once.len().max(1);
         once.iter().copied().cycle().take(once.len() * rounds.max(1)).collect()
@@ -194,10 +218,13 @@ async fn run(mut orders: mpsc::Receiver<Order>, paths: Vec<DriverHandle>, shared
         tokio::select! {
             order = orders.recv() => match order {
                 None | Some(Order::Stop) => return,
-                Some(Order::Follow(file)) => {
+                Some(Order::Follow(sources)) => {
                     let mut shared = shared.borrow_mut();
-                    shared.file = Some(file);
-                    shared.look();
+                    if shared.sources != sources {
+                        shared.sources = sources;
+                        shared.cache.clear();
+                        shared.look();
+                    }
                 }
                 Some(Order::Ask { home, token, foreign }) => {
                     let known = remembered(&shared, &foreign);
@@ -260,7 +287,7 @@ fn hand_back(paths: &[DriverHandle], batch: &mut Vec<Done>) -> bool {
 
 /// Asks one server after the other, until one says something.
 async fn ask(shared: &RefCell<Shared>, foreign: &Foreign) -> Option<(Arc<Known>, u32)> {
-    let order = shared.borrow().order();
+    let order = shared.borrow().order(foreign.name());
     for server in order {
         let (attempt, octets) = shared.borrow_mut().attempt(foreign)?;
         let at = SocketAddr::new(server, PORT);

@@ -10,8 +10,7 @@ pub(crate) type Variables = Vec<(String, String)>;
 
 /// The variables that a Service is in the environment of its namespace's pods; none if it has no address.
 pub(crate) fn variables(planned: &Planned) -> Variables {
-    let (Some(&address), Some(first)) =
-        (planned.allocation.cluster_ips.first(), planned.spec.ports.first())
+    let (Some(&address), Some(first)) = (planned.allocation.cluster_ips.first(), planned.spec.ports.first())
     else {
         return Vec::new();
     };
@@ -62,9 +61,13 @@ mod tests {
             ..Spec::default()
         };
         let cluster_ips = vec!["10.0.0.11".parse().unwrap()];
-        let mut planned =
-            Planned { spec, allocation: Allocation { cluster_ips, ..Allocation::default() }, ..Planned::default() };
-        let text: Vec<String> = variables(&planned).iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let mut planned = Planned {
+            spec,
+            allocation: Allocation { cluster_ips, ..Allocation::default() },
+            ..Planned::default()
+        };
+        let text: Vec<String> =
+            variables(&planned).iter().map(|(name, value)| format!("{name}={value}")).collect();
         let expected = [
             "REDIS_PRIMARY_SERVICE_HOST=10.0.0.11",
             "REDIS_PRIMARY_SERVICE_PORT=6379",

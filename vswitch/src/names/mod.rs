@@ -36,7 +36,7 @@ use netstack::seed::Seed;
 
 use self::desk::{Client, Desk, Told};
 pub(crate) use self::files::{check, files};
-pub(crate) use self::forwarder::{Forwarder, Forwarding, Said};
+pub(crate) use self::forwarder::{Forwarder, Forwarding, Said, Sources};
 pub(crate) use self::links::{Variables, variables};
 use self::stream::Stream;
 

@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 
+use dns::DomainName;
 use manifest::{ClusterSpec, Located};
 use netstack::addr::IpNet;
 
 use super::allocations::{nth, same_family};
 use super::compile::{Compiler, is_label};
-use crate::service::Names;
+use crate::service::{Meaning, Names};
 
 /// The domain when nobody names another.
 const DOMAIN: &str = "cluster.local";
@@ -47,7 +48,56 @@ impl Compiler<'_> {
             );
         }
         let resolv_conf = file.map_or_else(|| RESOLV_CONF.to_owned(), |(_, file)| file.clone());
-        self.cluster.services.names = Names { domain, servers, prefixes, resolv_conf };
+        self.cluster.services.names = Names {
+            domain,
+            servers,
+            prefixes,
+            resolv_conf,
+            stubs: described.map(|(at, spec)| self.stubs(at, spec)).unwrap_or_default(),
+            records: described.map(|(at, spec)| self.records(at, spec)).unwrap_or_default(),
+        };
+    }
+
+    /// Domains that others are asked for.
+    fn stubs(&mut self, at: &Located, spec: &ClusterSpec) -> Vec<(String, Vec<IpAddr>)> {
+        for (domain, servers) in &spec.dns.stub_domains {
+            let path = format!("spec.dns.stubDomains.{domain}");
+            if DomainName::parse(domain).is_err() {
+                self.fault(at, &path, format!("{domain:?} is no domain"));
+            }
+            if servers.is_empty() {
+                self.fault(at, &path, "one address at least is needed");
+            }
+        }
+        spec.dns.stub_domains.clone().into_iter().collect()
+    }
+
+    /// Names that the user gives.
+    fn records(&mut self, at: &Located, spec: &ClusterSpec) -> Vec<(String, Vec<Meaning>)> {
+        let mut all: Vec<(String, Vec<Meaning>)> = Vec::new();
+        for (index, record) in spec.dns.records.iter().enumerate() {
+            let path = format!("spec.dns.records[{index}]");
+            for name in [&record.name].into_iter().chain(&record.target) {
+                if name.is_empty() || DomainName::parse(name).is_err() {
+                    self.fault(at, &path, format!("{name:?} is no name"));
+                }
+            }
+            if all.iter().any(|(name, _)| *name == record.name) {
+                self.fault(
+                    at,
+                    &format!("{path}.name"),
+                    "is there already; give one record all of its addresses",
+                );
+            }
+            let addresses = record.addresses.iter().copied().map(Meaning::Address);
+            let meanings: Vec<Meaning> = addresses.chain(record.target.clone().map(Meaning::Name)).collect();
+            // A name that is another's is nothing else (RFC 1034 section 3.6.2).
+            if meanings.is_empty() || (record.target.is_some() && meanings.len() > 1) {
+                self.fault(at, &path, "needs addresses or a target, and not both");
+            }
+            all.push((record.name.clone(), meanings));
+        }
+        all
     }
 
     fn servers(&mut self, at: &Located, addresses: &[IpAddr], cidrs: &[IpNet]) -> Vec<IpAddr> {

@@ -362,8 +362,7 @@ impl<'a> Compiler<'a> {
             &self.cluster.images,
             &mut faults,
         );
-        workload.links =
-            (draft.spec.enable_service_links != Some(false)).then(|| draft.namespace.clone());
+        workload.links = (draft.spec.enable_service_links != Some(false)).then(|| draft.namespace.clone());
         workload.probed_from = Some(Place::Node(node.clone()).netns(&self.cluster.name));
         for (path, message) in faults {
             self.fault(draft.at, &format!("{}{path}", draft.base), message);

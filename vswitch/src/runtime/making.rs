@@ -10,8 +10,8 @@ use super::fabric::Applied;
 use super::station::Station;
 use super::{LINK_BATCHES, Runtime, RuntimeError};
 use crate::cluster::{Cluster, Endpoint, Place};
-use crate::names;
 use crate::helper::{Created, Helper, HelperError, Namespace, NamespaceSpec, Offload, made_of};
+use crate::names;
 
 /// Ends the name of a namespace as long as the one that it replaces still stands. No name of a place has that many parts.
 const SUCCESSOR: &str = ".new";

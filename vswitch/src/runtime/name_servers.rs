@@ -1,7 +1,6 @@
 //! The name servers of nodes: engines beside the switches, each on a memory link to its node's.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use dns::Zone;
@@ -16,7 +15,7 @@ use super::paths::{EngineAt, Switches, by_thread};
 use super::rewiring::attach;
 use super::{LINK_BATCHES, Runtime, RuntimeError};
 use crate::cluster::{Attachment, NameServerPlan};
-use crate::names::{Forwarding, NameServer, NameServerCounters};
+use crate::names::{Forwarding, NameServer, NameServerCounters, Sources};
 
 /// A name server that runs.
 #[derive(Clone, Debug)]
@@ -150,9 +149,9 @@ impl Runtime {
         self.install_zone(known.as_ref())
     }
 
-    /// Has name servers ask those others that this file names, in the form of `/etc/resolv.conf`.
-    pub(crate) fn follow_resolv_conf(&self, file: PathBuf) {
-        self.forwarder.follow(file);
+    /// Has name servers ask these others from now on.
+    pub(crate) fn ask_others(&self, sources: Sources) {
+        self.forwarder.follow(sources);
     }
 
     /// Gives every name server the zone that is known by now: one that was plugged in may have missed it.

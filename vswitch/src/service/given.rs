@@ -56,6 +56,19 @@ pub struct Names {
     pub prefixes: Vec<IpNet>,
     /// The file that names whom name servers ask for names that are not the cluster's.
     pub resolv_conf: String,
+    /// Domains that they ask others for, and whom.
+    pub stubs: Vec<(String, Vec<IpAddr>)>,
+    /// Further names, and what they stand for.
+    pub records: Vec<(String, Vec<Meaning>)>,
+}
+
+/// What a name that the user gives stands for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Meaning {
+    /// An address.
+    Address(IpAddr),
+    /// Another name.
+    Name(String),
 }
 
 /// A port of the nodes that leads to a Service's port.
