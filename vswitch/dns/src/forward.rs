@@ -118,13 +118,11 @@ impl Attempt {
         if header.truncation {
             return Heard::Truncated;
         }
-        match header.response_code {
-            ResponseCode::NoError | ResponseCode::NXDomain => {
-                let ttl = ttl(&message);
-                Heard::Answer(Box::new(Known { message, ttl }))
-            }
-            _ => Heard::Refused,
+        if ![ResponseCode::NoError, ResponseCode::NXDomain].contains(&header.response_code) {
+            return Heard::Refused;
         }
+        let ttl = ttl(&message);
+        Heard::Answer(Box::new(Known { message, ttl }))
     }
 }
 
@@ -137,9 +135,9 @@ impl Known {
 
 /// For how long a message is believed.
 fn ttl(message: &Message) -> u32 {
-    let negative = message.authorities.iter().find_map(|record| match &record.data {
-        RData::SOA(soa) => Some(record.ttl.min(soa.minimum).min(MAX_NEGATIVE)),
-        _ => None,
+    let negative = message.authorities.iter().find_map(|record| {
+        let RData::SOA(soa) = &record.data else { return None };
+        Some(record.ttl.min(soa.minimum).min(MAX_NEGATIVE))
     });
     let answers = message.answers.iter().map(|record| record.ttl).min();
     let is_negative = message.metadata.response_code != ResponseCode::NoError || answers.is_none();

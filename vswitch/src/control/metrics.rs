@@ -3,8 +3,9 @@
 //! The text is OpenMetrics 1.0, which Prometheus reads as well as its own older format. Names follow its conventions: a
 //! counter ends in `_total`, a unit stands in the name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
@@ -17,7 +18,7 @@ use super::api::PortView;
 use super::plane::Plane;
 use super::{names, services};
 use crate::container::Phase;
-use crate::names::NameServerCounters;
+use crate::names::{BOUNDS, NameServerCounters};
 use crate::proxy::ProxyCounters;
 use crate::runtime::{ConnectionCounts, NameServerCounts, ProxyCounts, RuntimeError};
 use crate::service::Kind;
@@ -284,6 +285,17 @@ fn encode_name_servers(to: &mut DescriptorEncoder<'_>, all: &[NameServerCounts])
     for (name, help, value) in NAME_SERVER_COUNTERS {
         counter(to, name, help, None, all.iter().map(|server| (labels(server), value(&server.counters))))?;
     }
+    let help = "How long clients of a name server waited, from when their questions came in.";
+    let kind = MetricType::Histogram;
+    let mut family = to.encode_descriptor("vswitch_dns_response", help, Some(&Unit::Seconds), kind)?;
+    for server in all {
+        let waits = &server.counters.latencies;
+        let bounds = BOUNDS.iter().map(|micros| Duration::from_micros(*micros).as_secs_f64());
+        let buckets: Vec<(f64, u64)> = bounds.chain([f64::INFINITY]).zip(waits.counts).collect();
+        let (labels, none) = (labels(server), None::<&HashMap<usize, Exemplar<Labels, f64>>>);
+        let sum = waits.sum.as_secs_f64();
+        family.encode_family(&labels)?.encode_histogram(sum, waits.count(), &buckets, none)?;
+    }
     Ok(())
 }
 
@@ -321,6 +333,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::names::Latencies;
 
     #[test]
     fn each_number_stands_under_its_own_name() {
@@ -378,6 +391,10 @@ mod tests {
                     asked: [38, 39],
                     idle: 40,
                     unsent: 41,
+                    latencies: Latencies {
+                        counts: [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2],
+                        sum: Duration::from_secs(12),
+                    },
                 },
                 connected: 42,
             }],
@@ -387,7 +404,12 @@ mod tests {
         registry.register_collector(Box::new(scrape));
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
-        let samples: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).skip(1).collect();
+        let is_between = |line: &str| {
+            let bucket = line.split_once("le=\"").and_then(|(_, rest)| rest.split_once('"'));
+            bucket.is_some_and(|(bound, _)| !["5e-5", "0.00005", "+Inf"].contains(&bound))
+        };
+        let samples = text.lines().filter(|line| !line.starts_with('#') && !is_between(line));
+        let samples: Vec<&str> = samples.skip(1).collect();
         assert_eq!(
             samples,
             [
@@ -431,6 +453,10 @@ mod tests {
                 r#"vswitch_dns_foreign_total{node="s"} 37"#,
                 r#"vswitch_dns_idle_total{node="s"} 40"#,
                 r#"vswitch_dns_unsent_total{node="s"} 41"#,
+                r#"vswitch_dns_response_seconds_sum{node="s"} 12.0"#,
+                r#"vswitch_dns_response_seconds_count{node="s"} 3"#,
+                r#"vswitch_dns_response_seconds_bucket{le="0.00005",node="s"} 1"#,
+                r#"vswitch_dns_response_seconds_bucket{le="+Inf",node="s"} 3"#,
                 r#"vswitch_pods{phase="Running"} 8"#,
                 r#"vswitch_container_restarts_total{namespace="n",pod="p",container="c"} 9"#,
                 "vswitch_control_stalled_total 10",

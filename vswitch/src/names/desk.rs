@@ -9,6 +9,7 @@ use dns::{Counters, Foreign, Known, Reply, Resolver, Transport, Zone};
 use netstack::host::{TcpHandle, UdpHandle};
 
 use super::Forwarding;
+use super::latency::Latencies;
 
 /// Clients that wait for what others say. More are told at once that nobody knows.
 const OWED: usize = 4096;
@@ -37,10 +38,19 @@ pub(super) struct Desk {
     /// None until it is told what there is: then questions are let fall, and their clients ask again.
     resolver: Option<Resolver>,
     forwarding: Option<Forwarding>,
-    owed: HashMap<u64, (Arc<Foreign>, Client)>,
+    owed: HashMap<u64, Owed>,
     /// Until when each is owed, the oldest first.
     due: VecDeque<(Duration, u64)>,
     next: u64,
+    latencies: Latencies,
+}
+
+/// An answer that is to come.
+#[derive(Debug)]
+struct Owed {
+    foreign: Arc<Foreign>,
+    client: Client,
+    asked: Duration,
 }
 
 impl Desk {
@@ -59,6 +69,18 @@ impl Desk {
         self.resolver.as_ref().map(|resolver| resolver.counters().clone()).unwrap_or_default()
     }
 
+    /// How long clients have waited.
+    pub(super) fn latencies(&self) -> Latencies {
+        self.latencies
+    }
+
+    /// Takes note of an answer to what came at `asked`, if there is a clock that goes on meanwhile.
+    fn note(&mut self, asked: Duration) {
+        if let Some(forwarding) = &self.forwarding {
+            self.latencies.note(forwarding.now().saturating_sub(asked));
+        }
+    }
+
     /// When the oldest answer that is owed must be given.
     pub(super) fn next_due(&self) -> Option<Duration> {
         self.due.front().map(|(until, _)| *until)
@@ -72,7 +94,10 @@ impl Desk {
             Client::Stream(_) => Transport::Tcp,
         };
         let foreign = match resolver.query(message, transport) {
-            Reply::Answer(answer) => return Told::Answer(answer),
+            Reply::Answer(answer) => {
+                self.note(now);
+                return Told::Answer(answer);
+            }
             Reply::Nothing => return Told::Never,
             Reply::Foreign(foreign) => Arc::new(foreign),
         };
@@ -80,7 +105,7 @@ impl Desk {
         let forwarding = self.forwarding.as_ref().filter(|_| self.owed.len() < OWED);
         if forwarding.is_some_and(|forwarding| forwarding.ask(token, Arc::clone(&foreign))) {
             self.next = self.next.wrapping_add(1);
-            self.owed.insert(token, (foreign, client));
+            self.owed.insert(token, Owed { foreign, client, asked: now });
             self.due.push_back((now + PATIENCE, token));
             return Told::Later;
         }
@@ -93,7 +118,8 @@ impl Desk {
         token: u64,
         said: Option<(Arc<Known>, u32)>,
     ) -> Option<(Client, Vec<u8>)> {
-        let (foreign, client) = self.owed.remove(&token)?;
+        let Owed { foreign, client, asked } = self.owed.remove(&token)?;
+        self.note(asked);
         let resolver = self.resolver.as_mut()?;
         let reply = match said {
             Some((known, age)) => resolver.pass_on(&foreign, &known, age),
@@ -118,7 +144,7 @@ impl Desk {
 
     /// Forgets a client that has left.
     pub(super) fn forget(&mut self, client: TcpHandle) {
-        self.owed.retain(|_, (_, other)| *other != Client::Stream(client));
+        self.owed.retain(|_, owed| owed.client != Client::Stream(client));
     }
 }
 

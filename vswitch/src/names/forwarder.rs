@@ -62,9 +62,15 @@ pub(crate) type Said = (u64, Option<(Arc<Known>, u32)>);
 pub(crate) struct Forwarding {
     home: Home,
     orders: mpsc::Sender<Order>,
+    clock: Clock,
 }
 
 impl Forwarding {
+    /// The time.
+    pub(super) fn now(&self) -> Duration {
+        self.clock.now()
+    }
+
     /// Has others asked; whether that can be.
     pub(super) fn ask(&self, token: u64, foreign: Arc<Foreign>) -> bool {
         self.orders.try_send(Order::Ask { home: self.home, token, foreign }).is_ok()
@@ -103,6 +109,7 @@ enum Order {
 #[derive(Debug)]
 pub(crate) struct Forwarder {
     orders: mpsc::Sender<Order>,
+    clock: Clock,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -127,12 +134,12 @@ impl Forwarder {
             LocalSet::new().block_on(&executor, run(taken, paths, Rc::new(RefCell::new(shared))));
         };
         let thread = std::thread::Builder::new().name("names".to_owned()).spawn(run)?;
-        Ok(Self { orders, thread: Mutex::new(Some(thread)) })
+        Ok(Self { orders, clock, thread: Mutex::new(Some(thread)) })
     }
 
     /// The way of a name server to ask others.
     pub(crate) fn of(&self, home: Home) -> Forwarding {
-        Forwarding { home, orders: self.orders.clone() }
+        Forwarding { home, orders: self.orders.clone(), clock: self.clock }
     }
 
     /// Asks these from now on.

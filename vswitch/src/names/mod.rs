@@ -17,6 +17,7 @@
 mod desk;
 mod files;
 mod forwarder;
+mod latency;
 mod links;
 mod stream;
 #[cfg(test)]
@@ -37,6 +38,7 @@ use netstack::seed::Seed;
 use self::desk::{Client, Desk, Told};
 pub(crate) use self::files::{check, files};
 pub(crate) use self::forwarder::{Forwarder, Forwarding, Said, Sources};
+pub use self::latency::{BOUNDS, Latencies};
 pub(crate) use self::links::{Variables, variables};
 use self::stream::Stream;
 
@@ -68,6 +70,8 @@ pub struct NameServerCounters {
     pub idle: u64,
     /// Answers that could not be sent.
     pub unsent: u64,
+    /// How long clients waited for an answer, from when their questions came in.
+    pub latencies: Latencies,
 }
 
 /// A name server, as an engine of the driver. It has one interface, at port 0.
@@ -159,7 +163,8 @@ impl NameServer {
 
     /// What it has done so far.
     pub fn counters(&self) -> NameServerCounters {
-        NameServerCounters { queries: self.desk.counters(), ..self.counters.clone() }
+        let (queries, latencies) = (self.desk.counters(), self.desk.latencies());
+        NameServerCounters { queries, latencies, ..self.counters.clone() }
     }
 
     /// Clients that are connected.
