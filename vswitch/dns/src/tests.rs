@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hickory_proto::op::{Edns, Message, OpCode, Query, ResponseCode};
+use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name, Record, RecordType};
 
 use crate::kubernetes::{Endpoint, Port, Service, Shape, pod_records};
@@ -89,7 +89,7 @@ fn resolver() -> Resolver {
 }
 
 fn query(text: &str, kind: RecordType) -> Message {
-    let mut message = Message::query();
+    let mut message = Message::new(4660, MessageType::Query, OpCode::Query);
     message.metadata.recursion_desired = true;
     message.add_query(Query::query(Name::from_ascii(text).unwrap(), kind));
     message
