@@ -510,3 +510,44 @@ fn answers_are_remembered_as_long_as_they_say_and_no_more_than_there_is_room() {
     cache.clear();
     assert!(cache.is_empty());
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(4096))]
+
+    /// Sound queries of which some octets are others: nothing panics, and what is answered is bounded and can be read.
+    #[test]
+    fn whatever_is_sent_is_answered_with_a_message_or_not_at_all(
+        at in 0..131usize,
+        kind in 0..300u16,
+        changes in proptest::collection::vec((0..80usize, proptest::prelude::any::<u8>()), 0..4),
+        payload in proptest::option::of(0..2000u16),
+        more in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..20),
+    ) {
+        let mut resolver = large(100);
+        let table = table();
+        let mut query = query(table[at % table.len()].0, RecordType::from(kind));
+        query.edns = payload.map(|payload| {
+            let mut edns = Edns::new();
+            edns.set_max_payload(payload);
+            edns
+        });
+        let mut octets = query.to_vec().unwrap();
+        for (at, octet) in changes {
+            let length = octets.len();
+            octets[at % length] = octet;
+        }
+        octets.extend(more);
+        for (transport, most) in [(Transport::Udp, usize::from(MAX_UDP)), (Transport::Tcp, 65_535)] {
+            let reply = match resolver.query(&octets, transport) {
+                Reply::Foreign(foreign) => resolver.fail(&foreign),
+                reply => reply,
+            };
+            let Reply::Answer(answer) = reply else { continue };
+            proptest::prop_assert!(answer.len() <= most && answer[..2] == octets[..2]);
+            // What has no more than a header says so by its counts only where it repeats none.
+            if answer.len() > 12 {
+                proptest::prop_assert!(Message::from_vec(&answer).is_ok(), "{octets:x?}");
+            }
+        }
+    }
+}
