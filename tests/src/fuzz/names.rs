@@ -54,7 +54,7 @@ pub fn dns(data: &[u8]) {
                 Reply::Answer(answer) => judge(data, &answer, transport),
                 Reply::Foreign(foreign) => match resolver.fail(&foreign) {
                     Reply::Answer(answer) => judge(data, &answer, transport),
-                    other => panic!("{other:?}"),
+                    other @ (Reply::Foreign(_) | Reply::Nothing) => panic!("{other:?}"),
                 },
             }
         }
