@@ -9,7 +9,7 @@
 //! - *Over UDP* every datagram is a question, and the answer fits what its sender says that he takes, 1232 octets at the most.
 //! - *Over TCP* (RFC 7766) a client may ask many questions without waiting; whoever is silent for [`IDLE`] is let go, also in
 //!   the middle of a question.
-//! - *Names of others* are asked for by a thread beside the data path ([`Forwarder`]); the client's turn comes when they are known, or
+//! - *Names of others* are asked for by a thread beside the data path (`forwarder`); the client's turn comes when they are known, or
 //!   when it has waited for five seconds. The cluster's own names never wait for anybody, and are never asked for elsewhere.
 //! - *Everything is bounded*: clients by the host's table of connections, what each has sent by one message, and what waits
 //!   for it by its answers to those it was read with.
