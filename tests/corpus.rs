@@ -54,3 +54,8 @@ fn balancer() {
 fn manifest() {
     replay("manifest", fuzz::manifest);
 }
+
+#[test]
+fn dns() {
+    replay("dns", fuzz::dns);
+}

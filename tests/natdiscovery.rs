@@ -164,7 +164,7 @@ fn switch(filtering: Filtering) -> Switch {
         timeouts: Timeouts::rfc(),
         pools: vec![PoolConfig::new("outside", outside)],
         source: NETS.iter().map(rule).collect(),
-        destination: Vec::new(),
+        ..NatConfig::default()
     };
     let config = Config {
         ports: vec![port(0), port(1)],

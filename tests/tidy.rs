@@ -39,6 +39,7 @@ const ROWS: &[(&str, u32)] = &[
     ("config::router", 5),
     ("config::services", 5),
     ("config::Services", 5),
+    ("config::translator", 5),
     ("config::snapshot", 5),
     ("config::Snapshot", 5),
     ("config::Gateway", 5),

@@ -71,7 +71,14 @@ impl Switched {
             }
         }
         let (behaviour, timeouts) = (Behaviour::linux(), Timeouts::linux());
-        Self::routing(Some(NatConfig { behaviour, timeouts, pools: vec![pool], source, destination }))
+        Self::routing(Some(NatConfig {
+            behaviour,
+            timeouts,
+            pools: vec![pool],
+            source,
+            destination,
+            ..NatConfig::default()
+        }))
     }
 
     fn routing(nat: Option<NatConfig>) -> Self {

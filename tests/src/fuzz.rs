@@ -1,6 +1,7 @@
 //! What the fuzzer calls, and the corpus replay with it. One function per target; a finding is a panic.
 
 mod balancer;
+mod names;
 mod translation;
 mod translator;
 mod wire;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use balancer::balancer;
+pub use names::dns;
 pub use translation::rewrite;
 pub use translator::nat;
 

@@ -15,6 +15,7 @@ pub mod demo;
 pub mod doctor;
 mod ephemeral;
 pub mod helper;
+pub mod names;
 pub mod objects;
 pub mod probe;
 mod progress;

@@ -273,7 +273,7 @@ fn samples(text: &str) -> Samples {
                     family = name.to_owned();
                 }
                 "TYPE" => {
-                    assert!(matches!(value, "counter" | "gauge" | "info"), "{line}");
+                    assert!(matches!(value, "counter" | "gauge" | "histogram" | "info"), "{line}");
                     assert!(types.insert(name.to_owned(), value.to_owned()).is_none(), "{line}");
                 }
                 "UNIT" => assert!(name.ends_with(&format!("_{value}")), "{line}"),
@@ -287,12 +287,13 @@ fn samples(text: &str) -> Samples {
             Some((name, rest)) => (name, labels(rest.strip_suffix('}').unwrap_or_else(|| panic!("{line}")))),
             None => (series, Vec::new()),
         };
-        let suffix = match types[&family].as_str() {
-            "counter" => "_total",
-            "info" => "_info",
-            _ => "",
+        let suffixes: &[&str] = match types[&family].as_str() {
+            "counter" => &["_total"],
+            "histogram" => &["_sum", "_count", "_bucket"],
+            "info" => &["_info"],
+            _ => &[""],
         };
-        assert_eq!(name, format!("{family}{suffix}"), "{line}");
+        assert!(suffixes.iter().any(|suffix| name == format!("{family}{suffix}")), "{line}");
         let value: f64 = value.parse().unwrap_or_else(|_| panic!("{line}"));
         assert!(value.is_finite() && value >= 0.0, "{line}");
         assert!(found.insert((name.to_owned(), labels), value).is_none(), "twice: {line}");
@@ -467,7 +468,7 @@ fn a_deployment_has_as_many_pods_as_it_is_told() {
         (output.status.code().unwrap(), both(&output))
     };
     let pods = || {
-        let text = success("get", &lab.verb(&["get", "pods", "-o", "json"]));
+        let text = success("get", &lab.verb(&["get", "pods", "-n", "shop", "-o", "json"]));
         serde_json::from_str::<Vec<Value>>(&text).unwrap().len()
     };
     assert_eq!(pods(), 1);

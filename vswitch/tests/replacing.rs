@@ -30,7 +30,7 @@ fn apply(cluster: &Cluster, manifest: &str) -> Output {
 }
 
 fn pods(cluster: &Cluster) -> Vec<(String, bool)> {
-    let pods = cluster.get("pods").into_iter();
+    let pods = cluster.get("pods").into_iter().filter(|pod| pod["metadata"]["namespace"] == "default");
     let ready = |pod: &Value| pod["status"]["conditions"][0]["status"] == "True";
     pods.map(|pod| (pod["metadata"]["name"].as_str().unwrap().to_owned(), ready(&pod))).collect()
 }

@@ -213,6 +213,10 @@ fn intact_at(mtu: &str) {
     let cluster = Cluster::of(&format!("mtu{mtu}"), &with_idle_pods(2), &arguments);
     for port in cluster.get("ports") {
         let name = port["port"].as_str().unwrap();
+        if name == "name server" {
+            // Its datagrams are short, and it finishes them itself.
+            continue;
+        }
         let offloads = !port["offload"].as_array().unwrap().is_empty();
         assert_eq!(offloads, !plain.iter().any(|p| name == format!("default/{p}")), "{name}");
     }

@@ -31,6 +31,9 @@ pub struct NatConfig {
     pub source: Vec<SourceRule>,
     /// What becomes of their destinations, before they are routed: the first rule that matches decides.
     pub destination: Vec<DestinationRule>,
+    /// Addresses of stations of which nothing is to be remembered: packets from them and to them are neither tracked nor
+    /// translated. They suit who has many short exchanges with everybody, and needs no protection that rests on connections.
+    pub untracked: Vec<IpNet>,
 }
 
 impl Default for NatConfig {
@@ -42,6 +45,7 @@ impl Default for NatConfig {
             pools: Vec::new(),
             source: Vec::new(),
             destination: Vec::new(),
+            untracked: Vec::new(),
         }
     }
 }

@@ -16,6 +16,7 @@ use super::nat::{
 };
 use super::validate::ConfigError;
 use crate::addr::{IpNet, SegmentId};
+use crate::route::PrefixSet;
 
 /// What tracks and translates, compiled.
 #[derive(Debug)]
@@ -25,6 +26,7 @@ pub struct Translator {
     /// others come and go.
     pools: Vec<Option<PoolConfig>>,
     externals: HashSet<IpAddr, FixedState>,
+    untracked: PrefixSet,
     v4: Arc<Rules<Ipv4Addr>>,
     v6: Arc<Rules<Ipv6Addr>>,
 }
@@ -41,6 +43,7 @@ impl Translator {
         Arc::new(Self {
             v4: Arc::new(rules(config, &pools)),
             v6: Arc::new(rules(config, &pools)),
+            untracked: PrefixSet::new(&config.untracked),
             externals: config.pools.iter().flat_map(|pool| &pool.addresses).copied().collect(),
             pools,
             config: config.clone(),
@@ -66,6 +69,12 @@ impl Translator {
     #[inline]
     pub fn is_external(&self, address: IpAddr) -> bool {
         self.externals.contains(&address)
+    }
+
+    /// Whether nothing is to be remembered of packets from this address and to it.
+    #[inline]
+    pub fn is_untracked(&self, address: IpAddr) -> bool {
+        self.untracked.contains(address)
     }
 
     /// The rules for IPv4.
@@ -200,6 +209,10 @@ pub(super) fn check(config: &NatConfig, exists: impl Fn(SegmentId) -> bool, erro
         for family in [pool_fault::<Ipv4Addr>(pool), pool_fault::<Ipv6Addr>(pool)].into_iter().flatten() {
             problem(place(), family);
         }
+    }
+    for net in config.untracked.iter().filter(|net| **net != net.trunc()) {
+        let network = net.trunc();
+        problem("untracked".into(), alloc::format!("{net} has bits set behind its length; write {network}"));
     }
     for (at, rule) in config.source.iter().enumerate() {
         let place = || alloc::format!("source rule {}", at + 1);

@@ -344,7 +344,7 @@ impl Connections {
 /// everywhere.
 fn trackable(snapshot: &Snapshot, arrival: &Arrival<'_>) -> Option<Ip> {
     // Addresses mean the same on all segments that the router is on.
-    snapshot.translator().zip(arrival.segment.gateway())?;
+    let (translator, _) = snapshot.translator().zip(arrival.segment.gateway())?;
     let Some(Network::Ip(ip)) = arrival.network else { return None };
     let is_local = |address: IpAddr| {
         scope::is_link_scoped(address) || scope::is_group(address) || address.is_unspecified()
@@ -353,6 +353,8 @@ fn trackable(snapshot: &Snapshot, arrival: &Arrival<'_>) -> Option<Ip> {
         && !bridge::is_reserved(arrival.link.destination)
         && !is_local(ip.source)
         && !is_local(ip.destination)
+        && !translator.is_untracked(ip.source)
+        && !translator.is_untracked(ip.destination)
         && !snapshot.router().is_broadcast(ip.destination);
     tracked.then_some(ip)
 }

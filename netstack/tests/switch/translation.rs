@@ -796,3 +796,32 @@ fn what_is_listed_is_what_there_is() {
         lab.settle();
     }
 }
+
+#[test]
+fn nothing_is_remembered_of_a_station_that_is_not_tracked() {
+    for family in FAMILIES {
+        let alone = |host: &Host| host.ip(family).into();
+        let held = |lab: &Lab| {
+            let (v4, v6) = lab.switch.connections().unwrap();
+            v4.connections().count() + v6.connections().count()
+        };
+        let mut lab = acquainted(node(|nat| nat.untracked = vec![alone(&FAR), alone(&POD_B)]));
+        let ways = [(POD_A, FAR), (FAR, POD_A), (NODE, POD_B), (POD_B, NODE), (POD_A, POD_B), (POD_B, POD_A)];
+        // The first packets of a flow are decided about, later ones are known.
+        for _ in 0..4 {
+            for (from, to) in ways {
+                let asked = from.via_router(to.ip(family)).udp(40_000, 53, b"question");
+                let out = one(lab.send(from.port, &asked));
+                assert_eq!(out.port, to.port, "{from:?} {to:?}");
+                let expected = (SocketAddr::new(from.ip(family), 40_000), SocketAddr::new(to.ip(family), 53));
+                assert_eq!(endpoints(&out.bytes), expected);
+            }
+        }
+        assert_eq!(held(&lab), 0);
+        // Others are tracked and translated as ever.
+        let out = one(lab.send(POD_A.port, &POD_A.via_router(server(family)).udp(40_000, 53, b"question")));
+        assert_eq!(endpoints(&out.bytes).0.ip(), NODE.ip(family));
+        assert_eq!(held(&lab), 1);
+        lab.settle();
+    }
+}

@@ -62,6 +62,10 @@ pub struct ClusterSpec {
     pub node_port_range: Option<String>,
     /// Whether pods, too, are seen with their node's address by Services that they reach at a cluster IP.
     pub masquerade_all: bool,
+    /// The domain that the names of Services and pods are beneath. Default `cluster.local`.
+    pub dns_domain: Option<String>,
+    /// The cluster's name server.
+    pub dns: DnsSpec,
     /// The largest IP packet on every link, in octets. Default 1500.
     pub mtu: Option<u16>,
     /// The underlay: L3 segments joined by one router. Default one segment, `underlay`, with 192.168.10.0/24 and
@@ -73,6 +77,37 @@ pub struct ClusterSpec {
     pub hosts: Option<Vec<HostSpec>>,
     /// Which command runs for an image.
     pub images: Option<BTreeMap<String, Vec<String>>>,
+}
+
+/// The cluster's name server, which each node has.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DnsSpec {
+    /// Its addresses, of `serviceCIDRs`, one of each family at most. Default the tenth of each; without any there is no
+    /// such server.
+    #[schemars(with = "Option<Vec<Address>>")]
+    pub addresses: Option<Vec<IpAddr>>,
+    /// The file of this machine that names whom it asks for names that are not the cluster's. Default `/etc/resolv.conf`.
+    pub resolv_conf: Option<String>,
+    /// Domains that others than these are asked for, and who they are.
+    #[schemars(with = "BTreeMap<String, Vec<Address>>")]
+    pub stub_domains: BTreeMap<String, Vec<IpAddr>>,
+    /// Further names.
+    pub records: Vec<RecordSpec>,
+}
+
+/// A name that is known besides those of Services and pods.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct RecordSpec {
+    /// The name, to its end.
+    pub name: String,
+    /// What it stands for.
+    #[serde(default)]
+    #[schemars(with = "Vec<Address>")]
+    pub addresses: Vec<IpAddr>,
+    /// Another name that it stands for instead.
+    #[serde(default)]
+    pub target: Option<String>,
 }
 
 /// How connections to Services are made.

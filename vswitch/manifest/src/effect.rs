@@ -39,6 +39,27 @@ pub const EFFECTS: &[(&str, &str, &str)] = &[
         "spec.masqueradeAll",
         "`true`: pods, too, are seen with their node's address behind a cluster IP",
     ),
+    (
+        "Cluster",
+        "spec.dnsDomain",
+        "the domain that the names of Services and pods are beneath, `cluster.local` if unset",
+    ),
+    (
+        "Cluster",
+        "spec.dns.addresses",
+        "the addresses of the cluster's name server, the tenth of each of `serviceCIDRs` if unset; `[]` for no such server",
+    ),
+    (
+        "Cluster",
+        "spec.dns.resolvConf",
+        "the file that names whom it asks for all other names, `/etc/resolv.conf` of this machine if unset",
+    ),
+    ("Cluster", "spec.dns.stubDomains", "domains and the addresses of those who are asked for them instead"),
+    (
+        "Cluster",
+        "spec.dns.records",
+        "further names: `name`, and either `addresses` or `target`, another name",
+    ),
     ("Cluster", "spec.mtu", "largest IP packet on every link; below 1280 there is no IPv6"),
     ("Cluster", "spec.segments[].name", "names an L3 segment of the underlay"),
     ("Cluster", "spec.segments[].cidrs", "its prefixes; the router has the first address of each"),
@@ -87,11 +108,20 @@ pub const EFFECTS: &[(&str, &str, &str)] = &[
     ("Pod", "spec.nodeName", "the node it is on; unset: the one with the fewest pods"),
     ("Pod", "spec.nodeSelector", "labels that the node must have"),
     ("Pod", "spec.hostname", "host name inside the pod; its own name if unset"),
+    ("Pod", "spec.subdomain", "with `hostname`: its name beneath the headless Service of this name"),
     (
         "Pod",
         "spec.hostNetwork",
         "`true`: it lives in its node's namespace, with the node's addresses and host name; its ports are the node's",
     ),
+    (
+        "Pod",
+        "spec.dnsPolicy",
+        "`ClusterFirst`, `ClusterFirstWithHostNet`, `Default` or `None`: whom it asks for names",
+    ),
+    ("Pod", "spec.dnsConfig", "`nameservers`, `searches` and `options` besides, or with `None` alone"),
+    ("Pod", "spec.hostAliases", "names of addresses in its `/etc/hosts`"),
+    ("Pod", "spec.enableServiceLinks", "`false`: its containers do not find Services in their environment"),
     ("Pod", "spec.restartPolicy", "whether containers that ended are started again"),
     ("Pod", "spec.terminationGracePeriodSeconds", "time between TERM and KILL"),
     ("Pod", "spec.securityContext.runAsUser", "user of every container"),
@@ -176,7 +206,7 @@ pub const EFFECTS: &[(&str, &str, &str)] = &[
     ),
     ("Service", "spec.healthCheckNodePort", "the port that is kept for the health check of each node"),
     ("Service", "spec.externalIPs", "further addresses that lead there, wherever nodes see packets to them"),
-    ("Service", "spec.externalName", "a name for the resolver; nothing is translated"),
+    ("Service", "spec.externalName", "the name that its own stands for; nothing is translated"),
     ("Service", "spec.loadBalancerIP", "the address of a pool that it asks for"),
     (
         "Service",
@@ -194,7 +224,7 @@ pub const EFFECTS: &[(&str, &str, &str)] = &[
     ("EndpointSlice", "endpoints[].nodeName", "where it is, for `Local` policies"),
     ("EndpointSlice", "endpoints[].zone", "is shown"),
     ("EndpointSlice", "endpoints[].hints", "for which zones and nodes it is meant"),
-    ("EndpointSlice", "endpoints[].hostname", "is kept and shown"),
+    ("EndpointSlice", "endpoints[].hostname", "its name beneath its Service"),
     ("EndpointSlice", "endpoints[].targetRef", "is kept and shown"),
     (
         "EndpointSlice",
@@ -340,9 +370,9 @@ mod tests {
         let expected = "no effect here: metadata.finalizers, spec.containers[].env[].valueFrom, spec.containers[].stdin, \
                         spec.securityContext.fsGroup, spec.tolerations";
         assert_eq!(Standings::default().without("Pod", node).as_deref(), Some(expected));
-        let template = "spec:\n  replicas: 1\n  paused: true\n  template: {spec: {hostname: h, dnsPolicy: None, initContainers: [{name: a, tty: true}]}}\n";
+        let template = "spec:\n  replicas: 1\n  paused: true\n  template: {spec: {hostname: h, schedulerName: s, initContainers: [{name: a, tty: true}]}}\n";
         let node = &tree::read_all(template).unwrap()[0];
-        let expected = "no effect here: spec.paused, spec.template.spec.dnsPolicy, spec.template.spec.initContainers[].tty";
+        let expected = "no effect here: spec.paused, spec.template.spec.initContainers[].tty, spec.template.spec.schedulerName";
         assert_eq!(Standings::default().without("Deployment", node).as_deref(), Some(expected));
         assert_eq!(
             Standings::default()

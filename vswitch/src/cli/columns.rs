@@ -51,6 +51,7 @@ pub(super) fn listing(table: Table) -> Listing {
         Table::EndpointSlices => object("/v1/objects/endpointslices", services::SLICES, 5),
         Table::Pools => object("/v1/objects/ipaddresspools", services::POOLS, 4),
         Table::Advertisements => object("/v1/objects/l2advertisements", services::ADVERTISEMENTS, 3),
+        Table::Dns => view("/v1/names", NAMES, 3, |o| text(o, "/name")),
         Table::Places => view("/v1/places", PLACES, 4, |o| text(o, "/place")),
         Table::Ports => {
             view("/v1/ports", PORTS, 9, |o| format!("{}:{}", text(o, "/switch"), text(o, "/port")))
@@ -119,6 +120,13 @@ const CLUSTERS: &[Column] = &[
     ("NAME", |o| text(o, "/metadata/name")),
     ("POD-CIDRS", |o| joined(list(o, "/spec/podCIDRs").iter().map(cell))),
     ("SEGMENTS", |o| joined(list(o, "/spec/segments").iter().map(|s| text(s, "/name")))),
+];
+
+const NAMES: &[Column] = &[
+    ("NAME", |o| text(o, "/name")),
+    ("TYPE", |o| text(o, "/type")),
+    ("DATA", |o| text(o, "/data")),
+    ("TTL", |o| text(o, "/ttl")),
 ];
 
 const PLACES: &[Column] = &[

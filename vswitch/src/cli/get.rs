@@ -219,6 +219,7 @@ pub(super) fn describe(client: &Client, what: &Describe) -> Result<ExitCode, Fai
         | Table::EndpointSlices
         | Table::Pools
         | Table::Advertisements
+        | Table::Dns
         | Table::Places
         | Table::Ports
         | Table::Fdb

@@ -35,6 +35,9 @@ pub(super) enum Table {
     /// Which nodes announce them.
     #[value(name = "l2advertisements", alias = "l2advertisement")]
     Advertisements,
+    /// What the cluster's names stand for: the zone as it is served.
+    #[value(alias = "names")]
+    Dns,
     /// Everyone with an address: pods, nodes, hosts.
     #[value(alias = "place", alias = "hosts", alias = "host")]
     Places,

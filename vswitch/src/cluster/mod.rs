@@ -1,6 +1,7 @@
 //! The cluster as a model: nodes, pods, plain hosts and the segments that join them. Nothing here touches the system.
 
 mod host_port;
+mod name_server;
 mod numbers;
 mod service_proxy;
 mod simulate;
@@ -8,6 +9,7 @@ mod translation;
 mod wire;
 
 pub use host_port::{HostPort, Protocol};
+pub use name_server::NameServerPlan;
 pub use numbers::PortNumbers;
 pub use service_proxy::{ProxyPlan, proxy_address};
 pub use simulate::{Reachability, simulate};
@@ -257,6 +259,7 @@ impl Cluster {
             nets.retain(|net| net.addr().is_ipv4());
         }
         self.nodes.iter_mut().for_each(|node| node.proxy.retain(IpAddr::is_ipv4));
+        self.services.names.servers.retain(IpAddr::is_ipv4);
         let addresses = self.pods.iter_mut().map(|p| &mut p.addresses);
         let addresses = addresses.chain(self.nodes.iter_mut().map(|n| &mut n.addresses));
         for addresses in addresses.chain(self.hosts.iter_mut().map(|h| &mut h.addresses)) {

@@ -15,7 +15,7 @@ use netstack::config::nat::{
 };
 
 use super::wire::{PODS, UPLINK};
-use super::{Cluster, Node, Pod, service_proxy};
+use super::{Cluster, Node, Pod, name_server, service_proxy};
 use crate::service::Range;
 
 /// The pool with the node's own addresses.
@@ -46,7 +46,7 @@ pub(super) fn services(cluster: &Cluster, node: &Node, pods: &[&Pod]) -> Service
     ServicesConfig {
         registry: Registry::new(),
         inside: homes.iter().copied().chain(guests).collect(),
-        ranges: cluster.services.cidrs.clone(),
+        ranges: name_server::without(&cluster.services.cidrs, &cluster.services.names.servers),
         masquerade: Some(POOL.to_owned()),
         key: cluster.balancing_key(),
     }
@@ -82,6 +82,7 @@ pub(super) fn of_node(cluster: &Cluster, node: &Node, pods: &[&Pod], inside: &[I
         pools: vec![pool],
         source: service_proxy::source_rule(node).into_iter().collect(),
         destination: Vec::new(),
+        untracked: name_server::untracked(cluster),
     };
     for pod in pods.iter().filter(|pod| !pod.host_ports.is_empty()) {
         nat.source.push(hairpin(pod));

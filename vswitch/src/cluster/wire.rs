@@ -16,8 +16,8 @@ use netstack::config::{
 };
 use netstack::offload::OffloadFeatures;
 
-use super::{Cluster, Node, Place, Pod, PortGuards, PortNumbers, ProxyPlan, UnderlaySegment};
-use super::{service_proxy, translation};
+use super::{Cluster, NameServerPlan, Node, Place, Pod, PortGuards, PortNumbers, ProxyPlan, UnderlaySegment};
+use super::{name_server, service_proxy, translation};
 use crate::helper::Existing;
 
 /// The name of the switch between the nodes.
@@ -42,6 +42,8 @@ pub struct Wiring {
     pub endpoints: Vec<Endpoint>,
     /// The proxies of nodes whose Services are carried by one.
     pub proxies: Vec<ProxyPlan>,
+    /// The name servers of nodes.
+    pub name_servers: Vec<NameServerPlan>,
 }
 
 /// One switch.
@@ -113,6 +115,7 @@ pub fn wire(cluster: &Cluster, numbers: &mut PortNumbers) -> Wiring {
             plan.config.ports.push(port);
             wiring.proxies.push(proxy);
         }
+        wiring.name_servers.extend(name_server::plan(cluster, node, numbers, &mut plan));
         let pods = pods.get(node.name.as_str()).map_or(&[][..], Vec::as_slice);
         plan.config.nat = Some(translation::of_node(cluster, node, pods, &inside));
         plan.config.services = Some(translation::services(cluster, node, pods));

@@ -207,6 +207,7 @@ fn action(spec: &PodSpec, unit: &Unit, step: Step) -> Action {
         Step::Start => Action::Start {
             namespace,
             log_prefix: spec.log_prefix.clone(),
+            links: spec.links.clone(),
             container: Box::new(container.clone()),
         },
         Step::Signal(signal) => Action::Signal { namespace, container: container.name.clone(), signal },

@@ -28,7 +28,8 @@ use super::status::PodStatus;
 use super::supervisor::{Action, Finding, Kind, ProbeId, Supervisor};
 use crate::clock;
 use crate::helper::exec::NamespaceRef;
-use crate::helper::{Containers, HelperError, HelperOptions};
+use crate::helper::{ContainerSpec, Containers, HelperError, HelperOptions};
+use crate::names::Variables;
 use crate::state::StatePaths;
 
 /// Probes that run at the same time; further ones wait for their turn, and not at the cost of their time.
@@ -46,6 +47,14 @@ enum Command {
 struct Shared {
     seen: Mutex<Seen>,
     changed: Condvar,
+    /// What containers that are started find in their environment, by namespace and Service.
+    links: Mutex<BTreeMap<String, BTreeMap<String, Variables>>>,
+}
+
+impl Shared {
+    fn links_of(&self, namespace: &str) -> Variables {
+        self.links.lock().get(namespace).into_iter().flat_map(BTreeMap::values).flatten().cloned().collect()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -68,6 +77,19 @@ pub struct Runner {
 }
 
 impl Runner {
+    /// Has containers that are started from now on find these variables of a Service in their environment, if they are of
+    /// its namespace.
+    pub(crate) fn link(&self, namespace: &str, service: &str, variables: Variables) {
+        let mut links = self.shared.links.lock();
+        let of = links.entry(namespace.to_owned()).or_default();
+        of.remove(service);
+        if !variables.is_empty() {
+            of.insert(service.to_owned(), variables);
+        } else if of.is_empty() {
+            links.remove(namespace);
+        }
+    }
+
     /// Starts with no pod. Of `options` the state directory and the executable matter.
     ///
     /// # Errors
@@ -265,9 +287,10 @@ impl Work {
 
     fn act(&mut self, action: Action) -> Result<(), HelperError> {
         match action {
-            Action::Start { namespace, log_prefix, container } => {
+            Action::Start { namespace, log_prefix, links, container } => {
                 let log = log_path(&self.state, &log_prefix, &container.name);
-                let result = match container.helper_spec(log) {
+                let links = links.map(|of| self.shared.links_of(&of)).unwrap_or_default();
+                let result = match container.helper_spec(log).map(|spec| ContainerSpec { links, ..spec }) {
                     Ok(spec) => told(self.helper.run(&namespace, &spec).map(drop))?,
                     Err(why) => Err(why.to_owned()),
                 };

@@ -22,6 +22,8 @@ pub struct PodSpec {
     pub namespace: String,
     /// What the names of its logs begin with, such as `default_web`.
     pub log_prefix: String,
+    /// The namespace whose Services its containers find in their environment, if any are.
+    pub links: Option<String>,
     /// The pod's address, to which probes go that name no host; localhost if absent.
     pub address: Option<IpAddr>,
     /// The namespace from which probes of the network come, as the kubelet's come from the node; the pod's own if absent.
@@ -42,6 +44,7 @@ impl PodSpec {
         let namespace = namespace.into();
         Self {
             log_prefix: namespace.clone(),
+            links: None,
             namespace,
             address: None,
             probed_from: None,
@@ -135,6 +138,7 @@ impl Container {
             name: self.name.clone(),
             argv,
             env,
+            links: Vec::new(),
             working_dir: self.working_dir.clone(),
             user: self.user,
             no_new_privs: self.no_new_privs,

@@ -62,6 +62,8 @@ pub enum Action {
         namespace: String,
         /// [`PodSpec::log_prefix`].
         log_prefix: String,
+        /// [`PodSpec::links`].
+        links: Option<String>,
         /// What to start; its program is not `None`.
         container: Box<Container>,
     },

@@ -12,16 +12,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use dns::Zone;
 use lb::Registry;
 use netstack::host::BindError;
 use parking_lot::Mutex;
 
+use super::naming::Naming;
 use crate::agent::NodeDuties;
 use crate::cluster::{Cluster, Place, Pod, Protocol};
 use crate::container::{Phase, PodStatus, Runner};
+use crate::names::{Sources, variables};
 use crate::objects::{Plan, Planning};
 use crate::runtime::{Runtime, RuntimeError};
-use crate::service::{Controller, Detour, NodeFacts, PodFacts, PodPort, duties};
+use crate::service::{Controller, Detour, NodeFacts, Planned, PodFacts, PodPort, duties};
 
 /// The label with a node's zone.
 const ZONE: &str = "topology.kubernetes.io/zone";
@@ -56,6 +59,10 @@ struct Inner {
     detours: BTreeMap<Arc<str>, (Vec<IpAddr>, Detour)>,
     /// Nodes that have got a proxy, or lost it, since the last time.
     turned: BTreeSet<Arc<str>>,
+    naming: Naming,
+    /// Pods whose names have to be told, and whether those of everybody have.
+    named: BTreeSet<Arc<str>>,
+    all_named: bool,
     /// Ports of Services that the proxy of a node cannot listen for, and why.
     unheard: BTreeMap<Arc<str>, Vec<(Arc<str>, BindError)>>,
 }
@@ -71,6 +78,9 @@ impl Balancing {
             looked: HashMap::new(),
             detours: BTreeMap::new(),
             turned: BTreeSet::new(),
+            naming: Naming::default(),
+            named: BTreeSet::new(),
+            all_named: false,
             unheard: BTreeMap::new(),
         };
         Self {
@@ -88,17 +98,38 @@ impl Balancing {
         ask(&self.inner.lock().controller)
     }
 
+    /// Asks what names stand for.
+    pub(super) fn zone(&self) -> Option<Zone> {
+        self.inner.lock().naming.zone().cloned()
+    }
+
     /// Takes in what has changed of Services.
     pub(super) fn plan(&self, planning: &Planning) {
         let mut inner = self.inner.lock();
+        let inner = &mut *inner;
         let Plan { frame, pools, advertisements, .. } = &planning.plan;
+        if inner.naming.frame(&frame.names) {
+            inner.all_named = true;
+            self.runtime.ask_others(Sources::of(&frame.names));
+        }
         let controller = &mut inner.controller;
         controller.set_frame(frame.masquerade_all, Arc::clone(pools), Arc::clone(advertisements));
         for (name, slice) in &planning.slices {
             controller.set_slice(name, slice.clone());
         }
+        self.link(&planning.services);
         for (name, planned) in &planning.services {
             controller.set_service(name, planned.clone());
+        }
+    }
+
+    /// Has containers that are started from now on find Services in their environment.
+    pub(super) fn link(&self, services: &[(Arc<str>, Option<Arc<Planned>>)]) {
+        let Some(runner) = &self.runner else { return };
+        for (full_name, planned) in services {
+            let Some((namespace, name)) = full_name.split_once('/') else { continue };
+            let variables = planned.as_deref().map(variables).unwrap_or_default();
+            runner.link(namespace, name, variables);
         }
     }
 
@@ -200,6 +231,9 @@ impl Balancing {
             self.moved.store(true, Ordering::Relaxed);
         }
         self.runtime.balance(changed.switches)?;
+        if let Some(zone) = inner.rename() {
+            self.runtime.set_zone(&zone)?;
+        }
         let mut ready = self.ready.lock();
         for (name, is_ready) in inner.looked.drain() {
             match is_ready {
@@ -291,7 +325,24 @@ struct Changed {
 impl Inner {
     fn set_pod(&mut self, name: &Arc<str>, pod: Option<PodFacts>) {
         self.looked.insert(Arc::clone(name), pod.as_ref().is_some_and(|pod| pod.ready));
+        self.named.insert(Arc::clone(name));
         self.controller.set_pod(name, pod);
+    }
+
+    /// Makes the names of what has changed; the zone, if that is another now.
+    fn rename(&mut self) -> Option<Zone> {
+        let (mut services, mut pods) = (self.controller.take_renamed(), std::mem::take(&mut self.named));
+        if std::mem::take(&mut self.all_named) {
+            services.extend(self.controller.service_names().cloned());
+            pods.extend(self.controller.pod_names());
+        }
+        for name in services {
+            self.naming.service(&self.controller, &name);
+        }
+        for name in pods {
+            self.naming.pod(&name, self.controller.pod(&name));
+        }
+        self.naming.take()
     }
 
     /// Takes in which nodes have a proxy.
@@ -371,11 +422,13 @@ fn facts(cluster: &Cluster, pod: &Pod, said: Option<&Said>) -> PodFacts {
             port: u16::try_from(port.container_port).ok()?,
         })
     });
+    let shared = |(name, of): (&str, &str)| (name.into(), of.into());
     PodFacts {
         namespace: pod.namespace.clone(),
         labels: pod.labels.clone(),
         addresses: node.map_or(&pod.addresses, |node| &node.addresses).clone(),
         node: pod.node.as_str().into(),
+        hostname: pod.spec.hostname.as_deref().zip(pod.spec.subdomain.as_deref()).map(shared),
         ports: named.collect(),
         weight: pod.weight,
         ready,

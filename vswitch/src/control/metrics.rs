@@ -3,8 +3,9 @@
 //! The text is OpenMetrics 1.0, which Prometheus reads as well as its own older format. Names follow its conventions: a
 //! counter ends in `_total`, a unit stands in the name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
@@ -15,10 +16,11 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::api::PortView;
 use super::plane::Plane;
-use super::services;
+use super::{names, services};
 use crate::container::Phase;
+use crate::names::{BOUNDS, NameServerCounters};
 use crate::proxy::ProxyCounters;
-use crate::runtime::{ConnectionCounts, ProxyCounts, RuntimeError};
+use crate::runtime::{ConnectionCounts, NameServerCounts, ProxyCounts, RuntimeError};
 use crate::service::Kind;
 
 /// Of the text.
@@ -57,6 +59,7 @@ struct Scrape {
     endpoints: Vec<(Labels, u64)>,
     balanced: Vec<(Labels, u64)>,
     proxies: Vec<ProxyCounts>,
+    name_servers: Vec<NameServerCounts>,
     stalled: u64,
 }
 
@@ -117,10 +120,14 @@ impl Scrape {
                 (labels, u64::from(container.restarts))
             }));
         }
+        if names::pod(&cluster).is_some() {
+            *scrape.phases.entry(Phase::Running.to_string()).or_default() += 1;
+        }
         scrape.count_services(plane);
         let balanced = runtime.balanced_counts()?.into_iter();
         scrape.balanced = balanced.map(|(switch, count)| (vec![("switch", switch)], count)).collect();
         scrape.proxies = runtime.proxy_counts()?;
+        scrape.name_servers = runtime.name_server_counts()?;
         Ok(scrape)
     }
 
@@ -184,6 +191,7 @@ impl Collector for Scrape {
         let help = "Connections that got a backend of a Service; those refused are drops, by reason.";
         counter(to, "vswitch_service_connections", help, None, self.balanced.iter().cloned())?;
         encode_proxies(to, &self.proxies)?;
+        encode_name_servers(to, &self.name_servers)?;
         gauge(to, "vswitch_pods", "Pods by phase.", by("phase", &self.phases))?;
         let help = "How often a container has been started again.";
         counter(to, "vswitch_container_restarts", help, None, self.restarts.iter().cloned())?;
@@ -254,6 +262,54 @@ fn encode_proxies(to: &mut DescriptorEncoder<'_>, all: &[ProxyCounts]) -> fmt::R
     Ok(())
 }
 
+fn encode_name_servers(to: &mut DescriptorEncoder<'_>, all: &[NameServerCounts]) -> fmt::Result {
+    let labels = |server: &NameServerCounts| vec![("node", server.node.clone())];
+    let answers = all.iter().flat_map(|server| {
+        let answers = server.counters.queries.answers.iter().map(|((kind, code), count)| {
+            let how = vec![("type", kind.name().to_owned()), ("rcode", code.name().to_owned())];
+            ([labels(server), how].concat(), *count)
+        });
+        answers.collect::<Vec<_>>()
+    });
+    counter(to, "vswitch_dns_responses", "Answers of a name server, by what was asked.", None, answers)?;
+    let requests = all.iter().flat_map(|server| {
+        let row = |(protocol, count): (&str, u64)| {
+            ([labels(server), vec![("protocol", protocol.to_owned())]].concat(), count)
+        };
+        ["UDP", "TCP"].into_iter().zip(server.counters.asked).map(row).collect::<Vec<_>>()
+    });
+    counter(to, "vswitch_dns_requests", "Messages that a name server received.", None, requests)?;
+    let help = "Clients that are connected to a name server.";
+    let connected = all.iter().map(|server| (labels(server), server.connected as u64)).collect();
+    gauge(to, "vswitch_dns_clients", help, connected)?;
+    for (name, help, value) in NAME_SERVER_COUNTERS {
+        counter(to, name, help, None, all.iter().map(|server| (labels(server), value(&server.counters))))?;
+    }
+    let help = "How long clients of a name server waited, from when their questions came in.";
+    let kind = MetricType::Histogram;
+    let mut family = to.encode_descriptor("vswitch_dns_response", help, Some(&Unit::Seconds), kind)?;
+    for server in all {
+        let waits = &server.counters.latencies;
+        let bounds = BOUNDS.iter().map(|micros| Duration::from_micros(*micros).as_secs_f64());
+        let buckets: Vec<(f64, u64)> = bounds.chain([f64::INFINITY]).zip(waits.counts).collect();
+        let (labels, none) = (labels(server), None::<&HashMap<usize, Exemplar<Labels, f64>>>);
+        let sum = waits.sum.as_secs_f64();
+        family.encode_family(&labels)?.encode_histogram(sum, waits.count(), &buckets, none)?;
+    }
+    Ok(())
+}
+
+/// What else is counted of a name server: name, meaning, and where it stands.
+type NameServerCounter = (&'static str, &'static str, fn(&NameServerCounters) -> u64);
+
+const NAME_SERVER_COUNTERS: [NameServerCounter; 5] = [
+    ("vswitch_dns_truncated", "Answers cut to what fits a datagram.", |c| c.queries.truncated),
+    ("vswitch_dns_ignored", "Messages that are no queries, and were not answered.", |c| c.queries.ignored),
+    ("vswitch_dns_foreign", "Queries about names that are not the cluster's.", |c| c.queries.foreign),
+    ("vswitch_dns_idle", "Clients that were let go because they were silent.", |c| c.idle),
+    ("vswitch_dns_unsent", "Answers that could not be sent.", |c| c.unsent),
+];
+
 fn counter(
     to: &mut DescriptorEncoder<'_>,
     name: &str,
@@ -277,6 +333,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::names::Latencies;
 
     #[test]
     fn each_number_stands_under_its_own_name() {
@@ -322,13 +379,37 @@ mod tests {
                 },
                 carried: (30, 31),
             }],
+            name_servers: vec![NameServerCounts {
+                node: "s".into(),
+                counters: NameServerCounters {
+                    queries: dns::Counters {
+                        answers: BTreeMap::from([((dns::QueryType::A, dns::Code::NxDomain), 34)]),
+                        truncated: 35,
+                        ignored: 36,
+                        foreign: 37,
+                    },
+                    asked: [38, 39],
+                    idle: 40,
+                    unsent: 41,
+                    latencies: Latencies {
+                        counts: [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2],
+                        sum: Duration::from_secs(12),
+                    },
+                },
+                connected: 42,
+            }],
             stalled: 10,
         };
         let mut registry = Registry::default();
         registry.register_collector(Box::new(scrape));
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
-        let samples: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).skip(1).collect();
+        let is_between = |line: &str| {
+            let bucket = line.split_once("le=\"").and_then(|(_, rest)| rest.split_once('"'));
+            bucket.is_some_and(|(bound, _)| !["5e-5", "0.00005", "+Inf"].contains(&bound))
+        };
+        let samples = text.lines().filter(|line| !line.starts_with('#') && !is_between(line));
+        let samples: Vec<&str> = samples.skip(1).collect();
         assert_eq!(
             samples,
             [
@@ -363,6 +444,19 @@ mod tests {
                 r#"vswitch_proxy_datagrams_total{node="s"} 27"#,
                 r#"vswitch_proxy_datagrams_dropped_total{node="s"} 28"#,
                 r#"vswitch_proxy_displaced_total{node="s"} 29"#,
+                r#"vswitch_dns_responses_total{node="s",type="A",rcode="NXDOMAIN"} 34"#,
+                r#"vswitch_dns_requests_total{node="s",protocol="UDP"} 38"#,
+                r#"vswitch_dns_requests_total{node="s",protocol="TCP"} 39"#,
+                r#"vswitch_dns_clients{node="s"} 42"#,
+                r#"vswitch_dns_truncated_total{node="s"} 35"#,
+                r#"vswitch_dns_ignored_total{node="s"} 36"#,
+                r#"vswitch_dns_foreign_total{node="s"} 37"#,
+                r#"vswitch_dns_idle_total{node="s"} 40"#,
+                r#"vswitch_dns_unsent_total{node="s"} 41"#,
+                r#"vswitch_dns_response_seconds_sum{node="s"} 12.0"#,
+                r#"vswitch_dns_response_seconds_count{node="s"} 3"#,
+                r#"vswitch_dns_response_seconds_bucket{le="0.00005",node="s"} 1"#,
+                r#"vswitch_dns_response_seconds_bucket{le="+Inf",node="s"} 3"#,
                 r#"vswitch_pods{phase="Running"} 8"#,
                 r#"vswitch_container_restarts_total{namespace="n",pod="p",container="c"} 9"#,
                 "vswitch_control_stalled_total 10",

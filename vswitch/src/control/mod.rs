@@ -8,6 +8,8 @@ mod connections;
 mod desired;
 mod impatient;
 mod metrics;
+pub mod names;
+mod naming;
 pub mod objects;
 mod openapi;
 pub mod plane;

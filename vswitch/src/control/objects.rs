@@ -8,7 +8,7 @@ use manifest::{Key, Object};
 use serde_json::{Map, Value as Json, json};
 
 use super::plane::{Desired, Plane};
-use super::services;
+use super::{names, services};
 use crate::cluster::{Cluster, Node, Pod, Replacement};
 use crate::container::{ContainerState, ContainerStatus, PodStatus};
 
@@ -66,7 +66,8 @@ pub fn list(plane: &Plane, kind: Listed) -> Vec<Json> {
         Listed::Pods => {
             let mut pods: Vec<&Pod> = cluster.pods.iter().collect();
             pods.sort_by_key(|pod| pod.place());
-            pods.into_iter().map(|pod| pod_object(&desired, &cluster, pod, &statuses)).collect()
+            let own = pods.into_iter().map(|pod| pod_object(&desired, &cluster, pod, &statuses));
+            own.chain(names::pod(&cluster)).collect()
         }
         Listed::Nodes => cluster.nodes.iter().map(|node| node_object(&desired, node)).collect(),
         Listed::Namespaces => namespaces(&desired, &cluster),

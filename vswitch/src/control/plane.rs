@@ -364,9 +364,16 @@ impl Plane {
         }
         self.keeper.lock().add(before, next, keys)?;
         let mut problems = Vec::new();
+        // What a pod begins with is there before the pod is.
+        self.balancing.link(&planning.services);
         if let Some(cluster) = cluster {
             let applied = self.step_to(cluster);
             if applied.is_err() {
+                let were = planning
+                    .services
+                    .iter()
+                    .map(|(name, _)| (Arc::clone(name), before.plan.services.get(&**name).cloned()));
+                self.balancing.link(&were.collect::<Vec<_>>());
                 self.keeper.lock().add(next, before, keys)?;
             }
             problems.extend(applied?.problems);

@@ -13,6 +13,7 @@ use super::api::{
     ApplyRequest, ApplyView, CaptureFormat, ConnectionsView, DownView, DropView, EventView, FdbView, LogView,
     NeighborView, PlaceView, PortView, RouteView, ScaleRequest, Status, TraceRequest, TraceView,
 };
+use super::names::NameView;
 use super::objects::Listed;
 use super::plane::Plane;
 use super::server::{self, Shared, ask, problem};
@@ -153,6 +154,7 @@ pub(super) const ROUTES: &[Route] = &[
             get(server::objects)
         })
     },
+    view::<Vec<NameView>>("/v1/names", "What the cluster's names stand for", || get(server::names)),
     Route {
         parameters: &[Parameter {
             name: "service",

@@ -31,7 +31,7 @@ use super::connections::Connections;
 use super::objects::{Listed, list};
 use super::plane::{Plane, PlaneError};
 use super::routes::MAX_BODY;
-use super::{routes, services};
+use super::{names, routes, services};
 use crate::cluster::Place;
 use crate::runtime::{Capture, ConnectionFilter, PacketSpec, Runtime, RuntimeError};
 
@@ -168,6 +168,7 @@ fn status_of(error: &RuntimeError) -> StatusCode {
         }
         RuntimeError::Frame(_) => StatusCode::CONFLICT,
         RuntimeError::Helper(_)
+        | RuntimeError::NameServer { .. }
         | RuntimeError::Tap { .. }
         | RuntimeError::Config { .. }
         | RuntimeError::Proxy { .. }
@@ -187,6 +188,14 @@ pub(super) async fn objects(State(shared): State<Shared>, UrlPath(kind): UrlPath
     };
     match tokio::task::spawn_blocking(move || list(&shared.plane, kind)).await {
         Ok(objects) => Json(objects).into_response(),
+        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
+}
+
+/// What names stand for.
+pub(super) async fn names(State(shared): State<Shared>) -> Response {
+    match tokio::task::spawn_blocking(move || names::names(&shared.plane)).await {
+        Ok(names) => Json(names).into_response(),
         Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
     }
 }

@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json, json};
 
+use super::names;
 use super::objects::set;
 use super::plane::Plane;
 use crate::runtime::{Balanced, RuntimeError};
@@ -201,6 +202,7 @@ pub(super) fn services(plane: &Plane) -> Vec<Json> {
             all.push(object);
         }
     }
+    all.extend(names::service(&plane.runtime().cluster()));
     all
 }
 

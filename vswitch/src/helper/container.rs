@@ -18,6 +18,9 @@ pub struct ContainerSpec {
     pub argv: Vec<String>,
     /// The whole environment: nothing of the helper's is passed on.
     pub env: Vec<(String, String)>,
+    /// More of it, which may be others at each start without that being another container; what is in `env` counts.
+    #[serde(default)]
+    pub links: Vec<(String, String)>,
     /// Where it starts, `/` if absent. It is an error of the container (status 125) if the pod has no such directory.
     pub working_dir: Option<PathBuf>,
     /// User and group; the helper's own if absent. Without root there is only user 0, which is the caller.
@@ -42,7 +45,7 @@ impl ContainerSpec {
         if self.argv.iter().any(|argument| argument.contains('\0')) {
             return Err(format!("container {name}: an argument contains a NUL octet"));
         }
-        for (variable, value) in &self.env {
+        for (variable, value) in self.links.iter().chain(&self.env) {
             if variable.is_empty() || variable.contains(['=', '\0']) || value.contains('\0') {
                 return Err(format!(
                     "container {name}: {variable:?} cannot be an environment variable: its name is not empty and \
@@ -58,7 +61,7 @@ impl ContainerSpec {
 
     /// What tells it from another of its name.
     pub fn made_of(&self) -> String {
-        made_of(self)
+        made_of(&Self { links: Vec::new(), ..self.clone() })
     }
 
     /// The process that is to stand for it on the host.
@@ -119,6 +122,7 @@ mod tests {
             name: "web".to_owned(),
             argv: vec!["sleep".to_owned(), "1".to_owned()],
             env: vec![("A".to_owned(), "b".to_owned())],
+            links: Vec::new(),
             working_dir: None,
             user: None,
             no_new_privs: false,

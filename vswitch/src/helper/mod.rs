@@ -33,6 +33,7 @@
 mod contain;
 mod container;
 mod containers;
+mod etc;
 pub mod exec;
 mod log;
 pub(crate) mod netlink;
@@ -60,6 +61,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 pub use container::{ContainerInfo, ContainerSpec, RunState};
 pub use containers::Containers;
+pub(crate) use etc::MADE_BY;
 pub use log::MAX_LOG;
 pub(crate) use netns::DOCTOR_KNOWS;
 pub(crate) use network::tun_remedy;

@@ -18,7 +18,7 @@ use super::protocol::{Channel, Failure, FailureKind, PauseReply, PauseSpec, Repl
 use super::record::{self, Record};
 use super::running::Running;
 use super::spec::{Namespace, NamespaceSpec};
-use super::{netns, network};
+use super::{etc, netns, network};
 use crate::sys;
 
 /// How long the holder may take to make its namespaces.
@@ -139,6 +139,11 @@ impl Pod {
         if self.named {
             netns::give_name(&spec.name, self.namespace.pause_pid)?;
         }
+        if self.is_seen(context)
+            && let Err(error) = etc::write(&spec.name, &spec.files)
+        {
+            self.namespace.warnings.push(format!("`ip netns exec` shows the machine's files: {error}"));
+        }
         let look = |error| Failure::system("cannot look at the pod's network namespace", &error);
         let netns: OwnedFd =
             File::open(format!("/proc/{}/ns/net", self.namespace.pause_pid)).map_err(look)?.into();
@@ -174,6 +179,12 @@ impl Pod {
             .and_then(|()| if self.named { netns::give_name(to, self.namespace.pause_pid) } else { Ok(()) });
         let undone = if given.is_ok() { &name } else { to };
         let mut problems = Vec::new();
+        if given.is_ok()
+            && self.is_seen(context)
+            && let Err(error) = etc::rename(&name, to)
+        {
+            problems.push(format!("the files of {to}: {error}"));
+        }
         if self.named
             && let Err(error) = netns::unname(undone)
         {
@@ -191,6 +202,11 @@ impl Pod {
                 Err(failure)
             }
         }
+    }
+
+    /// Whether `ip netns` of the machine sees it.
+    fn is_seen(&self, context: &Context) -> bool {
+        self.named && !context.user_namespace
     }
 
     /// Starts a container.
@@ -281,6 +297,11 @@ impl Pod {
             self.containers.wait_for_all();
         }
         self.tap = None;
+        if self.is_seen(context)
+            && let Err(error) = etc::remove(&self.namespace.name)
+        {
+            problems.push(format!("the files of {}: {error}", self.namespace.name));
+        }
         if self.named {
             match netns::unname(&self.namespace.name) {
                 Ok(()) => self.named = false,

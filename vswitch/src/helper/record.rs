@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::netns;
 use super::spec::validate_name;
+use super::{etc, netns};
 use crate::state::write_atomically;
 
 /// The content of one record.
@@ -73,6 +73,9 @@ pub(super) fn remove_stale(directory: &Path) -> (Vec<String>, Vec<String>) {
         let record = fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Record>(&text).ok());
         let (private, inode) = record.map_or((false, None), |record| (record.private, record.netns_inode));
         if !private && is_ours(name, inode) {
+            if let Err(error) = etc::remove(name) {
+                problems.push(format!("the files of {name}: {error}"));
+            }
             match netns::unname(name) {
                 Ok(()) => removed.push(name.to_owned()),
                 Err(error) => {

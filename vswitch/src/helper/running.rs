@@ -62,7 +62,7 @@ impl Running {
         let enter = spec.enter(target).ok_or_else(|| invalid("there is no program to run".to_owned()))?;
         let (out, err) = open_log(&spec.log)?;
         let mut command = enter.command();
-        command.env_clear().envs(spec.env.iter().map(|(name, value)| (name, value)));
+        command.env_clear().envs(spec.links.iter().chain(&spec.env).map(|(name, value)| (name, value)));
         // What goes wrong before the program runs is told in the log as well.
         command.stdin(Stdio::null()).stdout(out).stderr(err);
         let process = command

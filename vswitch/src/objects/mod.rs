@@ -11,6 +11,7 @@ mod builtin;
 mod compile;
 mod containers;
 mod host_ports;
+mod names;
 mod node;
 mod pod;
 mod replacement;

@@ -207,6 +207,9 @@ impl<'a> Compiler<'a> {
         if let Some(hostname) = spec.hostname.as_ref().filter(|name| !is_label(name)) {
             self.fault(at, &format!("{base}spec.hostname"), format!("{hostname:?} must be {LABEL}"));
         }
+        for (path, message) in crate::names::check(spec) {
+            self.fault(at, &format!("{base}{path}"), message);
+        }
         if spec.containers.is_empty() {
             self.fault(at, &format!("{base}spec.containers"), "one container at least is needed");
         }
@@ -359,6 +362,7 @@ impl<'a> Compiler<'a> {
             &self.cluster.images,
             &mut faults,
         );
+        workload.links = (draft.spec.enable_service_links != Some(false)).then(|| draft.namespace.clone());
         workload.probed_from = Some(Place::Node(node.clone()).netns(&self.cluster.name));
         for (path, message) in faults {
             self.fault(draft.at, &format!("{}{path}", draft.base), message);

@@ -236,5 +236,6 @@ fn addresses(cluster: &Cluster) -> HashSet<IpAddr> {
     let nodes = cluster.nodes.iter().flat_map(|n| n.addresses.iter().copied());
     let pods = cluster.pods.iter().flat_map(|p| p.addresses.iter().copied());
     let hosts = cluster.hosts.iter().flat_map(|h| h.addresses.iter().copied());
-    gateways.chain(nodes).chain(pods).chain(hosts).collect()
+    let servers = cluster.services.names.servers.iter().copied();
+    gateways.chain(nodes).chain(pods).chain(hosts).chain(servers).collect()
 }

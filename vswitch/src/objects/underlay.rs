@@ -33,7 +33,10 @@ impl Compiler<'_> {
         for at in others {
             self.fault(at, "", "there is another Cluster already; one is the most");
         }
-        let Some((at, cluster)) = first else { return self.default_underlay() };
+        let Some((at, cluster)) = first else {
+            self.default_underlay();
+            return self.names(None);
+        };
         if let Some(name) = &cluster.metadata.name {
             if !is_label(name) {
                 self.fault(at, "metadata.name", format!("a cluster's name must be {LABEL}"));
@@ -41,6 +44,7 @@ impl Compiler<'_> {
             self.cluster.name.clone_from(name);
         }
         self.frame(at, &cluster.spec);
+        self.names(Some((at, &cluster.spec)));
         self.cluster.pod_ports = self.guards(at, "spec.podSegments", &cluster.spec.pod_segments);
         match &cluster.spec.segments {
             Some(segments) if segments.is_empty() => {
@@ -133,6 +137,7 @@ impl Compiler<'_> {
             node_ports: Range::default(),
             masquerade_all: spec.masquerade_all,
             mode: spec.proxy_mode.unwrap_or_default(),
+            ..Frame::default()
         };
         let Some(text) = &spec.node_port_range else { return };
         let range = text.split_once('-').and_then(|(first, last)| {

@@ -29,6 +29,7 @@ use netstack::frame::OffloadFeatures;
 use super::balance::Balance;
 use super::difference::Difference;
 use super::making::Made;
+use super::name_servers::NameServers;
 use super::paths::{Switches, by_thread};
 use super::proxies::Proxies;
 use super::{LINK_BATCHES, Placed, Runtime, RuntimeError};
@@ -42,6 +43,7 @@ pub(super) struct Fabric {
     pub(super) switches: Switches,
     pub(super) places: BTreeMap<Place, Arc<Placed>>,
     pub(super) proxies: Proxies,
+    pub(super) name_servers: NameServers,
     numbers: PortNumbers,
 }
 
@@ -55,6 +57,7 @@ impl Fabric {
             switches: Switches::new(),
             places: BTreeMap::new(),
             proxies: Proxies::default(),
+            name_servers: NameServers::default(),
             numbers: PortNumbers::default(),
         }
     }
@@ -95,9 +98,10 @@ impl Runtime {
         let ready = links(&now, &wiring).and_then(|links| {
             set_offloads(&mut wiring, &now, &made);
             let proxies = now.proxies.change(&cluster, &wiring.proxies, &self.seed)?;
-            Ok((links, proxies, compile(&wiring.switches)?))
+            let servers = now.name_servers.change(&wiring.name_servers, &self.seed)?;
+            Ok((links, (proxies, servers), compile(&wiring.switches)?))
         });
-        let (links, proxies, compiled) = ready.inspect_err(|_| self.unmake(&made))?;
+        let (links, (proxies, servers), compiled) = ready.inspect_err(|_| self.unmake(&made))?;
         let leaving = difference.replaced.iter().chain(&difference.gone);
         let leaving: Vec<Place> = leaving.map(|p| p.endpoint.place.clone()).collect();
         if !leaving.is_empty() {
@@ -110,6 +114,7 @@ impl Runtime {
         applied.moved = difference.moved.iter().map(|e| e.place.clone()).collect();
         let (switches, places) = self.rewire(&now, compiled, links, &difference, made, &mut applied)?;
         let proxies = self.change_proxies(proxies, &switches, &mut applied)?;
+        let name_servers = self.change_name_servers(servers, &switches, &mut applied)?;
         self.take_out(&now, &difference.gone, &mut applied)?;
         self.wake_moved(&difference.moved, &places, &mut applied);
         {
@@ -128,8 +133,10 @@ impl Runtime {
             switches,
             places,
             proxies,
+            name_servers,
             numbers,
         };
+        self.renew_zone()?;
         Ok(applied)
     }
 

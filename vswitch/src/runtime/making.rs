@@ -11,6 +11,7 @@ use super::station::Station;
 use super::{LINK_BATCHES, Runtime, RuntimeError};
 use crate::cluster::{Cluster, Endpoint, Place};
 use crate::helper::{Created, Helper, HelperError, Namespace, NamespaceSpec, Offload, made_of};
+use crate::names;
 
 /// Ends the name of a namespace as long as the one that it replaces still stands. No name of a place has that many parts.
 const SUCCESSOR: &str = ".new";
@@ -195,5 +196,13 @@ fn spec(cluster: &Cluster, endpoint: &Endpoint, offload: bool) -> NamespaceSpec 
     spec.offload = if offload { Offload::Auto } else { Offload::Off };
     spec.existing.clone_from(&endpoint.existing);
     spec.tag = made_of(&spec);
+    // Programs have read them: whoever stands keeps those that he has, so they do not tell one from another.
+    let pod = match &endpoint.place {
+        Place::Pod { namespace, name } => {
+            cluster.pods.iter().find(|pod| pod.name == *name && pod.namespace == *namespace)
+        }
+        Place::Node(_) | Place::Host(_) => None,
+    };
+    spec.files = pod.map(|pod| names::files(cluster, pod)).unwrap_or_default();
     spec
 }

@@ -8,6 +8,7 @@ mod difference;
 mod fabric;
 mod lines;
 mod making;
+mod name_servers;
 mod packet;
 mod paths;
 mod proxies;
@@ -23,6 +24,7 @@ pub use capture::{Capture, CaptureError};
 pub(crate) use connections::ConnectionCounts;
 pub use connections::{ConnectionFilter, FilterError};
 pub use fabric::Applied;
+pub(crate) use name_servers::NameServerCounts;
 pub use packet::{Kind, PacketSpec, PacketSpecError};
 pub(crate) use proxies::ProxyCounts;
 pub use station::Exchange;
@@ -48,6 +50,7 @@ use self::station::Station;
 use crate::cluster::{Cluster, Endpoint, Place};
 use crate::control::api::EventView;
 use crate::helper::{DOCTOR_KNOWS, Helper, HelperError, HelperOptions, Namespace};
+use crate::names::Forwarder;
 use crate::probe::Report;
 use crate::state::StatePaths;
 
@@ -126,6 +129,14 @@ pub enum RuntimeError {
         /// Why.
         reason: String,
     },
+    /// A node's name server cannot be made.
+    #[error("the name server of {node}: {reason}")]
+    NameServer {
+        /// Whose.
+        node: String,
+        /// Why.
+        reason: String,
+    },
     /// The wanted cluster differs in what cannot change while it runs.
     #[error(
         "the {0} of a cluster cannot change while it runs; end it with `vswitch down` and start it again"
@@ -178,6 +189,10 @@ pub struct Runtime {
     fabric: RwLock<Fabric>,
     /// What the userspace proxies of nodes carry.
     proxied: Mutex<proxies::Proxied>,
+    /// What name servers know.
+    zone: Mutex<Option<dns::Zone>>,
+    /// Asks others for them.
+    forwarder: Arc<Forwarder>,
     balance: Mutex<balance::Balance>,
     paths: Paths,
     clock: Clock,
@@ -243,15 +258,18 @@ impl Runtime {
     ) -> Result<Self, RuntimeError> {
         let found = helper.as_mut().map(Helper::list).transpose()?.unwrap_or_default();
         let clock = Clock::start();
+        let (seed, paths) = (fresh_seed()?, Paths::start(options.threads, clock, options.latency)?);
         let runtime = Self {
             changing: Mutex::default(),
             fabric: RwLock::new(Fabric::empty(&cluster.name)),
             proxied: Mutex::default(),
+            zone: Mutex::default(),
+            forwarder: Arc::new(Forwarder::start(paths.handles(), clock, &seed)?),
             balance: Mutex::default(),
-            paths: Paths::start(options.threads, clock, options.latency)?,
+            paths,
             clock,
             depot: Depot::new(),
-            seed: fresh_seed()?,
+            seed,
             in_namespaces: helper.is_some(),
             offload: options.offload,
             plain: options.plain.clone(),
@@ -436,6 +454,7 @@ impl Runtime {
 
     /// Stops the data path and removes every namespace; returns what could not be removed, in sentences.
     pub fn stop(&self) -> Vec<String> {
+        self.forwarder.stop();
         let mut problems = Vec::new();
         if let Some(helper) = self.helper.lock().take() {
             match helper.shutdown() {

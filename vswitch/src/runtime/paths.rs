@@ -54,6 +54,11 @@ impl Paths {
         Ok(paths)
     }
 
+    /// Handles of all of them, in order.
+    pub(super) fn handles(&self) -> Vec<DriverHandle> {
+        self.0.iter().map(|path| path.handle.clone()).collect()
+    }
+
     /// How many there are.
     pub(super) fn count(&self) -> usize {
         self.0.len()

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use rpds::HashTrieMapSync as Map;
 
-use super::given::{Allocation, Frame, NodePort, Planned};
+use super::given::{Allocation, Frame, Names, NodePort, Planned};
 use super::pool::Pools;
 use super::spec::Spec;
 use super::words::{Family, Kind, Stack};
@@ -191,6 +191,10 @@ impl Book {
 
     /// Takes what a Service asks for.
     fn claim(&mut self, draft: &mut Draft, frame: &Frame) {
+        if *draft.name == *search::NAME_SERVER && !frame.names.servers.is_empty() {
+            let message = "is the cluster's own name server; `dns: {addresses: []}` in the Cluster has none";
+            draft.complaints.fault("metadata.name", message);
+        }
         let standing = draft.standing.as_ref().filter(|planned| planned.spec.kind != Kind::ExternalName);
         if let Some(standing) = standing.filter(|_| draft.spec.kind != Kind::ExternalName) {
             let was = standing.allocation.cluster_ips.first();
@@ -237,6 +241,10 @@ impl Book {
         let (first, holder) = search::RESERVED[0];
         if nth(*cidr, first) == Some(address) && *draft.name != *holder {
             return Err(format!("{address} is kept for the Service {holder}"));
+        }
+        if frame.names.servers.contains(&address) {
+            let other = "give it others, or none, by `dns.addresses` of the Cluster";
+            return Err(format!("{address} belongs to the cluster's name server; {other}"));
         }
         if let Some(holder) = self.cluster_ips.get(&address) {
             return Err(format!("{address} belongs to the Service {holder} already"));
@@ -297,7 +305,7 @@ impl Book {
                 continue;
             }
             let cidr = frame.cidrs.iter().find(|cidr| Family::of(cidr.addr()) == family);
-            let free = cidr.and_then(|cidr| self.free_address(*cidr, &draft.name));
+            let free = cidr.and_then(|cidr| self.free_address(*cidr, &draft.name, &frame.names));
             match (free, cidr) {
                 (Some(address), _) => {
                     self.cluster_ips.insert_mut(address, Arc::clone(&draft.name));
@@ -336,8 +344,9 @@ impl Book {
         draft.given.node_ports.extend(free.map(|node_port| NodePort { protocol, port: number, node_port }));
     }
 
-    fn free_address(&self, cidr: IpNet, name: &str) -> Option<IpAddr> {
-        let free = |address: &IpAddr| !self.cluster_ips.contains_key(address);
+    fn free_address(&self, cidr: IpNet, name: &str, names: &Names) -> Option<IpAddr> {
+        let free =
+            |address: &IpAddr| !self.cluster_ips.contains_key(address) && !names.servers.contains(address);
         search::addresses(cidr, name, self.cluster_ips.size()).find(free)
     }
 

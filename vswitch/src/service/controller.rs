@@ -73,6 +73,8 @@ pub struct Controller {
     sharers: BTreeMap<IpAddr, BTreeSet<Arc<str>>>,
     /// Services that are or were asked for at nodes themselves, and have changed since somebody took them.
     exposed: BTreeSet<Arc<str>>,
+    /// Services that have changed or gone since somebody took them.
+    renamed: BTreeSet<Arc<str>>,
     /// The node that announces each.
     owners: BTreeMap<IpAddr, Option<Arc<str>>>,
     /// Ports of Services that another stands in the way of.
@@ -97,6 +99,7 @@ impl Controller {
             dirty: BTreeSet::new(),
             sharers: BTreeMap::new(),
             exposed: BTreeSet::new(),
+            renamed: BTreeSet::new(),
             owners: BTreeMap::new(),
             conflicts: BTreeMap::new(),
         }
@@ -173,6 +176,7 @@ impl Controller {
                     self.withdraw(&served.name);
                 }
                 self.dirty.remove(name);
+                self.renamed.insert(Arc::clone(name));
             }
         }
     }
@@ -283,6 +287,16 @@ impl Controller {
         self.nodes.iter().map(|node| &node.facts)
     }
 
+    /// Those Services whose names may stand for something else than when this was called last.
+    pub fn take_renamed(&mut self) -> BTreeSet<Arc<str>> {
+        std::mem::take(&mut self.renamed)
+    }
+
+    /// All Services, `NAMESPACE/NAME`.
+    pub fn service_names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.services.keys()
+    }
+
     /// Those of the Services that are or were asked for at nodes themselves that have changed since this was called last.
     pub fn take_exposed(&mut self) -> BTreeSet<Arc<str>> {
         std::mem::take(&mut self.exposed)
@@ -335,6 +349,7 @@ impl Controller {
             if planned.allocation.is_exposed() {
                 self.exposed.insert(Arc::clone(name));
             }
+            self.renamed.insert(Arc::clone(name));
             self.find_owners(planned, served);
         }
         let all: Vec<(Arc<str>, Arc<Planned>, Vec<Served>)> =

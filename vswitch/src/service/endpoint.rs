@@ -73,6 +73,8 @@ pub struct Endpoint {
     pub hints: Hints,
     /// The pod, `NAMESPACE/NAME`, if it is known.
     pub pod: Option<Arc<str>>,
+    /// Its name beneath its Service, if it asks for one.
+    pub hostname: Option<Arc<str>>,
 }
 
 /// Of several that have one address and port, the one that is the most ready. In order of address and port.

@@ -48,6 +48,8 @@ pub struct PodFacts {
     pub addresses: Vec<IpAddr>,
     /// The node it is on.
     pub node: Arc<str>,
+    /// Its host name, if it asks for one, and the headless Service beneath which it is one.
+    pub hostname: Option<(Arc<str>, Arc<str>)>,
     /// Its named ports.
     pub ports: Vec<PodPort>,
     /// Its part of new connections, against others.

@@ -41,6 +41,34 @@ pub struct Frame {
     pub masquerade_all: bool,
     /// How connections are made.
     pub mode: manifest::ProxyMode,
+    /// What Services' names are.
+    pub names: Names,
+}
+
+/// What the names of Services and pods have in common.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Names {
+    /// What they are beneath.
+    pub domain: String,
+    /// Where each node's name server is asked. Nobody else has these addresses.
+    pub servers: Vec<IpAddr>,
+    /// Prefixes whose addresses have no names but those of the cluster.
+    pub prefixes: Vec<IpNet>,
+    /// The file that names whom name servers ask for names that are not the cluster's.
+    pub resolv_conf: String,
+    /// Domains that they ask others for, and whom.
+    pub stubs: Vec<(String, Vec<IpAddr>)>,
+    /// Further names, and what they stand for.
+    pub records: Vec<(String, Vec<Meaning>)>,
+}
+
+/// What a name that the user gives stands for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Meaning {
+    /// An address.
+    Address(IpAddr),
+    /// Another name.
+    Name(String),
 }
 
 /// A port of the nodes that leads to a Service's port.

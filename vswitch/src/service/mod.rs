@@ -35,7 +35,7 @@ pub use controller::{Controller, PortEndpoints};
 pub use duties::duties;
 pub use endpoint::{Condition, Endpoint, Hints};
 pub use facts::{NodeFacts, PodFacts, PodPort};
-pub use given::{Allocation, Frame, NodePort, Planned, Range};
+pub use given::{Allocation, Frame, Meaning, Names, NodePort, Planned, Range};
 pub use pool::{AddressPool, Pools};
 pub use port::{Port, Target};
 pub use slice::Slice;

@@ -9,7 +9,9 @@ use super::given::Range;
 use crate::objects::{host_bits, nth};
 
 /// Offsets in the range of cluster IPs that are kept for a Service.
-pub(super) const RESERVED: [(u128, &str); 2] = [(1, "default/kubernetes"), (10, "kube-system/kube-dns")];
+pub(super) const RESERVED: [(u128, &str); 2] = [(1, "default/kubernetes"), (10, NAME_SERVER)];
+/// The name of the cluster's name server, whosever it is.
+pub(super) const NAME_SERVER: &str = "kube-system/kube-dns";
 
 /// Addresses for a Service, best first; so many are in use, and one more than that is enough of the upper part.
 pub(super) fn addresses(cidr: IpNet, name: &str, in_use: usize) -> impl Iterator<Item = IpAddr> {

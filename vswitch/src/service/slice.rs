@@ -82,6 +82,11 @@ impl Slice {
         slice
     }
 
+    /// Its endpoints without a port.
+    pub(super) fn portless(&self) -> &[Endpoint] {
+        &self.endpoints
+    }
+
     /// Its endpoints for a port of its Service.
     pub(super) fn endpoints(&self, port: &Port) -> impl Iterator<Item = Endpoint> {
         let named = self.ports.iter().filter(|own| own.name == port.name && own.protocol == port.protocol);
@@ -161,6 +166,7 @@ fn endpoint(
             zones: zones.map(|zone| shared(&zone.name)).collect(),
             nodes: nodes.map(|node| shared(&node.name)).collect(),
         },
+        hostname: given.hostname.as_ref().map(|name| name.to_lowercase().into()),
         pod: given.target_ref.as_ref().and_then(|target| {
             let (namespace, name) = (target.namespace.as_ref()?, target.name.as_ref()?);
             Some(format!("{namespace}/{name}").into())

@@ -57,6 +57,8 @@ pub struct Spec {
     pub internal_local: bool,
     /// The port it asks for its health check.
     pub health_check_port: Option<u16>,
+    /// The name that its own stands for, if it is of the type ExternalName.
+    pub external_name: String,
     /// Further addresses.
     pub external_ips: Vec<IpAddr>,
     /// Who may ask load balancer addresses; anybody if empty.
@@ -120,6 +122,7 @@ impl Spec {
             labels: object.metadata.labels.clone().unwrap_or_default(),
             selector: given.selector.clone().unwrap_or_default(),
             class: given.load_balancer_class.clone(),
+            external_name: given.external_name.clone().unwrap_or_default(),
             allocates_node_ports: given.allocate_load_balancer_node_ports.unwrap_or(true),
             not_ready_too: given.publish_not_ready_addresses.unwrap_or(false),
             ..Self::default()

@@ -158,6 +158,7 @@ mod tests {
     /// An endpoint of a node; the node's name ends in its zone.
     fn at(last: u8, node: &str, condition: Condition) -> Endpoint {
         Endpoint {
+            hostname: None,
             address: [10, 0, 0, last].into(),
             port: 80,
             weight: 1,

@@ -50,6 +50,7 @@ fn script(lab: &Lab, name: &str, text: &str) -> ContainerSpec {
         name: name.to_owned(),
         argv: words(&["/bin/sh", "-c", text]),
         env: vec![("PATH".to_owned(), "/usr/bin:/bin:/usr/sbin:/sbin".to_owned())],
+        links: Vec::new(),
         working_dir: None,
         user: None,
         no_new_privs: false,

@@ -41,7 +41,7 @@ impl Controller {
     fn wanted(&self, planned: &Planned) -> Vec<(Family, usize)> {
         let Planned { spec, families, allocation } = planned;
         // A headless Service has endpoints to look at, and no address.
-        let shown = spec.is_proxied() || (spec.headless && !spec.not_ours);
+        let shown = spec.is_proxied() || spec.headless;
         let foreign = spec.ingress.iter().map(|one| one.address).chain(spec.external_ips.iter().copied());
         let all = allocation.cluster_ips.iter().copied().chain(foreign).map(Family::of);
         let mut all: Vec<Family> = families.iter().copied().chain(all).filter(|_| shown).collect();
@@ -74,6 +74,15 @@ impl Controller {
         pods.filter(|(_, pod)| selects(spec, pod))
     }
 
+    /// Everybody who answers for a Service, at whichever port: what the name of one that has no ports stands for.
+    pub fn portless(&self, spec: &Spec, family: Family) -> Vec<Endpoint> {
+        let pods = self.selected(spec).filter_map(|(name, pod)| self.at_port(spec, 0, family, name, pod));
+        let slices = self.slices_of.get(&spec.full_name()).into_iter().flatten();
+        let slices = slices.filter_map(|name| self.slices.get(name));
+        let slices = slices.filter(|slice| slice.family == Some(family));
+        merge(pods.chain(slices.flat_map(|slice| slice.portless().iter().cloned())).collect())
+    }
+
     fn of_pod(
         &self,
         spec: &Spec,
@@ -82,7 +91,6 @@ impl Controller {
         name: &Arc<str>,
         pod: &PodFacts,
     ) -> Option<Endpoint> {
-        let address = *pod.addresses.iter().find(|address| Family::of(**address) == family)?;
         let number = match &port.target {
             Target::Number(number) => *number,
             Target::Name(name) => {
@@ -90,6 +98,18 @@ impl Controller {
                 pod.ports.iter().find(named)?.port
             }
         };
+        self.at_port(spec, number, family, name, pod)
+    }
+
+    fn at_port(
+        &self,
+        spec: &Spec,
+        number: u16,
+        family: Family,
+        name: &Arc<str>,
+        pod: &PodFacts,
+    ) -> Option<Endpoint> {
+        let address = *pod.addresses.iter().find(|address| Family::of(**address) == family)?;
         let node = self.nodes.iter().find(|node| node.facts.name == pod.node);
         let zone = node.and_then(|node| node.facts.zone.as_ref());
         (!pod.ended).then(|| Endpoint {
@@ -101,6 +121,11 @@ impl Controller {
             zone: zone.cloned(),
             hints: Hints::of_pod(spec.distribution, &pod.node, zone),
             pod: Some(Arc::clone(name)),
+            hostname: pod
+                .hostname
+                .as_ref()
+                .filter(|(_, of)| **of == *spec.name)
+                .map(|(own, _)| Arc::clone(own)),
         })
     }
 

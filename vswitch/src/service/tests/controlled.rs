@@ -15,6 +15,7 @@ fn node(name: &str, last: u8, zone: &str) -> NodeFacts {
 
 fn pod(node: &str, last: u8, app: &str) -> PodFacts {
     PodFacts {
+        hostname: None,
         namespace: "default".into(),
         labels: BTreeMap::from([("app".to_owned(), app.to_owned()), ("x".to_owned(), "y".to_owned())]),
         addresses: vec![IpAddr::from([10, 244, 0, last]), ip(&format!("fd00:10:244::{last:x}"))],

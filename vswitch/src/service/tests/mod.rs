@@ -142,7 +142,7 @@ fn kubernetes_and_its_dns_have_the_addresses_that_they_always_have() {
         service("kubernetes", ""),
         service("kube-dns", "").replace("name: kube-dns", "name: kube-dns, namespace: kube-system"),
     ];
-    let world = World::new(&cluster("")).with(&text.concat());
+    let world = World::new(&cluster("dns: {addresses: []}")).with(&text.concat());
     assert_eq!(world.ips("kubernetes"), ["10.96.0.1"]);
     let dns = world.plan.services.get("kube-system/kube-dns").unwrap();
     assert_eq!(dns.allocation.cluster_ips, [ip("10.96.0.10")]);
@@ -151,6 +151,13 @@ fn kubernetes_and_its_dns_have_the_addresses_that_they_always_have() {
         told,
         ["Service default/a: spec.clusterIP: 10.96.0.1 is kept for the Service default/kubernetes"]
     );
+    // Where each node has a name server, that is who it is.
+    let world = World::new(&cluster(""));
+    let own = "is the cluster's own name server; `dns: {addresses: []}` in the Cluster has none";
+    assert_eq!(world.faults(&text[1]), [format!("Service kube-system/kube-dns: metadata.name: {own}")]);
+    let taken = "10.96.0.10 belongs to the cluster's name server; give it others, or none, by `dns.addresses` of the Cluster";
+    let told = world.faults(&service("a", "clusterIP: 10.96.0.10"));
+    assert_eq!(told, [format!("Service default/a: spec.clusterIP: {taken}")]);
 }
 
 #[test]
