@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use netstack::addr::{PortId, SegmentId};
 use netstack::config::{Config, Limits, PortConfig, SegmentConfig, Snapshot, VlanMode};
+use netstack::device::memory::{self, MemoryOptions};
 use netstack::device::tap::{Mode, Tap};
 use netstack::device::{Device, DeviceError};
 use netstack::driver::{Clock, Driver, DriverEvent, Engine, EngineId, Latency, Reading};
@@ -132,6 +133,82 @@ fn all_that_the_kernel_sends_is_echoed_whoever_reads() {
             _ => unreachable!(),
         }
     });
+}
+
+/// Passes frames on between ports 0 and 1, and sends all others back to where they came from.
+struct Relay(Echo);
+
+impl Engine for Relay {
+    fn handle_frames(&mut self, _now: Duration, port: PortId, batch: &mut FrameBatch) {
+        let to = match port {
+            PortId(0) => PortId(1),
+            PortId(1) => PortId(0),
+            other => other,
+        };
+        self.0.out.extend(batch.drain().map(|frame| (to, frame)));
+    }
+
+    fn handle_timeout(&mut self, _now: Duration) {}
+
+    fn poll_transmit(&mut self, batch: &mut FrameBatch) -> Option<PortId> {
+        self.0.poll_transmit(batch)
+    }
+
+    fn poll_timeout(&self) -> Option<Duration> {
+        None
+    }
+
+    fn poll_event(&mut self) -> Option<Event> {
+        None
+    }
+
+    fn pool(&mut self) -> &mut FramePool {
+        &mut self.0.pool
+    }
+}
+
+/// A look for input sees the ring tell of some that has been taken already; the sleep after it is ended by more all the same.
+#[test]
+fn who_has_looked_in_vain_is_woken_beside_a_ring() {
+    for latency in [Latency::Low, Latency::Balanced, Latency::Idle] {
+        in_namespace(move || {
+            let tap = addressed_tap(Mode::Offload, 1500);
+            let options = MemoryOptions::default();
+            let (there, back) = memory::pair(8, options).unwrap();
+            let (mut ours, theirs) = memory::pair(8, options).unwrap();
+            let (handle, thread) = Driver::spawn(Clock::start(), "relay", move |driver| {
+                driver.set_reading(Reading::Ring);
+                driver.set_latency(latency);
+                let relay = driver.add_engine(Box::new(Relay(*Echo::boxed())));
+                let echo = driver.add_engine(Echo::boxed());
+                driver.attach(relay, PortId(0), Box::new(tap))?;
+                driver.attach(relay, PortId(1), Box::new(there))?;
+                driver.attach(relay, PortId(2), Box::new(theirs))?;
+                driver.attach(echo, PortId(0), Box::new(back))
+            })
+            .unwrap();
+            let socket = socket();
+            socket.set_nonblocking(false).unwrap();
+            socket.set_read_timeout(Some(5000 * MS)).unwrap();
+            let (mut pool, mut batch, mut buffer) = (FramePool::new(), FrameBatch::new(), [0; 64]);
+            for round in 0..100u32 {
+                // What crosses the link within the driver wakes who is awake.
+                socket.send(&round.to_ne_bytes()).unwrap();
+                assert_eq!(socket.recv(&mut buffer).unwrap(), 4, "{latency:?}, round {round}");
+                thread::sleep(3 * MS);
+                batch.push(pool.copy_of(&[7; 60])).unwrap();
+                ours.send_batch(&mut pool, &mut batch).unwrap();
+                let waited = (0..5000).find(|_| {
+                    thread::sleep(MS);
+                    ours.recv_batch(&mut pool, &mut batch).unwrap() > 0
+                });
+                assert!(waited.is_some(), "{latency:?}: nobody has woken up in round {round}");
+                batch.drain().for_each(|frame| pool.recycle(frame));
+            }
+            handle.stop();
+            thread.join().unwrap().unwrap();
+        });
+    }
 }
 
 #[test]
