@@ -192,8 +192,8 @@ def in_memory(samples):
         "## In memory",
         "",
         f"Frames of 64 octets on one thread, without devices and system calls; medians of {rounds} rounds. Ours are copied from "
-        "a template into a slab, handed over 32 at a time and taken out again, all pieces of work in turns "
-        "([what each is](README.md)); those of DPDK's testpmd go round between two memifs of one process, 64 at a time.",
+        "a template into a slab, handed over 32 at a time and taken out again ([what each is](README.md)); those of "
+        "DPDK's testpmd go round between two memifs of one process, 64 at a time.",
         "",
         *table(head, memory_lines(samples)),
     ]
