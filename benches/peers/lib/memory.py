@@ -61,9 +61,9 @@ PIECES = [
 BY_NAME = {piece.name: piece for piece in PIECES}
 
 
-def run(words, seconds=PATIENCE, **more):
+def run(words):
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=seconds, check=False, **more)
+        done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE, check=False)
     except (OSError, subprocess.TimeoutExpired) as why:
         raise Failed(f"{words[0]}: {why}") from why
     if done.returncode:

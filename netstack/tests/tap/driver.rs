@@ -135,17 +135,20 @@ fn all_that_the_kernel_sends_is_echoed_whoever_reads() {
     });
 }
 
-/// Passes frames on between ports 0 and 1, and sends all others back to where they came from.
-struct Relay(Echo);
+/// Passes each frame on as it is told, by the port that it came in by.
+struct Via(Echo, fn(&mut Echo, PortId, Frame));
 
-impl Engine for Relay {
+impl Via {
+    fn boxed(pass: fn(&mut Echo, PortId, Frame)) -> Box<Self> {
+        Box::new(Self(*Echo::boxed(), pass))
+    }
+}
+
+impl Engine for Via {
     fn handle_frames(&mut self, _now: Duration, port: PortId, batch: &mut FrameBatch) {
-        let to = match port {
-            PortId(0) => PortId(1),
-            PortId(1) => PortId(0),
-            other => other,
-        };
-        self.0.out.extend(batch.drain().map(|frame| (to, frame)));
+        for frame in batch.drain() {
+            (self.1)(&mut self.0, port, frame);
+        }
     }
 
     fn handle_timeout(&mut self, _now: Duration) {}
@@ -167,6 +170,16 @@ impl Engine for Relay {
     }
 }
 
+/// Between ports 0 and 1, and from all others back to where it came from.
+fn relay(echo: &mut Echo, port: PortId, frame: Frame) {
+    let to = match port {
+        PortId(0) => PortId(1),
+        PortId(1) => PortId(0),
+        other => other,
+    };
+    echo.out.push_back((to, frame));
+}
+
 /// A look for input sees the ring tell of some that has been taken already; the sleep after it is ended by more all the same.
 #[test]
 fn who_has_looked_in_vain_is_woken_beside_a_ring() {
@@ -179,7 +192,7 @@ fn who_has_looked_in_vain_is_woken_beside_a_ring() {
             let (handle, thread) = Driver::spawn(Clock::start(), "relay", move |driver| {
                 driver.set_reading(Reading::Ring);
                 driver.set_latency(latency);
-                let relay = driver.add_engine(Box::new(Relay(*Echo::boxed())));
+                let relay = driver.add_engine(Via::boxed(relay));
                 let echo = driver.add_engine(Echo::boxed());
                 driver.attach(relay, PortId(0), Box::new(tap))?;
                 driver.attach(relay, PortId(1), Box::new(there))?;
@@ -487,38 +500,14 @@ fn udp_super_frames_arrive_as_datagrams() {
 }
 
 /// Copies what comes from port 0 to ports 1 and 2.
-struct Fork(Echo);
-
-impl Engine for Fork {
-    fn handle_frames(&mut self, _now: Duration, port: PortId, batch: &mut FrameBatch) {
-        for frame in batch.drain() {
-            if port != PortId(0) {
-                self.0.pool.recycle(frame);
-                continue;
-            }
-            let copy = self.0.pool.duplicate(&frame);
-            self.0.out.push_back((PortId(1), copy));
-            self.0.out.push_back((PortId(2), frame));
-        }
+fn fork(echo: &mut Echo, port: PortId, frame: Frame) {
+    if port != PortId(0) {
+        echo.pool.recycle(frame);
+        return;
     }
-
-    fn handle_timeout(&mut self, _now: Duration) {}
-
-    fn poll_transmit(&mut self, batch: &mut FrameBatch) -> Option<PortId> {
-        self.0.poll_transmit(batch)
-    }
-
-    fn poll_timeout(&self) -> Option<Duration> {
-        None
-    }
-
-    fn poll_event(&mut self) -> Option<Event> {
-        None
-    }
-
-    fn pool(&mut self) -> &mut FramePool {
-        &mut self.0.pool
-    }
+    let copy = echo.pool.duplicate(&frame);
+    echo.out.push_back((PortId(1), copy));
+    echo.out.push_back((PortId(2), frame));
 }
 
 #[test]
@@ -532,7 +521,7 @@ fn an_interface_that_refuses_everything_costs_the_others_nothing() {
             ip("link set sink up");
             let mut driver = Driver::new(Clock::start()).unwrap();
             driver.set_reading(reading);
-            let id = driver.add_engine(Box::new(Fork(*Echo::boxed())));
+            let id = driver.add_engine(Via::boxed(fork));
             sink.set_mtu(1500);
             for (port, tap) in (0..).zip([source, down, sink]) {
                 driver.attach(id, PortId(port), Box::new(tap)).unwrap();
