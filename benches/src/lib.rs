@@ -126,9 +126,12 @@ pub fn super_frame(from: u16, to: u16, v6: bool, len: usize, size: u16) -> Sampl
     Sample { offload: Offload { checksum, segmentation }, ..tcp(from, to, v6, len) }
 }
 
+/// The second EtherType for local experiments. Bridges look at each frame with the first one: it may be a probe for loops.
+pub const EXPERIMENT: u16 = 0x88b6;
+
 /// A frame that says nothing to anybody but bridges.
 pub fn ethernet(from: u16, destination: MacAddr, len: usize) -> Sample {
-    let mut bytes = [&destination.0[..], &mac(from).0, &[0x88, 0xb5]].concat();
+    let mut bytes = [&destination.0[..], &mac(from).0, &EXPERIMENT.to_be_bytes()].concat();
     bytes.resize(len, 7);
     Sample { port: PortId(from), bytes, offload: Offload::default() }
 }

@@ -16,6 +16,7 @@ use netstack::event::Event;
 use netstack::frame::{Depot, FrameBatch, FramePool};
 use netstack::seed::Seed;
 use netstack::switch::Switch;
+use vswitch_benches::EXPERIMENT;
 
 /// How often each is measured, for how long, and what goes before.
 const ROUNDS: usize = 10;
@@ -53,7 +54,8 @@ impl Engine for Source {
             let [.., station] = (self.sent % SOURCES).to_be_bytes();
             let mut bytes = [7; 64];
             bytes[..6].copy_from_slice(&SINK.0);
-            bytes[6..14].copy_from_slice(&[2, 0, 0, 0, 0, station, 0x88, 0xb5]);
+            bytes[6..12].copy_from_slice(&[2, 0, 0, 0, 0, station]);
+            bytes[12..14].copy_from_slice(&EXPERIMENT.to_be_bytes());
             assert!(batch.push(self.pool.copy_of(&bytes)).is_ok(), "a batch has room for as many");
             self.sent += 1;
         }

@@ -1,13 +1,16 @@
 //! How long to look for input before a sleep.
 
+use std::fs::File;
+use std::num::NonZero;
+use std::os::unix::fs::FileExt as _;
 use std::time::Duration;
 
 /// What a driver pays for a short way from frame to frame. A sleep and the wake-up that ends it take longer than a batch,
 /// on some machines tens of microseconds; looking for input instead takes a core.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum Latency {
-    /// Looks for input as long as the recent past says that it pays and nobody else wants the core, and in vain for at most a
-    /// twentieth of one.
+    /// Looks for input as long as the recent past says that it pays and no more threads want to run than there are cores, and
+    /// in vain for at most a twentieth of one.
     #[default]
     Balanced,
     /// Looks for input until there has been no frame for [`LINGER`].
@@ -25,11 +28,8 @@ const SHORTEST_LOOK: Duration = Duration::from_micros(10);
 pub const SHORT_SLEEP: Duration = Duration::from_micros(100);
 /// Of so much time one part may be spent on looking in vain.
 const SHARE: u32 = 20;
-/// A core that was offered and comes back only after this time is wanted by others: perhaps by those who are to send what
-/// would be looked for.
-const WANTED: Duration = Duration::from_micros(3);
-/// How long nothing is looked for then.
-const DEFERENCE: Duration = Duration::from_millis(10);
+/// How often it is asked whether there are cores to spare.
+const CENSUS: Duration = Duration::from_millis(10);
 /// How much of what may be spent in vain may be saved up.
 pub const MOST_CREDIT: Duration = Duration::from_millis(1);
 
@@ -44,8 +44,39 @@ pub(super) struct Patience {
     /// What may still be spent on looking in vain, and until when that was reckoned.
     credit: Duration,
     reckoned: Duration,
-    /// Until when others come first.
-    deference: Duration,
+    crowd: Crowd,
+    /// Whether more threads wanted to run than there are cores, and until when that is believed.
+    crowded: bool,
+    counted: Duration,
+}
+
+/// How many threads want to run, as the kernel says it. Where it does not, there are cores for all.
+#[derive(Debug)]
+struct Crowd {
+    loads: Option<File>,
+    cores: usize,
+}
+
+impl Default for Crowd {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(usize::MAX, NonZero::get);
+        Self { loads: File::open("/proc/loadavg").ok(), cores }
+    }
+}
+
+impl Crowd {
+    /// Whether more threads want to run than there are cores.
+    fn is_here(&self) -> bool {
+        let mut text = [0; 64];
+        let read = self.loads.as_ref().and_then(|loads| loads.read_at(&mut text, 0).ok());
+        read.and_then(|length| running(&text[..length])).is_some_and(|threads| threads > self.cores)
+    }
+}
+
+/// What stands before the slash of `0.20 0.18 0.12 1/80 11206` (proc_loadavg(5)).
+fn running(loads: &[u8]) -> Option<usize> {
+    let threads = str::from_utf8(loads).ok()?.split(' ').nth(3)?;
+    threads.split_once('/')?.0.parse().ok()
 }
 
 impl Patience {
@@ -64,24 +95,20 @@ impl Patience {
                 self.credit = (self.credit + earned).min(MOST_CREDIT);
                 self.reckoned = now;
                 // A look that is cut short finds nothing and costs all the same.
-                let may = self.credit >= self.window && now >= self.deference;
+                let may = self.credit >= self.window && !self.window.is_zero() && !self.is_crowded(now);
                 if may { self.window } else { Duration::ZERO }
             }
         }
     }
 
-    /// Whether the core is to be offered to others before a look.
-    pub(super) fn is_polite(&self) -> bool {
-        self.latency == Latency::Balanced
-    }
-
-    /// The core was offered at `now` and came back so much later. Whether to go on looking.
-    pub(super) fn offered(&mut self, now: Duration, away: Duration) -> bool {
-        let wanted = away > WANTED;
-        if wanted {
-            self.deference = now + DEFERENCE;
+    /// Whether more threads want to run than there are cores, a moment ago. Then those who are to send what would be looked
+    /// for may be the ones that wait.
+    fn is_crowded(&mut self, now: Duration) -> bool {
+        if now >= self.counted {
+            self.crowded = self.crowd.is_here();
+            self.counted = now + CENSUS;
         }
-        !wanted
+        self.crowded
     }
 
     /// A look for so long has found nothing.
@@ -107,6 +134,11 @@ mod tests {
     use super::*;
 
     const US: Duration = Duration::from_micros(1);
+
+    /// On a machine with cores for all.
+    fn alone() -> Patience {
+        Patience { crowd: Crowd { loads: None, cores: 0 }, ..Patience::default() }
+    }
 
     /// Drives `patience` through gaps between frames, without a clock; returns the time spent looking, in vain and not.
     fn spend(patience: &mut Patience, gaps: impl IntoIterator<Item = Duration>) -> (Duration, Duration) {
@@ -143,7 +175,7 @@ mod tests {
 
     #[test]
     fn balanced_learns_to_look_where_it_pays() {
-        let mut patience = Patience::default();
+        let mut patience = alone();
         let gaps = vec![20 * US; 10_000];
         let (vain, useful) = spend(&mut patience, gaps);
         assert!(useful > 190 * 1000 * US, "{useful:?} of 200 ms");
@@ -156,30 +188,42 @@ mod tests {
         for period in [60u32, 90, 130, 1000, 10_000] {
             let gaps = (0..10_000u32).map(|i| (period + i * 7919 % 37) * US);
             let all: Duration = gaps.clone().sum();
-            let (vain, _) = spend(&mut Patience::default(), gaps);
+            let (vain, _) = spend(&mut alone(), gaps);
             assert!(vain <= all / SHARE + MOST_CREDIT, "{vain:?} of {all:?} at {period}");
         }
     }
 
     #[test]
-    fn balanced_does_not_hold_a_core_that_others_want() {
-        let mut patience = Patience::default();
+    fn the_kernel_says_how_many_want_to_run() {
+        assert_eq!(running(b"0.20 0.18 0.12 17/80 11206\n"), Some(17));
+        for text in [&b""[..], b"0.20 0.18 0.12 ", b"0.20 0.18 0.12 80 1", b"\xff"] {
+            assert_eq!(running(text), None);
+        }
+        let threads = Crowd::default().loads.map(|loads| std::io::read_to_string(loads).unwrap());
+        assert!(running(threads.expect("Linux has it").as_bytes()).unwrap() > 0);
+        assert!(Crowd { cores: 0, ..Crowd::default() }.is_here());
+        assert!(!Crowd { loads: None, cores: 0 }.is_here());
+    }
+
+    #[test]
+    fn balanced_does_not_look_where_there_is_a_crowd() {
+        let mut patience = alone();
         spend(&mut patience, vec![20 * US; 1000]);
         let now = 20_000 * US;
-        assert!(patience.is_polite() && patience.offered(now, US));
         assert!(patience.look_for(now) > Duration::ZERO);
-        assert!(!patience.offered(now, 1000 * US));
-        for later in [0, 1, 5000, 9999] {
-            assert_eq!(patience.look_for(now + later * US), Duration::ZERO);
+        patience.crowd = Crowd { cores: 0, ..Crowd::default() };
+        patience.moved(now + CENSUS);
+        for later in [0, 1, 9999] {
+            assert_eq!(patience.look_for(now + CENSUS + later * US), Duration::ZERO);
             patience.slept(20 * US, true);
         }
-        assert!(patience.look_for(now + DEFERENCE) > Duration::ZERO);
-        assert!(!Patience { latency: Latency::Low, ..Patience::default() }.is_polite());
+        patience.crowd = Crowd { loads: None, cores: 0 };
+        assert!(patience.look_for(now + 2 * CENSUS) > Duration::ZERO);
     }
 
     #[test]
     fn balanced_ceases_when_traffic_becomes_sparse() {
-        let mut patience = Patience::default();
+        let mut patience = alone();
         spend(&mut patience, vec![20 * US; 1000]);
         let (vain, _) = spend(&mut patience, vec![5000 * US; 100]);
         assert!(vain < 200 * US, "{vain:?}");
