@@ -105,6 +105,7 @@ impl Switch {
         let mut passage = Passage::Plain;
         let decided = self.decide(snapshot, now, arrival, tracked, &frame, &mut Silent, &mut passage);
         self.charge(now, arrival, &decided.decision);
+        self.count_forbidden(snapshot, arrival, tracked, &decided.decision);
         if let Decision::Drop { reason, .. } = &decided.decision
             && let Some(connections) = &mut self.connections
         {
@@ -221,6 +222,7 @@ impl Switch {
             let balancing = connections.balancing();
             recorder.step(Stage::Service, || balancing.describe(selected, &new.tuple, towards));
         }
+        connections.record_verdict(&what, recorder);
         Ok(A::tracked(Seen { packet, what }))
     }
 

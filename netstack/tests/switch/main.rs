@@ -19,6 +19,7 @@ mod offload;
 mod oracles;
 mod own;
 mod packets;
+mod policy;
 mod protect;
 mod random;
 mod router;
