@@ -20,7 +20,7 @@ use super::{names, services};
 use crate::container::Phase;
 use crate::names::{BOUNDS, NameServerCounters};
 use crate::proxy::ProxyCounters;
-use crate::runtime::{ConnectionCounts, NameServerCounts, ProxyCounts, RuntimeError};
+use crate::runtime::{ConnectionCounts, NameServerCounts, PolicyCount, ProxyCounts, RuntimeError};
 use crate::service::Kind;
 
 /// Of the text.
@@ -60,6 +60,7 @@ struct Scrape {
     balanced: Vec<(Labels, u64)>,
     proxies: Vec<ProxyCounts>,
     name_servers: Vec<NameServerCounts>,
+    policies: Vec<PolicyCount>,
     stalled: u64,
 }
 
@@ -128,6 +129,7 @@ impl Scrape {
         scrape.balanced = balanced.map(|(switch, count)| (vec![("switch", switch)], count)).collect();
         scrape.proxies = runtime.proxy_counts()?;
         scrape.name_servers = runtime.name_server_counts()?;
+        scrape.policies = runtime.policy_counts()?;
         Ok(scrape)
     }
 
@@ -192,6 +194,7 @@ impl Collector for Scrape {
         counter(to, "vswitch_service_connections", help, None, self.balanced.iter().cloned())?;
         encode_proxies(to, &self.proxies)?;
         encode_name_servers(to, &self.name_servers)?;
+        encode_policies(to, &self.policies)?;
         gauge(to, "vswitch_pods", "Pods by phase.", by("phase", &self.phases))?;
         let help = "How often a container has been started again.";
         counter(to, "vswitch_container_restarts", help, None, self.restarts.iter().cloned())?;
@@ -309,6 +312,17 @@ const NAME_SERVER_COUNTERS: [NameServerCounter; 5] = [
     ("vswitch_dns_idle", "Clients that were let go because they were silent.", |c| c.idle),
     ("vswitch_dns_unsent", "Answers that could not be sent.", |c| c.unsent),
 ];
+
+/// What holds without a policy has the label `default`.
+fn encode_policies(to: &mut DescriptorEncoder<'_>, all: &[PolicyCount]) -> fmt::Result {
+    let labels = |(switch, policy, _): &PolicyCount| {
+        vec![("switch", switch.clone()), ("policy", policy.as_deref().unwrap_or("default").to_owned())]
+    };
+    let help = "Packets that a policy has stopped.";
+    counter(to, "vswitch_policy_drops", help, None, all.iter().map(|one| (labels(one), one.2.dropped)))?;
+    let help = "Connections that a policy would have stopped if it were enforced.";
+    counter(to, "vswitch_policy_audited", help, None, all.iter().map(|one| (labels(one), one.2.audited)))
+}
 
 fn counter(
     to: &mut DescriptorEncoder<'_>,

@@ -10,13 +10,15 @@ use super::compiler::{Compiler, Defaults};
 use super::spec::PolicySpec;
 use super::stations::{NodeFacts, PodFacts};
 use crate::cluster::{Cluster, Labels, Node, Pod, Protocol};
+use crate::names;
 
-/// The namespace and the label by which policies know the cluster's name server, and what its ports are called: as the
-/// server of `kubeadm` and `kind`.
-const NAME_SERVER: (&str, [(&str, &str); 1]) = ("kube-system", [("k8s-app", "kube-dns")]);
-const NAME_SERVER_PORTS: [(&str, Protocol, u16); 2] = [("dns", Protocol::Udp, 53), ("dns-tcp", Protocol::Tcp, 53)];
+/// What the name server's ports are called, as those of the server of `kubeadm` and `kind`. Policies know it by its namespace
+/// and its label.
+const NAME_SERVER_PORTS: [(&str, Protocol); 2] = [("dns", Protocol::Udp), ("dns-tcp", Protocol::Tcp)];
+/// The label that it has.
+const NAME_SERVER_LABEL: &str = "k8s-app";
 /// What the compiler calls it; no pod's name has two slashes.
-const NAME_SERVER_NAME: &str = "kube-system/kube-dns/";
+const NAME_SERVER: &str = "kube-system/kube-dns/";
 
 /// The policies of a cluster, and the labels that they select namespaces by.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -64,7 +66,7 @@ impl Keeper {
         }
         let servers = &cluster.services.names.servers;
         if !servers.is_empty() {
-            let name = left.take(NAME_SERVER_NAME).unwrap_or_else(|| NAME_SERVER_NAME.into());
+            let name = left.take(NAME_SERVER).unwrap_or_else(|| NAME_SERVER.into());
             told.push((name, name_server(servers)));
         }
         left.into_iter().for_each(|name| self.compiler.set_pod(&name, None));
@@ -97,6 +99,11 @@ impl Keeper {
         }
     }
 
+    /// The pods that a policy of this title is about.
+    pub fn selected(&self, title: &str) -> Vec<Arc<str>> {
+        self.compiler.selected(title)
+    }
+
     /// What the switch of this node is to enforce, if anything.
     pub fn of(&self, node: &str) -> Option<&Arc<Policies>> {
         self.enforced.get(node)
@@ -126,11 +133,10 @@ fn pod_facts(pod: &Pod) -> PodFacts {
 }
 
 fn name_server(servers: &[IpAddr]) -> PodFacts {
-    let (namespace, labels) = NAME_SERVER;
-    let ports = NAME_SERVER_PORTS.map(|(name, protocol, port)| (name.to_owned(), protocol.number(), port));
+    let ports = NAME_SERVER_PORTS.map(|(name, protocol)| (name.to_owned(), protocol.number(), names::PORT));
     PodFacts {
-        namespace: namespace.to_owned(),
-        labels: labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+        namespace: names::NAMESPACE.to_owned(),
+        labels: [(NAME_SERVER_LABEL.to_owned(), names::NAME.to_owned())].into(),
         addresses: servers.to_vec(),
         node: None,
         ports: ports.into(),

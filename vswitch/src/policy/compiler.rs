@@ -371,6 +371,13 @@ impl Compiler {
         number
     }
 
+    /// The pods that a policy is about, in order.
+    pub fn selected(&self, title: &str) -> Vec<Arc<str>> {
+        let group = self.policies.get(title).and_then(|standing| self.groups.get(standing.subject));
+        let subject = |name: &&Arc<str>| self.pods.get(name).is_some_and(|pod| pod.facts.node.is_some());
+        group.into_iter().flat_map(|group| &group.members).filter(subject).cloned().collect()
+    }
+
     /// Whether anybody may be forbidden anything.
     pub fn is_active(&self) -> bool {
         self.defaults.denies || !self.policies.is_empty()

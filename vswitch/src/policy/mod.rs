@@ -20,6 +20,7 @@ mod rulesets;
 mod selector;
 mod spec;
 mod stations;
+mod words;
 #[cfg(test)]
 mod tests;
 
@@ -31,3 +32,4 @@ pub use spec::{
     NAMESPACE_NAME, Namespaces, PeerSpec, PodSelector, PolicySpec, PortSpec, RuleSpec, Tier, with_name,
 };
 pub use stations::{NodeFacts, PodFacts};
+pub use words::protocol_name;

@@ -11,14 +11,14 @@ use crate::service::Complaints;
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 pub struct Selector {
     /// Labels that must have a value.
-    equal: BTreeMap<String, String>,
+    pub(super) equal: BTreeMap<String, String>,
     /// Everything else, in order, each once.
-    demands: Vec<Demand>,
+    pub(super) demands: Vec<Demand>,
 }
 
 /// What is demanded of one label.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-enum Demand {
+pub(super) enum Demand {
     In(String, Vec<String>),
     /// Who does not have the label has none of these values either.
     NotIn(String, Vec<String>),
