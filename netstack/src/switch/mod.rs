@@ -41,7 +41,7 @@ mod waiting;
 
 pub use explain::{Stage, Step, Trace};
 pub use listing::{ConnectionEntry, PortUse};
-pub use policy::PolicyCounters;
+pub use connections::PolicyCounters;
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;

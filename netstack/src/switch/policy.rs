@@ -18,7 +18,7 @@ use core::net::{IpAddr, Ipv4Addr};
 
 use super::Switch;
 use super::admit::Arrival;
-use super::connections::{Policing, Tracked};
+use super::connections::{Policing, PolicyCounters, Tracked};
 use super::explain::{Recorder, Stage};
 use super::slow::Decision;
 use crate::addr::{PortId, scope};
@@ -31,8 +31,6 @@ use crate::verdict::DropReason;
 const NO_PROTOCOL: u8 = 255;
 /// Internet Group Management Protocol.
 const IGMP: u8 = 2;
-
-pub use super::connections::PolicyCounters;
 
 impl Switch {
     /// What policies have stopped, by policy; without one, what was stopped because the default is to.

@@ -287,8 +287,8 @@ fn link_local_addresses_are_their_pods() {
     stops(&mut closed, &POD_A, &packet.echo(1, 1, b"x"));
     passes(&mut closed, &POD_A, POD_B.port, &packet.tcp_syn(40_000, 443));
     // To the router, and with questions that every station asks.
-    let LINK: netstack::addr::MacAddr = POD_B.router;
-    let router = Packet::new(POD_B.mac, LINK, b, LINK.link_local().into());
+    let gateway: netstack::addr::MacAddr = POD_B.router;
+    let router = Packet::new(POD_B.mac, gateway, b, gateway.link_local().into());
     assert_eq!(closed.send(POD_B.port, &router.echo(1, 1, b"x")).len(), 1);
     for family in FAMILIES {
         let out = closed.send(POD_A.port, &packets::ask(POD_A.mac, POD_A.ip(family), POD_B.ip(family)));
@@ -564,4 +564,32 @@ fn policies_need_connections_and_outlive_a_reload() {
     let after = before.with_policies(Some(Arc::new(policies()))).unwrap();
     assert!(after.differs_in_services_alone(&before) && std::ptr::eq(before.router(), after.router()));
     assert!(!after.has_policies_of(&before) && before.with_services(None).unwrap().has_policies_of(&before));
+}
+
+/// 100,000 flows stand when other policies come: of those that are forbidden now not one packet passes, of the others every one.
+#[test]
+fn a_reload_under_a_hundred_thousand_flows() {
+    const FLOWS: u16 = 25_000;
+    let limits = Limits { connections: 65_536, ..Limits::default() };
+    let mut lab = Lab::with_limits(node(|_| {}), limits);
+    set(&mut lab, on(&POD_B, &ingress(&[accept(group(GROUP_A), Ports::All)])));
+    let flows = || FAMILIES.into_iter().flat_map(|family| (0..FLOWS).map(move |n| (family, 1024 + n)));
+    let ask = |family: Family, port: u16, to: u16| POD_A.to(&POD_B, family).udp(port, to, b"question");
+    let answer = |family: Family, port: u16, from: u16| POD_B.to(&POD_A, family).udp(from, port, b"answer");
+    for (family, port) in flows() {
+        for to in [53, 54] {
+            assert_eq!(lab.send(POD_A.port, &ask(family, port, to)).len(), 1);
+            assert_eq!(lab.send(POD_B.port, &answer(family, port, to)).len(), 1);
+        }
+    }
+    assert_eq!(lab.switch.connection_entries(lab.now).count(), 4 * usize::from(FLOWS));
+    set(&mut lab, on(&POD_B, &ingress(&[accept(group(GROUP_A), only(UDP, 53))])));
+    for (family, port) in flows() {
+        assert_eq!(lab.send(POD_B.port, &answer(family, port, 53)).len(), 1);
+        assert!(lab.send(POD_B.port, &answer(family, port, 54)).is_empty());
+        assert!(lab.send(POD_A.port, &ask(family, port, 54)).is_empty());
+        assert_eq!(lab.send(POD_A.port, &ask(family, port, 53)).len(), 1);
+    }
+    assert_eq!(counted(&lab, CLOSE).dropped, 4 * u64::from(FLOWS));
+    lab.settle();
 }

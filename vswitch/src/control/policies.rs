@@ -89,8 +89,8 @@ pub(super) fn policies(plane: &Plane) -> Result<Vec<PolicyView>, RuntimeError> {
         .iter()
         .map(|(title, spec)| PolicyView {
             audited,
-            dropped: of(Some(title), |counters| counters.dropped),
-            would_drop: of(Some(title), |counters| counters.audited),
+            dropped: of(Some(&**title), |counters| counters.dropped),
+            would_drop: of(Some(&**title), |counters| counters.audited),
             pods: runtime.selected(title),
             ..view(spec)
         })
