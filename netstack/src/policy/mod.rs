@@ -367,7 +367,7 @@ impl Policies {
         Verdict { egress, ingress: if goes_on { self.judge_ingress(question) } else { None } }
     }
 
-    /// What whom a connection is opened to says alone, if he is a subject.
+    /// What the one whom a connection is opened to says alone, if he is a subject.
     pub fn judge_ingress(&self, question: &Question) -> Option<Judgement> {
         let Question { source, destination, .. } = *question;
         let subject = self.subjects.get(&destination).filter(|_| source != destination && !self.is_node(source))?;

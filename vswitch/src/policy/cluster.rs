@@ -104,6 +104,11 @@ impl Keeper {
         self.compiler.selected(title)
     }
 
+    /// Whether what is denied is let through all the same.
+    pub fn audits(&self) -> bool {
+        self.told.defaults.audits
+    }
+
     /// What the switch of this node is to enforce, if anything.
     pub fn of(&self, node: &str) -> Option<&Arc<Policies>> {
         self.enforced.get(node)
