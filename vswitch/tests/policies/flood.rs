@@ -35,12 +35,13 @@ fn not_one_packet_gets_through_while_a_thousand_pods_come() {
     let mut fabric = Fabric::new(&first);
     let (attacker, mut sent) = (place(&attacker), 0u32);
     for round in 0..PODS / AT_ONCE {
-        let names = (round * AT_ONCE..(round + 1) * AT_ONCE).map(|number| format!("t{number}"));
-        world.objects.extend(names.enumerate().map(|(at, name)| pod(&name, if at % 2 == 0 { "n1" } else { "n2" })));
+        let names: Vec<String> = (round * AT_ONCE..(round + 1) * AT_ONCE).map(|number| format!("t{number}")).collect();
+        let node = |at: usize| if at % 2 == 0 { "n1" } else { "n2" };
+        world.objects.extend(names.iter().enumerate().map(|(at, name)| pod(name, node(at))));
         let (next, allocations) = cluster(&world, &given);
         given = allocations;
-        let coming: Vec<_> =
-            next.pods.iter().filter(|pod| pod.namespace == "target").rev().take(AT_ONCE as usize * 2).collect();
+        let coming: Vec<_> = next.pods.iter().filter(|pod| names.contains(&pod.name)).collect();
+        assert_eq!(coming.len(), names.len());
         let wiring = wire(&next, &mut PortNumbers::default());
         // Before, at once afterwards, and once more: by the address of the pod and by its MAC address.
         for moment in 0..3u16 {

@@ -45,7 +45,7 @@ impl Chance {
             return selector;
         }
         if self.one_in(2) {
-            selector["matchLabels"] = json!({self.of(keys): self.of(values)});
+            selector["matchLabels"] = json!({(self.of(keys)): self.of(values)});
         }
         if self.one_in(2) {
             let key = self.of(keys);
