@@ -8,8 +8,8 @@ use netstack::addr::PortId;
 use netstack::config::{Config, Limits, NatConfig, Snapshot};
 use netstack::frame::{FrameBatch, FramePool, OffloadFeatures};
 use netstack::policy::{
-    Action, GroupId, Isolation, Peer, PeerMap, Peers, Policies, PolicyId, PortMatch, Ports, Rule, RuleTable, Ruleset,
-    Subject,
+    Action, GroupId, Isolation, Peer, PeerMap, Peers, Policies, PolicyId, PortMatch, Ports, Rule, RuleTable,
+    Ruleset, Subject,
 };
 use netstack::seed::Seed;
 use netstack::switch::Switch;
@@ -36,7 +36,9 @@ pub fn cases(policies: &[u32]) -> Vec<Case> {
             if all && policies < 2 {
                 continue;
             }
-            cases.push(begin(format!("packet/{policies}{suffix}"), move || Through::established(policies, all)));
+            cases.push(begin(format!("packet/{policies}{suffix}"), move || {
+                Through::established(policies, all)
+            }));
             cases.push(begin(format!("new/{policies}{suffix}"), move || Through::new(policies, all)));
         }
     }
@@ -110,7 +112,10 @@ impl Through {
         switch.install(snapshot.with_policies(enforced).expect("connections are tracked"));
         let frame = |n: u32| {
             let to = Ipv4Addr::new(10, 0, 0, 11 + u8::try_from(n % u32::from(STATIONS - 1)).expect("small"));
-            datagram(u16::try_from(20_000 + n).expect("a port"), (to, 8000 + u16::try_from(n % 10).expect("small")))
+            datagram(
+                u16::try_from(20_000 + n).expect("a port"),
+                (to, 8000 + u16::try_from(n % 10).expect("small")),
+            )
         };
         let frames = (0..TURN).map(frame).collect();
         Self { switch, batch: FrameBatch::new(), frames, now: NOW, anew: true, received: 0 }

@@ -19,8 +19,8 @@ use super::port::Port;
 use super::router::{Router, Target, node_local_stations};
 use super::translator::Translator;
 use super::{
-    Config, ConfigError, ConfigErrors, PortConfig, ReversePath, RouteTarget, RouterAdvertisement, SegmentConfig, Services,
-    ServicesConfig, Station as StationConfig, VlanMode, services, validate,
+    Config, ConfigError, ConfigErrors, PortConfig, ReversePath, RouteTarget, RouterAdvertisement,
+    SegmentConfig, Services, ServicesConfig, Station as StationConfig, VlanMode, services, validate,
 };
 use crate::addr::{IpNet, MacAddr, PortId, SegmentId};
 use crate::policy::Policies;

@@ -38,14 +38,16 @@ impl BlockTable {
                 return None;
             }
             let number = numbers.entry(open).or_insert_with_key(|open| {
-                let rules = open.iter().filter_map(|&at| blocks.get(at)).map(|&(rank, ports, _)| (rank, ports));
+                let rules =
+                    open.iter().filter_map(|&at| blocks.get(at)).map(|&(rank, ports, _)| (rank, ports));
                 tables.push(PortTable::build(rules));
                 u32::try_from(tables.len() - 1).unwrap_or(u32::MAX)
             });
             Some(*number)
         };
         let mut steps = |v4: bool| {
-            let mine = blocks.iter().enumerate().filter(|(_, (_, _, block))| block.net.addr().is_ipv4() == v4);
+            let mine =
+                blocks.iter().enumerate().filter(|(_, (_, _, block))| block.net.addr().is_ipv4() == v4);
             line(mine.flat_map(|(at, (_, _, block))| pieces(at, block)).collect(), &mut number)
         };
         let (v4, v6) = (steps(true), steps(false));
@@ -65,7 +67,8 @@ impl BlockTable {
 /// The steps of a line that these pieces lie on.
 fn line(mut pieces: Vec<Piece>, number: &mut impl FnMut(&BTreeSet<usize>) -> Option<u32>) -> Box<[Step]> {
     pieces.sort_unstable_by_key(|piece| piece.first);
-    let points: BTreeSet<u128> = pieces.iter().flat_map(|piece| [Some(piece.first), piece.end]).flatten().collect();
+    let points: BTreeSet<u128> =
+        pieces.iter().flat_map(|piece| [Some(piece.first), piece.end]).flatten().collect();
     let mut ends: BTreeMap<u128, Vec<usize>> = BTreeMap::new();
     for piece in &pieces {
         if let Some(end) = piece.end {
@@ -89,8 +92,11 @@ fn line(mut pieces: Vec<Piece>, number: &mut impl FnMut(&BTreeSet<usize>) -> Opt
 /// What is left of a block without its exceptions.
 fn pieces(block: usize, Block { net, except }: &Block) -> Vec<Piece> {
     let last = key(net.broadcast());
-    let mut holes: Vec<(u128, u128)> =
-        except.iter().filter(|hole| net.contains(*hole)).map(|hole| (key(hole.network()), key(hole.broadcast()))).collect();
+    let mut holes: Vec<(u128, u128)> = except
+        .iter()
+        .filter(|hole| net.contains(*hole))
+        .map(|hole| (key(hole.network()), key(hole.broadcast())))
+        .collect();
     holes.sort_unstable();
     let (mut pieces, mut next) = (Vec::new(), Some(key(net.network())));
     for (from, to) in holes {

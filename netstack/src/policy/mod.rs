@@ -29,7 +29,9 @@ mod table;
 mod tests;
 
 use alloc::boxed::Box;
+use alloc::string::String;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::fmt;
 use core::net::IpAddr;
 
@@ -51,8 +53,11 @@ pub struct Peer {
 
 impl Peer {
     /// A station that is in these groups and calls its ports so.
-    pub fn new(groups: impl IntoIterator<Item = GroupId>, ports: impl IntoIterator<Item = NamedPort>) -> Self {
-        let mut groups: alloc::vec::Vec<GroupId> = groups.into_iter().collect();
+    pub fn new(
+        groups: impl IntoIterator<Item = GroupId>,
+        ports: impl IntoIterator<Item = NamedPort>,
+    ) -> Self {
+        let mut groups: Vec<GroupId> = groups.into_iter().collect();
         groups.sort_unstable();
         groups.dedup();
         Self { groups: groups.into(), ports: ports.into_iter().collect() }
@@ -123,7 +128,13 @@ impl Ruleset {
         self.admin.is_none() && self.isolation.is_none() && self.baseline.is_none() && !self.denies
     }
 
-    fn judge(&self, direction: Direction, address: IpAddr, peer: Option<&Peer>, asked: &Asked<'_>) -> Judgement {
+    fn judge(
+        &self,
+        direction: Direction,
+        address: IpAddr,
+        peer: Option<&Peer>,
+        asked: &Asked<'_>,
+    ) -> Judgement {
         let said = |is_allowed, by| Judgement { direction, is_allowed, by };
         let first = |table: &Option<Arc<RuleTable>>| table.as_ref()?.first(address, peer, asked);
         if let Some(rule) = first(&self.admin) {
@@ -287,7 +298,10 @@ pub struct Policies {
 impl fmt::Debug for Policies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = self.names.values().count();
-        f.debug_struct("Policies").field("policies", &names).field("audits", &self.audits).finish_non_exhaustive()
+        f.debug_struct("Policies")
+            .field("policies", &names)
+            .field("audits", &self.audits)
+            .finish_non_exhaustive()
     }
 }
 
@@ -370,7 +384,8 @@ impl Policies {
     /// What the one whom a connection is opened to says alone, if he is a subject.
     pub fn judge_ingress(&self, question: &Question) -> Option<Judgement> {
         let Question { source, destination, .. } = *question;
-        let subject = self.subjects.get(&destination).filter(|_| source != destination && !self.is_node(source))?;
+        let subject =
+            self.subjects.get(&destination).filter(|_| source != destination && !self.is_node(source))?;
         let sender = self.peers.get(source).map(|peer| &**peer);
         Some(subject.ingress.judge(Direction::Ingress, source, sender, &self.asked(question)))
     }
@@ -385,7 +400,7 @@ impl Policies {
     }
 
     /// A judgement in words.
-    pub fn describe(&self, judgement: &Judgement) -> alloc::string::String {
+    pub fn describe(&self, judgement: &Judgement) -> String {
         let name = |policy: PolicyId| self.name(policy).map_or("a policy that is no more", |name| &**name);
         let verdict = if judgement.is_allowed { "allowed" } else { "denied" };
         let direction = judgement.direction.name();
@@ -397,10 +412,16 @@ impl Policies {
                 alloc::format!("{direction} {verdict} by {}, {direction}[{rule}]", name(policy))
             }
             By::Isolation { policy } => {
-                alloc::format!("{direction} {verdict}: {} isolates the pod, and no rule allows it", name(policy))
+                alloc::format!(
+                    "{direction} {verdict}: {} isolates the pod, and no rule allows it",
+                    name(policy)
+                )
             }
             By::Baseline { policy, rule } => {
-                alloc::format!("{direction} {verdict} by {} (baseline tier), {direction}[{rule}]", name(policy))
+                alloc::format!(
+                    "{direction} {verdict} by {} (baseline tier), {direction}[{rule}]",
+                    name(policy)
+                )
             }
             By::Default => alloc::format!("{direction} {verdict}: no policy says otherwise"),
         }

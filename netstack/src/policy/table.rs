@@ -55,7 +55,10 @@ impl RuleTable {
             rules: order.into(),
             everyone: PortTable::build(everyone.into_iter()),
             named: groups.keys().copied().collect(),
-            groups: groups.into_iter().map(|(group, rules)| (group, PortTable::build(rules.into_iter()))).collect(),
+            groups: groups
+                .into_iter()
+                .map(|(group, rules)| (group, PortTable::build(rules.into_iter())))
+                .collect(),
             blocks: BlockTable::build(&blocks),
         }
     }

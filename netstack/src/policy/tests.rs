@@ -45,12 +45,14 @@ fn port_match() -> impl Strategy<Value = PortMatch> {
     prop_oneof![
         protocol().prop_map(PortMatch::Protocol),
         range.prop_map(|(protocol, first, last)| PortMatch::Range { protocol, first, last }),
-        (protocol(), 0u32..3).prop_map(|(protocol, name)| PortMatch::Named { protocol, name: PortName(name) }),
+        (protocol(), 0u32..3)
+            .prop_map(|(protocol, name)| PortMatch::Named { protocol, name: PortName(name) }),
     ]
 }
 
 fn rule() -> impl Strategy<Value = Rule> {
-    let these = (prop::collection::vec((0u32..6).prop_map(GroupId), 0..4), prop::collection::vec(block(), 0..3));
+    let these =
+        (prop::collection::vec((0u32..6).prop_map(GroupId), 0..4), prop::collection::vec(block(), 0..3));
     let peers = prop_oneof![
         1 => Just(Peers::Everyone),
         4 => these.prop_map(|(groups, blocks)| Peers::These { groups, blocks }),
@@ -71,13 +73,20 @@ fn rule() -> impl Strategy<Value = Rule> {
 
 fn peer() -> impl Strategy<Value = Peer> {
     let named = (0u32..3, protocol(), port());
-    let named = named.prop_map(|(name, protocol, number)| NamedPort { name: PortName(name), protocol, number });
+    let named =
+        named.prop_map(|(name, protocol, number)| NamedPort { name: PortName(name), protocol, number });
     (prop::collection::vec((0u32..6).prop_map(GroupId), 0..6), prop::collection::vec(named, 0..4))
         .prop_map(|(groups, ports)| Peer::new(groups, ports))
 }
 
 /// Whether a rule matches, as its text says.
-fn matches(rule: &Rule, address: IpAddr, peer: Option<&Peer>, question: (u8, u16), asked: Option<&Peer>) -> bool {
+fn matches(
+    rule: &Rule,
+    address: IpAddr,
+    peer: Option<&Peer>,
+    question: (u8, u16),
+    asked: Option<&Peer>,
+) -> bool {
     let is_peer = match &rule.peers {
         Peers::Everyone => true,
         Peers::These { groups, blocks } => {
@@ -164,7 +173,8 @@ fn two(ingress: Ruleset) -> Policies {
     peers.set(B.into(), Some(Arc::new(Peer::new([GroupId(2)], []))));
     let mut policies = Policies::new();
     policies.set_peers(peers);
-    policies.set_subject(B.into(), Some(Arc::new(Subject { ingress: Arc::new(ingress), ..Subject::default() })));
+    policies
+        .set_subject(B.into(), Some(Arc::new(Subject { ingress: Arc::new(ingress), ..Subject::default() })));
     policies
 }
 
@@ -182,7 +192,11 @@ fn tiers_are_asked_one_after_the_other() {
     assert_eq!(admin(Action::Pass, Ruleset::default()), Some((true, By::Default)));
     // Who is isolated never gets to the baseline.
     let baseline = table(&[act(Action::Deny)]);
-    let allowed = Ruleset { isolation: isolation(&[act(Action::Accept)]), baseline: baseline.clone(), ..Ruleset::default() };
+    let allowed = Ruleset {
+        isolation: isolation(&[act(Action::Accept)]),
+        baseline: baseline.clone(),
+        ..Ruleset::default()
+    };
     assert_eq!(judged(allowed), Some((true, By::Policy { policy, rule })));
     let open = Ruleset { baseline, ..Ruleset::default() };
     assert_eq!(judged(open), Some((false, By::Baseline { policy, rule })));
@@ -209,7 +223,8 @@ fn nobody_is_kept_from_himself_nor_from_the_node() {
 #[test]
 fn a_station_that_comes_changes_nothing_but_what_is_behind_its_addresses() {
     let rules = table(&[accept(1, group(3), Ports::All)]).unwrap();
-    let mut policies = two(Ruleset { isolation: Some(Isolation { by: PolicyId(1), rules }), ..Ruleset::default() });
+    let mut policies =
+        two(Ruleset { isolation: Some(Isolation { by: PolicyId(1), rules }), ..Ruleset::default() });
     assert!(!policies.judge(&ask([10, 0, 0, 3], B)).is_allowed());
     let mut peers = policies.peers.clone();
     peers.set([10, 0, 0, 3].into(), Some(Arc::new(Peer::new([GroupId(3), GroupId(3)], []))));
@@ -221,7 +236,8 @@ fn a_station_that_comes_changes_nothing_but_what_is_behind_its_addresses() {
 #[test]
 fn judgements_name_the_policy_and_the_rule() {
     let rules = table(&[accept(1, group(1), Ports::All)]).unwrap();
-    let mut policies = two(Ruleset { isolation: Some(Isolation { by: PolicyId(2), rules }), ..Ruleset::default() });
+    let mut policies =
+        two(Ruleset { isolation: Some(Isolation { by: PolicyId(2), rules }), ..Ruleset::default() });
     policies.set_name(PolicyId(1), Some("let in".into()));
     policies.set_name(PolicyId(2), Some("close".into()));
     let said = |source| policies.describe(&policies.judge(&ask(source, B)).ingress.unwrap());

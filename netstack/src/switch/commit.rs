@@ -119,7 +119,12 @@ impl Switch {
         let ingress = arrival.port.id();
         let mut targets = protect::flood_targets(snapshot, arrival, scope).peekable();
         if targets.peek().is_none() {
-            return self.drop_tracked(arrival, tracked, frame, protect::without_targets(snapshot, arrival, scope));
+            return self.drop_tracked(
+                arrival,
+                tracked,
+                frame,
+                protect::without_targets(snapshot, arrival, scope),
+            );
         }
         let Some(frame) = self.translate(now, arrival, tracked, passage, frame) else { return };
         self.count_fate(ingress, Fate::Flooded);

@@ -39,9 +39,9 @@ mod slow;
 mod track;
 mod waiting;
 
+pub use connections::PolicyCounters;
 pub use explain::{Stage, Step, Trace};
 pub use listing::{ConnectionEntry, PortUse};
-pub use connections::PolicyCounters;
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;

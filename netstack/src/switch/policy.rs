@@ -98,7 +98,8 @@ fn forbidden(snapshot: &Snapshot, arrival: &Arrival<'_>, tracked: &Tracked) -> O
 fn misled(snapshot: &Snapshot, arrival: &Arrival<'_>, tracked: &Tracked, ip: &Ip) -> Option<Question> {
     let port = arrival.segment.station_by_mac(arrival.link.destination)?.port;
     let goes_elsewhere = tracked.destination().is_some_and(|destination| destination != ip.destination);
-    let has = |address| arrival.segment.station_by_address(address).is_some_and(|station| station.port == port);
+    let has =
+        |address| arrival.segment.station_by_address(address).is_some_and(|station| station.port == port);
     if goes_elsewhere || has(ip.destination) {
         return None;
     }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use netstack::config::{Config, Limits};
 use netstack::policy::{
-    Action, Block, GroupId, Isolation, NamedPort, Peer, PeerMap, Peers, Policies, PolicyId, PortMatch, PortName, Ports,
-    Rule, RuleTable, Ruleset, Subject,
+    Action, Block, GroupId, Isolation, NamedPort, Peer, PeerMap, Peers, Policies, PolicyId, PortMatch,
+    PortName, Ports, Rule, RuleTable, Ruleset, Subject,
 };
 use netstack::switch::PolicyCounters;
 use netstack::verdict::{DropReason, Fate, Origin};
@@ -14,7 +14,9 @@ use crate::lab::{Lab, dropped, entered, left};
 use crate::packets::{self, Packet};
 use crate::services::sctp_init;
 use crate::translation::{from_outside, one};
-use crate::world::{FAMILIES, FAR, Family, Host, NODE, POD_A, POD_B, VIP, acquainted, ip, net, node, service, services};
+use crate::world::{
+    FAMILIES, FAR, Family, Host, NODE, POD_A, POD_B, VIP, acquainted, ip, net, node, service, services,
+};
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -137,7 +139,12 @@ fn counted(lab: &Lab, policy: PolicyId) -> PolicyCounters {
 
 /// What opens a connection to port 80, of every protocol.
 fn openers(packet: &Packet) -> [Vec<u8>; 4] {
-    [packet.tcp_syn(40_000, 80), packet.udp(40_000, 80, b"x"), sctp_init(packet, 40_000, 80), packet.echo(40_000, 1, b"x")]
+    [
+        packet.tcp_syn(40_000, 80),
+        packet.udp(40_000, 80, b"x"),
+        sctp_init(packet, 40_000, 80),
+        packet.echo(40_000, 1, b"x"),
+    ]
 }
 
 #[test]
@@ -219,7 +226,10 @@ fn who_asks_and_who_is_asked_are_those_that_really_are() {
         stops(&mut lab, &POD_A, &POD_A.via_router(own).udp(40_000, 8080, b"x"));
 
         // Seen from outside a pod is its node; a policy knows it all the same.
-        let mut lab = lab(on(&POD_A, &egress(&[accept(blocks(&[family.of("192.0.2.9/32", "2001:db8:9::9/128")]), Ports::All)])));
+        let mut lab = lab(on(
+            &POD_A,
+            &egress(&[accept(blocks(&[family.of("192.0.2.9/32", "2001:db8:9::9/128")]), Ports::All)]),
+        ));
         passes(&mut lab, &POD_A, FAR.port, &POD_A.via_router(among).udp(40_000, 53, b"x"));
         passes(&mut lab, &FAR, POD_A.port, &from_outside(among, own).udp(53, 40_000, b"x"));
         let another = ip(family.of("192.0.2.8", "2001:db8:9::8"));
@@ -300,7 +310,12 @@ fn link_local_addresses_are_their_pods() {
 #[test]
 fn groups_reach_those_who_may_be_reached() {
     let everybody: std::net::IpAddr = ip("224.0.0.251");
-    let packet = Packet::new(POD_A.mac, netstack::addr::MacAddr::for_multicast(everybody), POD_A.ip(Family::V4), everybody);
+    let packet = Packet::new(
+        POD_A.mac,
+        netstack::addr::MacAddr::for_multicast(everybody),
+        POD_A.ip(Family::V4),
+        everybody,
+    );
     let frame = packet.udp(5353, 5353, b"who is there?");
     let ports = |lab: &mut Lab, frame: &[u8]| crate::lab::ports(&lab.send(POD_A.port, frame));
     let mut open = lab(policies());
@@ -338,7 +353,8 @@ fn what_is_no_packet_stays_outside_as_well() {
 fn a_packet_that_is_led_astray_is_not_let_in() {
     for family in FAMILIES {
         let mut lab = lab(on(&POD_B, &ingress(&[])));
-        for destination in [ip(family.of("192.0.2.1", "2001:db8::1")), ip(family.of("10.0.0.99", "fd00::99"))] {
+        for destination in [ip(family.of("192.0.2.1", "2001:db8::1")), ip(family.of("10.0.0.99", "fd00::99"))]
+        {
             let packet = Packet { destination, ..POD_A.to(&POD_B, family) };
             for frame in openers(&packet) {
                 stops(&mut lab, &POD_A, &frame);
@@ -369,7 +385,10 @@ fn what_is_forbidden_now_stops_with_its_next_packet_and_the_rest_goes_on() {
         passes(&mut lab, &POD_B, POD_A.port, &POD_B.to(&POD_A, family).udp(53, 1, b"answer"));
         passes(&mut lab, &POD_A, POD_B.port, &POD_A.to(&POD_B, family).udp(1, 53, b"question"));
         let (there, back) = (POD_A.to(&POD_B, family), POD_B.to(&POD_A, family));
-        let (ask, answer) = (there.tcp_segment(40_000, 80, ACK, (1001, 9001)), back.tcp_segment(80, 40_000, ACK, (9001, 1001)));
+        let (ask, answer) = (
+            there.tcp_segment(40_000, 80, ACK, (1001, 9001)),
+            back.tcp_segment(80, 40_000, ACK, (9001, 1001)),
+        );
         for first_of in [POD_A, POD_B] {
             set(&mut lab, on(&POD_B, &ingress(&[accept(group(GROUP_A), only(UDP, 53))])));
             if first_of.port == POD_A.port {
@@ -505,7 +524,8 @@ fn where_nothing_is_tracked_either_way_will_do() {
     for family in FAMILIES {
         let server = POD_B.ip(family);
         let config = || node(|nat| nat.untracked = vec![server.into()]);
-        let closed = Subject { ingress: isolated(&[]), egress: isolated(&[accept(group(GROUP_B), only(UDP, 53))]) };
+        let closed =
+            Subject { ingress: isolated(&[]), egress: isolated(&[accept(group(GROUP_B), only(UDP, 53))]) };
         let mut lab = lab_of(config(), on(&POD_A, &closed));
         let (there, back) = (POD_A.to(&POD_B, family), POD_B.to(&POD_A, family));
         passes(&mut lab, &POD_A, POD_B.port, &there.udp(40_000, 53, b"question"));
@@ -532,19 +552,23 @@ fn a_pod_that_comes_is_closed_before_its_first_frame() {
             for port in 0..count {
                 for packet in [POD_A.to(&POD_B, family), POD_A.via_router(POD_B.ip(family))] {
                     let out = lab.send(POD_A.port, &packet.tcp_syn(40_000 + port, 80));
-                    assert!(out.iter().all(|out| out.port != POD_B.port || packets::asked_for(&out.bytes, POD_B.ip(family)).is_some()));
+                    assert!(out.iter().all(|out| out.port != POD_B.port
+                        || packets::asked_for(&out.bytes, POD_B.ip(family)).is_some()));
                 }
             }
         };
         for _ in 0..20 {
             flood(&mut lab, 10);
-            let next = netstack::config::Snapshot::compile(node(|_| {}), Some(lab.switch.snapshot())).unwrap();
+            let next =
+                netstack::config::Snapshot::compile(node(|_| {}), Some(lab.switch.snapshot())).unwrap();
             let next = next.with_policies(Some(Arc::new(on(&POD_B, &ingress(&[]))))).unwrap();
             lab.switch.install(next);
-            let before = lab.switch.port_counters(netstack::addr::PortId(POD_B.port)).map_or(0, |it| it.tx_frames);
+            let before =
+                lab.switch.port_counters(netstack::addr::PortId(POD_B.port)).map_or(0, |it| it.tx_frames);
             flood(&mut lab, 10);
             let _ = lab.wait(std::time::Duration::from_secs(1));
-            let after = lab.switch.port_counters(netstack::addr::PortId(POD_B.port)).map_or(0, |it| it.tx_frames);
+            let after =
+                lab.switch.port_counters(netstack::addr::PortId(POD_B.port)).map_or(0, |it| it.tx_frames);
             assert_eq!(after, before, "not one packet gets through");
             lab.install(without());
         }
@@ -556,7 +580,10 @@ fn a_pod_that_comes_is_closed_before_its_first_frame() {
 fn policies_need_connections_and_outlive_a_reload() {
     let plain = netstack::config::Snapshot::compile(crate::world::everybody(), None).unwrap();
     let refused = plain.with_policies(Some(Arc::new(policies()))).unwrap_err();
-    assert_eq!(refused.to_string(), "policies need connections: add `nat`, with its defaults if nothing is translated");
+    assert_eq!(
+        refused.to_string(),
+        "policies need connections: add `nat`, with its defaults if nothing is translated"
+    );
     let mut lab = lab(on(&POD_B, &ingress(&[])));
     lab.install(node(|_| {}));
     stops(&mut lab, &POD_A, &POD_A.to(&POD_B, Family::V4).tcp_syn(40_000, 80));

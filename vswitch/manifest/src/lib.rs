@@ -23,16 +23,17 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use cluster::{
-    API_VERSION, Cluster, ClusterSpec, DefaultPolicy, DnsSpec, HostSpec, PolicyMode, PortsSpec, ProxyMode, RecordSpec, SegmentSpec,
-    StormControlSpec,
+    API_VERSION, Cluster, ClusterSpec, DefaultPolicy, DnsSpec, HostSpec, PolicyMode, PortsSpec, ProxyMode,
+    RecordSpec, SegmentSpec, StormControlSpec,
 };
 pub use effect::EFFECTS;
 pub use kind::{Key, Object, pod_spec_json};
 pub use load::load;
 pub use metallb::{AdvertisementSpec, IPAddressPool, L2Advertisement, PoolSpec, ServiceAllocationSpec};
 pub use policy::{
-    ClusterEgressRule, ClusterIngressRule, ClusterNetworkPolicy, ClusterPolicySpec, NamespacedPods, PolicyAction,
-    PolicyDestination, PolicyPort, PolicyPortRange, PolicyPorts, PolicyProtocol, PolicySubject, PolicyTier,
+    ClusterEgressRule, ClusterIngressRule, ClusterNetworkPolicy, ClusterPolicySpec, NamespacedPods,
+    PolicyAction, PolicyDestination, PolicyPort, PolicyPortRange, PolicyPorts, PolicyProtocol, PolicySubject,
+    PolicyTier,
 };
 pub use tree::{MAX_DEPTH, MAX_NODES, MAX_TEXT, Mark};
 

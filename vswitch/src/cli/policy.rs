@@ -69,10 +69,14 @@ fn sum(object: &Json, field: &str) -> String {
 /// The policies that are about a pod, with their rules.
 pub(super) fn of_pod(client: &Client, pod: &str, out: &mut impl Write) -> Result<(), Failure> {
     let all: Vec<PolicyView> = client.get("/v1/policies")?;
-    let mine = all.iter().filter(|policy| policy.kind == "Default" || policy.pods.iter().any(|name| name == pod));
+    let mine =
+        all.iter().filter(|policy| policy.kind == "Default" || policy.pods.iter().any(|name| name == pod));
     let mut rows = Vec::new();
     for policy in mine {
-        let name = policy.namespace.as_ref().map_or_else(|| policy.name.clone(), |of| format!("{of}/{}", policy.name));
+        let name = policy
+            .namespace
+            .as_ref()
+            .map_or_else(|| policy.name.clone(), |of| format!("{of}/{}", policy.name));
         let title = format!("{} {name}", policy.kind);
         for (direction, rules) in [("ingress", &policy.ingress), ("egress", &policy.egress)] {
             let Some(rules) = rules else { continue };
@@ -80,7 +84,9 @@ pub(super) fn of_pod(client: &Client, pod: &str, out: &mut impl Write) -> Result
                 rows.push(vec![title.clone(), direction.to_owned(), "nothing is accepted".to_owned()]);
             }
             let numbered = rules.iter().enumerate();
-            rows.extend(numbered.map(|(at, rule)| vec![title.clone(), format!("{direction}[{at}]"), rule.clone()]));
+            rows.extend(
+                numbered.map(|(at, rule)| vec![title.clone(), format!("{direction}[{at}]"), rule.clone()]),
+            );
         }
     }
     if !rows.is_empty() {
@@ -139,7 +145,8 @@ fn svg(view: &MatrixView) -> String {
     for (row, (from, reach)) in view.pods.iter().zip(&view.reach).enumerate() {
         for (column, (to, ports)) in view.pods.iter().zip(reach).enumerate() {
             let answers = view.cells.iter().filter(|cell| cell.from == *from && cell.to == *to);
-            let (all, allowed) = answers.fold((0, 0), |(all, yes), cell| (all + 1, yes + usize::from(cell.allowed)));
+            let (all, allowed) =
+                answers.fold((0, 0), |(all, yes), cell| (all + 1, yes + usize::from(cell.allowed)));
             let color = match allowed {
                 0 => "#d73a49",
                 some if some == all => "#2da44e",
@@ -177,7 +184,10 @@ mod tests {
         };
         MatrixView {
             pods: vec!["a/x".to_owned(), "b/y".to_owned()],
-            reach: vec![vec!["TCP/80".to_owned(), "-".to_owned()], vec!["TCP/80".to_owned(), "TCP/80".to_owned()]],
+            reach: vec![
+                vec!["TCP/80".to_owned(), "-".to_owned()],
+                vec!["TCP/80".to_owned(), "TCP/80".to_owned()],
+            ],
             cells: vec![
                 cell("a/x", "a/x", true),
                 cell("a/x", "b/y", false),
@@ -189,7 +199,10 @@ mod tests {
 
     #[test]
     fn a_matrix_is_a_table_and_a_picture() {
-        assert_eq!(table(&view()), "FROM \\ TO  a/x     b/y\na/x        TCP/80  -\nb/y        TCP/80  TCP/80\n");
+        assert_eq!(
+            table(&view()),
+            "FROM \\ TO  a/x     b/y\na/x        TCP/80  -\nb/y        TCP/80  TCP/80\n"
+        );
         let picture = svg(&view());
         assert_eq!(picture.matches("<rect").count(), 4);
         assert_eq!(picture.matches("#d73a49").count(), 1);

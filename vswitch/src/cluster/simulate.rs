@@ -129,7 +129,9 @@ impl Trial {
                 }),
         ) {
             found.asked += 1;
-            if should_reach(cluster, asker, endpoint, address) && is_let(&self.policies, asker, endpoint, address) {
+            if should_reach(cluster, asker, endpoint, address)
+                && is_let(&self.policies, asker, endpoint, address)
+            {
                 expected.insert(address);
             } else {
                 unexpected.insert(address, &endpoint.place);

@@ -144,21 +144,36 @@ fn view(spec: &PolicySpec) -> PolicyView {
 ///
 /// # Errors
 /// Why that cannot be said, in a sentence.
-pub(super) fn matrix(plane: &Plane, namespace: Option<&str>, ports: Option<&str>) -> Result<MatrixView, String> {
-    let asked: Vec<(Protocol, u16)> =
-        ports.iter().flat_map(|text| text.split(',')).filter(|text| !text.is_empty()).map(port).collect::<Result<_, _>>()?;
+pub(super) fn matrix(
+    plane: &Plane,
+    namespace: Option<&str>,
+    ports: Option<&str>,
+) -> Result<MatrixView, String> {
+    let asked: Vec<(Protocol, u16)> = ports
+        .iter()
+        .flat_map(|text| text.split(','))
+        .filter(|text| !text.is_empty())
+        .map(port)
+        .collect::<Result<_, _>>()?;
     let cluster = plane.runtime().cluster();
     let inside = |pod: &&crate::cluster::Pod| namespace.is_none_or(|namespace| pod.namespace == namespace);
     let count = cluster.pods.iter().filter(inside).count();
     if count > MOST_PODS {
-        return Err(format!("there are {count} pods, and {MOST_PODS} are the most; name a namespace with -n"));
+        return Err(format!(
+            "there are {count} pods, and {MOST_PODS} are the most; name a namespace with -n"
+        ));
     }
     let matrix = plane.runtime().matrix(&asked, |pod| inside(&pod));
     let name = |at: usize| matrix.ends.get(at).map(|end| end.name.clone()).unwrap_or_default();
     let cell = |cell: &crate::policy::Cell| CellView {
         from: name(cell.from),
         to: name(cell.to),
-        port: matrix.ends.get(cell.to).and_then(|end| end.ports.get(cell.port)).map(|port| port.2.clone()).unwrap_or_default(),
+        port: matrix
+            .ends
+            .get(cell.to)
+            .and_then(|end| end.ports.get(cell.port))
+            .map(|port| port.2.clone())
+            .unwrap_or_default(),
         family: if cell.v6 { "IPv6" } else { "IPv4" }.to_owned(),
         allowed: cell.allowed,
         why: cell.why.clone(),

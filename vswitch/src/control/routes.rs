@@ -156,9 +156,11 @@ pub(super) const ROUTES: &[Route] = &[
         })
     },
     view::<Vec<NameView>>("/v1/names", "What the cluster's names stand for", || get(server::names)),
-    view::<Vec<PolicyView>>("/v1/policies", "Every policy, whom it is about, and what it has stopped", || {
-        get(server::policies)
-    }),
+    view::<Vec<PolicyView>>(
+        "/v1/policies",
+        "Every policy, whom it is about, and what it has stopped",
+        || get(server::policies),
+    ),
     Route {
         parameters: &[
             filter("namespace", "Only pods of this namespace", schema::<String>),

@@ -2,8 +2,8 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use manifest::{
-    ClusterEgressRule, ClusterIngressRule, ClusterNetworkPolicy, NamespacedPods, PolicyAction, PolicyDestination,
-    PolicyPort, PolicyPortRange, PolicyPorts, PolicyProtocol, PolicySubject, PolicyTier,
+    ClusterEgressRule, ClusterIngressRule, ClusterNetworkPolicy, NamespacedPods, PolicyAction,
+    PolicyDestination, PolicyPort, PolicyPortRange, PolicyPorts, PolicyProtocol, PolicySubject, PolicyTier,
 };
 use netstack::policy::{Action, Block};
 
@@ -88,8 +88,9 @@ impl Reader<'_> {
         if !self.one(path, &[namespaces.is_some(), pods.is_some()], "namespaces and pods") {
             return None;
         }
-        let of_namespaces =
-            namespaces.as_ref().map(|selector| all_of(self.selector(&format!("{path}.namespaces"), selector)));
+        let of_namespaces = namespaces
+            .as_ref()
+            .map(|selector| all_of(self.selector(&format!("{path}.namespaces"), selector)));
         of_namespaces.or_else(|| Some(self.pods(&format!("{path}.pods"), pods.as_ref()?)))
     }
 
@@ -115,8 +116,13 @@ impl Reader<'_> {
 
     fn destination(&mut self, path: &str, peer: &PolicyDestination) -> Vec<PeerSpec> {
         let PolicyDestination { namespaces, pods, nodes, networks, domain_names } = peer;
-        let there =
-            [namespaces.is_some(), pods.is_some(), nodes.is_some(), networks.is_some(), domain_names.is_some()];
+        let there = [
+            namespaces.is_some(),
+            pods.is_some(),
+            nodes.is_some(),
+            networks.is_some(),
+            domain_names.is_some(),
+        ];
         if !self.one(path, &there, "namespaces, pods, nodes, networks and domainNames") {
             return Vec::new();
         }
@@ -130,7 +136,8 @@ impl Reader<'_> {
         if let Some(networks) = networks {
             self.count(&format!("{path}.networks"), networks.len(), 1);
             let each = networks.iter().enumerate();
-            let nets = each.filter_map(|(at, text)| net(&format!("{path}.networks[{at}]"), text, self.complaints));
+            let nets =
+                each.filter_map(|(at, text)| net(&format!("{path}.networks[{at}]"), text, self.complaints));
             return nets.map(|net| PeerSpec::Block(Block { net, except: Vec::new() })).collect();
         }
         let subject = PolicySubject { namespaces: namespaces.clone(), pods: pods.clone() };
@@ -155,11 +162,19 @@ impl Reader<'_> {
         }
         let all = [(Protocol::Tcp, "tcp", tcp), (Protocol::Udp, "udp", udp), (Protocol::Sctp, "sctp", sctp)];
         if let Some(name) = destination_named_port {
-            let named = |(protocol, ..): (Protocol, _, _)| PortSpec::Named { protocol: protocol.number(), name: name.clone() };
+            let named = |(protocol, ..): (Protocol, _, _)| PortSpec::Named {
+                protocol: protocol.number(),
+                name: name.clone(),
+            };
             return all.map(named).into();
         }
-        let given = all.into_iter().filter_map(|(protocol, field, ports)| Some((protocol, field, ports.as_ref()?)));
-        given.filter_map(|(protocol, field, ports)| self.numbers(&format!("{path}.{field}"), protocol.number(), ports)).collect()
+        let given =
+            all.into_iter().filter_map(|(protocol, field, ports)| Some((protocol, field, ports.as_ref()?)));
+        given
+            .filter_map(|(protocol, field, ports)| {
+                self.numbers(&format!("{path}.{field}"), protocol.number(), ports)
+            })
+            .collect()
     }
 
     fn numbers(&mut self, path: &str, protocol: u8, ports: &PolicyPorts) -> Option<PortSpec> {
@@ -176,7 +191,9 @@ impl Reader<'_> {
             (None, None) => return None,
         };
         match (u16::try_from(start), u16::try_from(end)) {
-            (Ok(first), Ok(last)) if first > 0 && first <= last => Some(PortSpec::Range { protocol, first, last }),
+            (Ok(first), Ok(last)) if first > 0 && first <= last => {
+                Some(PortSpec::Range { protocol, first, last })
+            }
             (Ok(_) | Err(_), Ok(_) | Err(_)) => {
                 self.complaints.fault(path, "must be between 1 and 65535, and the end not below the start");
                 None

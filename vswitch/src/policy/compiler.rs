@@ -154,7 +154,8 @@ impl Compiler {
         let groups: BTreeSet<GroupId> = self.groups.of_node(&facts.labels).into_iter().collect();
         groups.iter().for_each(|group| self.join(*group, name));
         self.nodes.insert(Arc::clone(name), Node { facts, groups, policies, changed: true });
-        let here = |pod: &&Arc<str>| self.pods.get(pod).is_some_and(|pod| pod.facts.node.as_ref() == Some(name));
+        let here =
+            |pod: &&Arc<str>| self.pods.get(pod).is_some_and(|pod| pod.facts.node.as_ref() == Some(name));
         let here: Vec<Arc<str>> = self.pods.names().filter(here).cloned().collect();
         self.dirty.extend(here);
     }
@@ -317,8 +318,10 @@ impl Compiler {
         if found == pod.groups {
             return;
         }
-        let (come, gone): (Vec<GroupId>, Vec<GroupId>) =
-            (found.difference(&pod.groups).copied().collect(), pod.groups.difference(&found).copied().collect());
+        let (come, gone): (Vec<GroupId>, Vec<GroupId>) = (
+            found.difference(&pod.groups).copied().collect(),
+            pod.groups.difference(&found).copied().collect(),
+        );
         come.into_iter().for_each(|group| self.join(group, name));
         gone.into_iter().for_each(|group| self.leave(group, name));
         if let Some(pod) = self.pods.get_mut(name) {
@@ -358,7 +361,9 @@ impl Compiler {
             PortSpec::Range { protocol, first, last } => {
                 PortMatch::Range { protocol: *protocol, first: *first, last: *last }
             }
-            PortSpec::Named { protocol, name } => PortMatch::Named { protocol: *protocol, name: self.port_name(name) },
+            PortSpec::Named { protocol, name } => {
+                PortMatch::Named { protocol: *protocol, name: self.port_name(name) }
+            }
         }
     }
 
@@ -431,7 +436,8 @@ impl Compiler {
         let peer = Peer::new(pod.groups.iter().copied().filter(is_named), named);
         let about = pod.groups.iter().filter_map(|group| Some(&self.groups.get(*group)?.policies)).flatten();
         let about: BTreeSet<&Arc<Order>> = about.collect();
-        let about: Vec<&Arc<Compiled>> = about.into_iter().filter_map(|order| self.by_order.get(order)).collect();
+        let about: Vec<&Arc<Compiled>> =
+            about.into_iter().filter_map(|order| self.by_order.get(order)).collect();
         let subject = match pod.facts.node {
             Some(_) => self.rulesets.subject(&about, self.defaults.denies),
             None => None,

@@ -98,10 +98,12 @@ impl Groups {
     /// The groups that a pod is in.
     pub(super) fn of_pod(&self, namespace: &str, of_namespace: &Labels, labels: &Labels) -> Vec<GroupId> {
         let own = |(key, value): (&String, &String)| Drawer::Label(key.clone(), value.clone());
-        let inside =
-            |(key, value): (&String, &String)| Drawer::Inside(namespace.to_owned(), key.clone(), value.clone());
+        let inside = |(key, value): (&String, &String)| {
+            Drawer::Inside(namespace.to_owned(), key.clone(), value.clone())
+        };
         let around = |(key, value): (&String, &String)| Drawer::NamespaceLabel(key.clone(), value.clone());
-        let drawers = labels.iter().map(own).chain(labels.iter().map(inside)).chain(of_namespace.iter().map(around));
+        let drawers =
+            labels.iter().map(own).chain(labels.iter().map(inside)).chain(of_namespace.iter().map(around));
         let drawers = drawers.chain([Drawer::Namespace(namespace.to_owned()), Drawer::Rest]);
         let filed = drawers.filter_map(|drawer| self.drawers.get(&drawer)).flatten().copied();
         let is_in = |id: &GroupId| match &self.groups.get(id).map(|group| &group.who) {

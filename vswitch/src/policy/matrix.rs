@@ -51,8 +51,14 @@ pub struct Matrix {
 impl Matrix {
     /// Of the pods that are wanted. Each is asked for the ports that its containers name, or for `asked` if there are any;
     /// one that names none for anything at all.
-    pub fn of(cluster: &Cluster, keeper: &Keeper, asked: &[(Protocol, u16)], wanted: impl Fn(&Pod) -> bool) -> Self {
-        let mut pods: Vec<&Pod> = cluster.pods.iter().filter(|pod| !pod.host_network && wanted(pod)).collect();
+    pub fn of(
+        cluster: &Cluster,
+        keeper: &Keeper,
+        asked: &[(Protocol, u16)],
+        wanted: impl Fn(&Pod) -> bool,
+    ) -> Self {
+        let mut pods: Vec<&Pod> =
+            cluster.pods.iter().filter(|pod| !pod.host_network && wanted(pod)).collect();
         pods.sort_by_key(|pod| (&pod.namespace, &pod.name));
         let policies: BTreeMap<&str, &Arc<Policies>> = cluster
             .nodes
@@ -65,7 +71,8 @@ impl Matrix {
             for (to, destination) in pods.iter().enumerate() {
                 for (port, (protocol, number, _)) in ends[to].ports.iter().enumerate() {
                     for v6 in [false, true] {
-                        let of = |pod: &Pod| pod.addresses.iter().copied().find(|address| address.is_ipv6() == v6);
+                        let of =
+                            |pod: &Pod| pod.addresses.iter().copied().find(|address| address.is_ipv6() == v6);
                         let Some(ends) = of(source).zip(of(destination)) else { continue };
                         let nodes = [source, destination].map(|pod| policies.get(pod.node.as_str()).copied());
                         let (allowed, why) = judge(nodes, ends, *protocol, *number);
@@ -109,7 +116,9 @@ fn end(pod: &Pod, asked: &[(Protocol, u16)]) -> End {
     wanted.dedup();
     let mut ports: Vec<(u8, u16, String)> = wanted
         .into_iter()
-        .map(|(protocol, port)| (protocol.number(), port, format!("{}/{port}", protocol_name(protocol.number()))))
+        .map(|(protocol, port)| {
+            (protocol.number(), port, format!("{}/{port}", protocol_name(protocol.number())))
+        })
         .collect();
     if ports.is_empty() {
         ports.push((ANYTHING, 0, "all".to_owned()));
@@ -132,8 +141,11 @@ fn judge(
         ingress: ingress.map(|(_, judgement)| judgement),
     };
     let audited = [sender, receiver].into_iter().flatten().any(|policies| policies.audits());
-    let said: Vec<String> =
-        [egress, ingress].into_iter().flatten().map(|(policies, judgement)| policies.describe(&judgement)).collect();
+    let said: Vec<String> = [egress, ingress]
+        .into_iter()
+        .flatten()
+        .map(|(policies, judgement)| policies.describe(&judgement))
+        .collect();
     let why = if said.is_empty() { "no policy is about either".to_owned() } else { said.join("; ") };
     (verdict.is_allowed() || audited, why)
 }

@@ -20,9 +20,9 @@ mod rulesets;
 mod selector;
 mod spec;
 mod stations;
-mod words;
 #[cfg(test)]
 mod tests;
+mod words;
 
 pub use cluster::{ClusterPolicies, Keeper};
 pub use compiler::{Compiler, Defaults};

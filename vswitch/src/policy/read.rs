@@ -37,7 +37,8 @@ impl PolicySpec {
         let mut reader = Reader { namespace, complaints };
         let ingress: Vec<RuleSpec> =
             ingress.iter().enumerate().map(|(at, rule)| reader.ingress(at, rule)).collect();
-        let egress: Vec<RuleSpec> = egress.iter().enumerate().map(|(at, rule)| reader.egress(at, rule)).collect();
+        let egress: Vec<RuleSpec> =
+            egress.iter().enumerate().map(|(at, rule)| reader.egress(at, rule)).collect();
         Self {
             namespace: Some(namespace.to_owned()),
             name: name.to_owned(),
@@ -57,7 +58,9 @@ fn types(listed: Option<&[String]>, has_egress: bool, complaints: &mut Complaint
     if listed.is_empty() {
         return [true, has_egress];
     }
-    for (index, text) in listed.iter().enumerate().filter(|(_, text)| !["Ingress", "Egress"].contains(&text.as_str())) {
+    for (index, text) in
+        listed.iter().enumerate().filter(|(_, text)| !["Ingress", "Egress"].contains(&text.as_str()))
+    {
         complaints.fault(format!("spec.policyTypes[{index}]"), format!("{text:?} must be Ingress or Egress"));
     }
     ["Ingress", "Egress"].map(|kind| listed.iter().any(|text| text == kind))
@@ -93,7 +96,8 @@ impl Reader<'_> {
         });
         let ports = ports.filter(|ports| !ports.is_empty()).map(|ports| {
             let each = ports.iter().enumerate();
-            each.filter_map(|(at, given)| port(&format!("{path}.ports[{at}]"), given, self.complaints)).collect()
+            each.filter_map(|(at, given)| port(&format!("{path}.ports[{at}]"), given, self.complaints))
+                .collect()
         });
         RuleSpec { action: Action::Accept, peers, ports }
     }
@@ -152,7 +156,8 @@ fn port(path: &str, given: &NetworkPolicyPort, complaints: &mut Complaints) -> O
             let first = number("port", *first, complaints)?;
             let last = end.map_or(Some(first), |end| number("endPort", end, complaints))?;
             if last < first {
-                complaints.fault(format!("{path}.endPort"), format!("{last} is below port, which is {first}"));
+                complaints
+                    .fault(format!("{path}.endPort"), format!("{last} is below port, which is {first}"));
             }
             Some(PortSpec::Range { protocol, first, last })
         }

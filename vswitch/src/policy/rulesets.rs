@@ -86,7 +86,8 @@ impl Rulesets {
         if let Some(known) = self.tables.get(&key).and_then(|made| made.made.upgrade()) {
             return known;
         }
-        let table = Arc::new(RuleTable::new(policies.iter().filter_map(|policy| rules(policy, ingress)).flatten()));
+        let table =
+            Arc::new(RuleTable::new(policies.iter().filter_map(|policy| rules(policy, ingress)).flatten()));
         self.tables.insert(key, Made { made: Arc::downgrade(&table), _of: owned(policies) });
         table
     }

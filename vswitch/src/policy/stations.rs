@@ -91,12 +91,14 @@ impl Pods {
     /// Those of whom some may be in a group.
     pub(super) fn candidates(&self, who: &Who) -> Vec<Arc<str>> {
         let Who::Pods(PodSelector { namespaces, pods }) = who else { return Vec::new() };
-        let labelled = pods.label().map(|(key, value)| self.by_label.get(&(key.to_owned(), value.to_owned())));
+        let labelled =
+            pods.label().map(|(key, value)| self.by_label.get(&(key.to_owned(), value.to_owned())));
         let inside = match namespaces {
             Namespaces::Named(name) => Some(self.by_namespace.get(name)),
             Namespaces::Labelled(_) => None,
         };
-        let fewest = [labelled, inside].into_iter().flatten().min_by_key(|names| names.map_or(0, BTreeSet::len));
+        let fewest =
+            [labelled, inside].into_iter().flatten().min_by_key(|names| names.map_or(0, BTreeSet::len));
         match fewest {
             Some(names) => names.into_iter().flatten().cloned().collect(),
             None => self.names().cloned().collect(),

@@ -8,7 +8,8 @@ use super::*;
 use crate::service::Complaints;
 
 fn read(spec: Value) -> (PolicySpec, Complaints) {
-    let object = json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {}, "spec": spec});
+    let object =
+        json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {}, "spec": spec});
     let mut complaints = Complaints::default();
     let read = PolicySpec::read(&serde_json::from_value(object).unwrap(), "shop", "p", &mut complaints);
     (read, complaints)
@@ -89,10 +90,7 @@ fn ports_are_numbers_names_ranges_and_whole_protocols() {
         {}, {"protocol": "UDP"}, {"port": 80}, {"port": "web"}, {"protocol": "SCTP", "port": 1, "endPort": 65535},
     ]}]}));
     let rules = policy.ingress.unwrap();
-    assert_eq!(
-        rules[0].describe("from"),
-        "accept from anybody: TCP, UDP, TCP 80, TCP \"web\", SCTP 1-65535"
-    );
+    assert_eq!(rules[0].describe("from"), "accept from anybody: TCP, UDP, TCP 80, TCP \"web\", SCTP 1-65535");
 }
 
 #[test]
@@ -143,7 +141,10 @@ fn a_cluster_policy_is_read_in_order() {
             "protocols": [{"destinationNamedPort": "web"}, {"sctp": {"destinationPort": {"range": {"start": 1, "end": 9}}}}]}],
     }));
     assert_eq!(complaints, Complaints::default());
-    assert_eq!((policy.tier, policy.priority, policy.title()), (Tier::Admin, 7, "ClusterNetworkPolicy p".to_owned()));
+    assert_eq!(
+        (policy.tier, policy.priority, policy.title()),
+        (Tier::Admin, 7, "ClusterNetworkPolicy p".to_owned())
+    );
     let ingress = policy.ingress.unwrap();
     assert_eq!(ingress[0].describe("from"), "deny from all pods of namespaces a=b: TCP 80, UDP");
     assert_eq!((ingress[1].action, &ingress[1].ports), (Action::Pass, &None));
@@ -178,7 +179,10 @@ fn cluster_policies_that_are_wrong_are_refused() {
         (egress(json!({"networks": ["10.0.0.0"]})), "spec.egress[0].to[0].networks[0]"),
         (protocol(json!({})), "spec.ingress[0].protocols[0]"),
         (protocol(json!({"tcp": {}, "udp": {}})), "spec.ingress[0].protocols[0]"),
-        (protocol(json!({"tcp": {"destinationPort": {}}})), "spec.ingress[0].protocols[0].tcp.destinationPort"),
+        (
+            protocol(json!({"tcp": {"destinationPort": {}}})),
+            "spec.ingress[0].protocols[0].tcp.destinationPort",
+        ),
         (
             protocol(json!({"tcp": {"destinationPort": {"range": {"start": 9, "end": 8}}}})),
             "spec.ingress[0].protocols[0].tcp.destinationPort",

@@ -26,8 +26,8 @@ pub(crate) use connections::ConnectionCounts;
 pub use connections::{ConnectionFilter, FilterError};
 pub use fabric::Applied;
 pub(crate) use name_servers::NameServerCounts;
-pub(crate) use policies::PolicyCount;
 pub use packet::{Kind, PacketSpec, PacketSpecError};
+pub(crate) use policies::PolicyCount;
 pub(crate) use proxies::ProxyCounts;
 pub use station::Exchange;
 

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use netstack::policy::{Action, Question};
 use vswitch::policy::{
-    Compiler, Namespaces, NodeFacts, PeerSpec, PodFacts, PodSelector, PolicySpec, PortSpec, RuleSpec, Selector, Tier,
+    Compiler, Namespaces, NodeFacts, PeerSpec, PodFacts, PodSelector, PolicySpec, PortSpec, RuleSpec,
+    Selector, Tier,
 };
 
 const NODE: &str = "node-1";
@@ -82,7 +83,10 @@ fn a_pod_that_comes_is_all_that_is_looked_at() {
         let mut compiler = compiled(policies, pods);
         for pod in [pods, pods + 1, 7] {
             let before = compiler.looked();
-            compiler.set_pod(&name(pod), Some(PodFacts { node: Some(NODE.into()), ..facts(pod + 100, policies) }));
+            compiler.set_pod(
+                &name(pod),
+                Some(PodFacts { node: Some(NODE.into()), ..facts(pod + 100, policies) }),
+            );
             assert_eq!(compiler.publish().len(), 1);
             assert_eq!(compiler.looked() - before, 1, "{policies} policies, {pods} pods");
         }
@@ -117,7 +121,8 @@ fn answers_are_right_among_thousands() {
     let published = compiler.publish();
     let policies = published[0].1.as_ref().unwrap();
     let ask = |from: u32, to: u32, port: u16| {
-        let question = Question { source: address(from).into(), destination: address(to).into(), protocol: 6, port };
+        let question =
+            Question { source: address(from).into(), destination: address(to).into(), protocol: 6, port };
         policies.judge(&question).is_allowed()
     };
     for app in [0, 1, 500, 1998] {
@@ -150,6 +155,9 @@ fn figures() {
             })
             .collect();
         times.sort_unstable();
-        println!("{policies} policies, {pods} pods: compiled in {all:?}, one pod more in {:?} (median)", times[50]);
+        println!(
+            "{policies} policies, {pods} pods: compiled in {all:?}, one pod more in {:?} (median)",
+            times[50]
+        );
     }
 }

@@ -64,7 +64,8 @@ fn selected(selector: &Value, labels: &Value) -> bool {
     equal
         && items(selector, "/matchExpressions").iter().all(|one| {
             let value = label(text(one, "/key"));
-            let listed = items(one, "/values").iter().any(|listed| value.is_some() && listed.as_str() == value);
+            let listed =
+                items(one, "/values").iter().any(|listed| value.is_some() && listed.as_str() == value);
             match text(one, "/operator") {
                 "In" => listed,
                 "NotIn" => !listed,
@@ -219,13 +220,19 @@ impl World {
         let mut policies: Vec<&Value> = self
             .of_kind("ClusterNetworkPolicy")
             .filter(|policy| text(policy, "/spec/tier") == tier)
-            .filter(|policy| self.is_cluster_peer(&policy["spec"]["subject"], End::Pod(pod, [0, 0, 0, 0].into())))
+            .filter(|policy| {
+                self.is_cluster_peer(&policy["spec"]["subject"], End::Pod(pod, [0, 0, 0, 0].into()))
+            })
             .collect();
-        policies.sort_by_key(|policy| (policy["spec"]["priority"].as_i64().unwrap(), text(policy, "/metadata/name")));
-        let (rules, peers) = if direction == "Ingress" { ("/spec/ingress", "/from") } else { ("/spec/egress", "/to") };
+        policies.sort_by_key(|policy| {
+            (policy["spec"]["priority"].as_i64().unwrap(), text(policy, "/metadata/name"))
+        });
+        let (rules, peers) =
+            if direction == "Ingress" { ("/spec/ingress", "/from") } else { ("/spec/egress", "/to") };
         for rule in policies.into_iter().flat_map(|policy| items(policy, rules)) {
             let protocols = items(rule, "/protocols");
-            let is_asked = protocols.is_empty() || protocols.iter().any(|one| Self::is_protocol(one, asked, ask));
+            let is_asked =
+                protocols.is_empty() || protocols.iter().any(|one| Self::is_protocol(one, asked, ask));
             if is_asked && items(rule, peers).iter().any(|one| self.is_cluster_peer(one, peer)) {
                 return match text(rule, "/action") {
                     "Accept" => Answer::Accept,
@@ -262,7 +269,8 @@ impl World {
         let Some(given) = one.get(ask.protocol.to_lowercase()) else { return false };
         let Some(port) = given.get("destinationPort") else { return true };
         let number = |field: &str| port.pointer(field).and_then(Value::as_u64);
-        let (first, last) = (number("/number").or(number("/range/start")), number("/number").or(number("/range/end")));
+        let (first, last) =
+            (number("/number").or(number("/range/start")), number("/number").or(number("/range/end")));
         (first.unwrap()..=last.unwrap()).contains(&u64::from(ask.port))
     }
 }

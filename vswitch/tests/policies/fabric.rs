@@ -31,7 +31,8 @@ pub(crate) fn cluster(world: &World, before: &Allocations) -> (Cluster, Allocati
     }));
     let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": objects});
     let source = Source { name: "world".into(), text: list.to_string() };
-    let (store, _) = Store::read(&[source], Strictness::Strict).unwrap_or_else(|error| panic!("{error}\n{list:#}"));
+    let (store, _) =
+        Store::read(&[source], Strictness::Strict).unwrap_or_else(|error| panic!("{error}\n{list:#}"));
     let compiled = compile(&store, before, "lab").unwrap_or_else(|error| panic!("{error}\n{list:#}"));
     (compiled.cluster, compiled.allocations)
 }
@@ -147,7 +148,8 @@ pub(crate) fn place(pod: &Value) -> Place {
 
 /// ARP and neighbour discovery.
 fn is_discovery(frame: &[u8]) -> bool {
-    frame[12..14] == [8, 6] || (frame[12..14] == [0x86, 0xdd] && frame[20] == 58 && (133..=137).contains(&frame[54]))
+    frame[12..14] == [8, 6]
+        || (frame[12..14] == [0x86, 0xdd] && frame[20] == 58 && (133..=137).contains(&frame[54]))
 }
 
 fn sum(octets: &[u8]) -> u64 {
@@ -185,7 +187,8 @@ pub(crate) fn packet(
         IpAddr::V6(address) => address.octets().to_vec(),
     };
     let addresses = [octets(source), octets(destination)].concat();
-    let pseudo = |number: u8, upper: &[u8]| sum(&addresses) + u64::from(number) + upper.len() as u64 + sum(upper);
+    let pseudo =
+        |number: u8, upper: &[u8]| sum(&addresses) + u64::from(number) + upper.len() as u64 + sum(upper);
     let (number, upper) = match ask.protocol {
         "TCP" => {
             let mut upper = [&ports[..], &[0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0xff, 0xff, 0, 0, 0, 0]].concat();

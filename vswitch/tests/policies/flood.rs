@@ -35,7 +35,8 @@ fn not_one_packet_gets_through_while_a_thousand_pods_come() {
     let mut fabric = Fabric::new(&first);
     let (attacker, mut sent) = (place(&attacker), 0u32);
     for round in 0..PODS / AT_ONCE {
-        let names: Vec<String> = (round * AT_ONCE..(round + 1) * AT_ONCE).map(|number| format!("t{number}")).collect();
+        let names: Vec<String> =
+            (round * AT_ONCE..(round + 1) * AT_ONCE).map(|number| format!("t{number}")).collect();
         let node = |at: usize| if at % 2 == 0 { "n1" } else { "n2" };
         world.objects.extend(names.iter().enumerate().map(|(at, name)| pod(name, node(at))));
         let (next, allocations) = cluster(&world, &given);
@@ -49,13 +50,19 @@ fn not_one_packet_gets_through_while_a_thousand_pods_come() {
                 fabric.install(&next);
             }
             for target in &coming {
-                let target_place = Place::Pod { namespace: target.namespace.clone(), name: target.name.clone() };
+                let target_place =
+                    Place::Pod { namespace: target.namespace.clone(), name: target.name.clone() };
                 for address in &target.addresses {
                     for (protocol, port) in [("TCP", 80), ("UDP", 53), ("SCTP", 9)] {
                         let ask = Ask { protocol, port };
                         let routed = fabric.frame(&attacker, *address, 40_000 + moment, ask);
                         let own = fabric.endpoint(&attacker);
-                        let source = own.addresses.iter().find(|net| net.addr().is_ipv4() == address.is_ipv4()).unwrap().addr();
+                        let source = own
+                            .addresses
+                            .iter()
+                            .find(|net| net.addr().is_ipv4() == address.is_ipv4())
+                            .unwrap()
+                            .addr();
                         let theirs = wiring.endpoints.iter().find(|it| it.place == target_place).unwrap();
                         let straight = packet((own.mac, theirs.mac), (source, *address), 40_000, ask);
                         for frame in [routed, straight] {

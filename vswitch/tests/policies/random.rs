@@ -221,10 +221,13 @@ fn hold(world: &World, cluster: &Cluster, keepers: &[&Keeper], what: &str) -> u3
     let mut denied = 0;
     let strangers: [IpAddr; 2] = ["192.0.2.77".parse().unwrap(), "2001:db8::77".parse().unwrap()];
     for v6 in [false, true] {
-        let address = |pod: &Value| *known(pod).addresses.iter().find(|address| address.is_ipv6() == v6).unwrap();
+        let address =
+            |pod: &Value| *known(pod).addresses.iter().find(|address| address.is_ipv6() == v6).unwrap();
         let stranger = strangers[usize::from(v6)];
-        let mut ends: Vec<(End<'_>, IpAddr, Option<&str>)> =
-            pods.iter().map(|pod| (End::Pod(pod, address(pod)), address(pod), Some(known(pod).node.as_str()))).collect();
+        let mut ends: Vec<(End<'_>, IpAddr, Option<&str>)> = pods
+            .iter()
+            .map(|pod| (End::Pod(pod, address(pod)), address(pod), Some(known(pod).node.as_str())))
+            .collect();
         ends.push((End::Outside(stranger), stranger, None));
         for (from, source, sender) in &ends {
             for (to, destination, receiver) in &ends {
@@ -266,7 +269,12 @@ fn random_policies_are_enforced_as_they_are_written() {
             let mut fresh = Keeper::default();
             fresh.update(&cluster);
             policies += cluster.policies.policies.len();
-            denied += hold(&world, &cluster, &[&changed, &fresh], &format!("seed {seed}, step {step}\n{:#?}", world.objects));
+            denied += hold(
+                &world,
+                &cluster,
+                &[&changed, &fresh],
+                &format!("seed {seed}, step {step}\n{:#?}", world.objects),
+            );
         }
     }
     assert!(policies > 1000, "{policies}");

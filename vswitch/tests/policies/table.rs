@@ -117,7 +117,9 @@ fn policy(name: &str, namespace: &str, spec: &Value) -> Value {
 pub(crate) fn policies() -> Vec<Value> {
     let mut all = Vec::new();
     let (subjects, peers, ports) = (subjects(), peers(), ports());
-    for (number, (peer, port)) in peers.iter().flat_map(|peer| ports.iter().map(move |port| (peer, port))).enumerate() {
+    for (number, (peer, port)) in
+        peers.iter().flat_map(|peer| ports.iter().map(move |port| (peer, port))).enumerate()
+    {
         for direction in ["ingress", "egress"] {
             for step in [0, 1] {
                 let at = number + usize::from(direction == "egress") + 2 * step;
@@ -141,10 +143,13 @@ pub(crate) fn policies() -> Vec<Value> {
         ("egress-empty-said", json!({"podSelector": {}, "egress": [], "policyTypes": ["Egress"]})),
         ("open", json!({"podSelector": {}, "ingress": [{}], "egress": [{}]})),
         ("untyped", json!({"podSelector": {}, "ingress": [{}], "policyTypes": ["Egress"]})),
-        ("two", json!({"podSelector": {}, "ingress": [
-            {"from": [{"podSelector": {"matchLabels": {"pod": "a"}}}], "ports": [{"port": 80}]},
-            {"from": [{"namespaceSelector": {}}], "ports": [{"port": 81, "protocol": "UDP"}]},
-        ]})),
+        (
+            "two",
+            json!({"podSelector": {}, "ingress": [
+                {"from": [{"podSelector": {"matchLabels": {"pod": "a"}}}], "ports": [{"port": 80}]},
+                {"from": [{"namespaceSelector": {}}], "ports": [{"port": 81, "protocol": "UDP"}]},
+            ]}),
+        ),
     ] {
         all.push(policy(name, "x", &spec));
     }

@@ -168,7 +168,8 @@ while time.time() < end:
     };
     let closed = json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
         "metadata": {"name": "closed", "namespace": "target"}, "spec": {"podSelector": {}}});
-    let first = json!({"apiVersion": "v1", "kind": "List", "items": [node, pod("attacker", "default"), closed]});
+    let first =
+        json!({"apiVersion": "v1", "kind": "List", "items": [node, pod("attacker", "default"), closed]});
     let cluster = Cluster::of("flood", &first.to_string(), &[]);
     let flood = cluster.spawn("attacker", &["python3", "-c", FLOOD]);
     for number in 0..FLOODED {
@@ -188,6 +189,7 @@ while time.time() < end:
     assert_eq!(closed["pods"].as_array().unwrap().len(), FLOODED);
     assert!(closed["dropped"]["n1"].as_u64().unwrap() > 1000, "{closed}");
     until("a trace names the policy", || {
-        both(&cluster.verb(&["trace", "attacker", "tcp 10.244.0.3:80"])).contains("NetworkPolicy target/closed")
+        both(&cluster.verb(&["trace", "attacker", "tcp 10.244.0.3:80"]))
+            .contains("NetworkPolicy target/closed")
     });
 }

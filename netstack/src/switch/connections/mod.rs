@@ -33,10 +33,10 @@ use nat::{Nat, Renewal};
 
 use self::family::{Family, found};
 use self::packet::Opening;
-pub use self::policy::PolicyCounters;
-pub(super) use self::policy::Policing;
-use self::policy::Finding;
 pub(super) use self::packet::{Denial, Going, Held, Kind, Passage, Seen, Tracked, What};
+use self::policy::Finding;
+pub(super) use self::policy::Policing;
+pub use self::policy::PolicyCounters;
 use self::reason::{refusal_named, refusal_reason};
 pub(super) use self::service::{Balancing, Judged, mark};
 use self::service::{Orphan, Standing, orphan, renew};

@@ -122,7 +122,10 @@ impl Policing {
             What::Opens { new, towards, .. } => {
                 let destination = towards.destination.unwrap_or(new.tuple.destination);
                 let question = question(&Tuple { destination, ..new.tuple });
-                policies.judge(&question).refusal().map_or(Finding::Free, |judgement| Finding::Forbidden(judgement, None))
+                policies
+                    .judge(&question)
+                    .refusal()
+                    .map_or(Finding::Free, |judgement| Finding::Forbidden(judgement, None))
             }
             // Fragments go the way of the first of their datagram; of what is not tracked see `switch::policy`.
             What::Denied(_) | What::Later(_) | What::Waits | What::Untracked => Finding::Free,
