@@ -65,7 +65,7 @@ fn policies() -> Policies {
     let web = NamedPort { name: PortName(1), protocol: TCP, number: 80 };
     for (host, group) in [(POD_A, GROUP_A), (POD_B, GROUP_B)] {
         let peer = Arc::new(Peer::new([group], [web]));
-        addresses(&host).map(|address| peers.set(address, Some(Arc::clone(&peer))));
+        addresses(&host).into_iter().for_each(|address| peers.set(address, Some(Arc::clone(&peer))));
     }
     let mut policies = Policies::new();
     policies.set_peers(peers);
@@ -226,14 +226,14 @@ fn who_asks_and_who_is_asked_are_those_that_really_are() {
         stops(&mut lab, &POD_A, &POD_A.via_router(own).udp(40_000, 8080, b"x"));
 
         // Seen from outside a pod is its node; a policy knows it all the same.
-        let mut lab = lab(on(
-            &POD_A,
-            &egress(&[accept(blocks(&[family.of("192.0.2.9/32", "2001:db8:9::9/128")]), Ports::All)]),
-        ));
-        passes(&mut lab, &POD_A, FAR.port, &POD_A.via_router(among).udp(40_000, 53, b"x"));
-        passes(&mut lab, &FAR, POD_A.port, &from_outside(among, own).udp(53, 40_000, b"x"));
+        let mut inside = lab_of(
+            node(|_| {}),
+            on(&POD_A, &egress(&[accept(blocks(&[family.of("192.0.2.9/32", "2001:db8:9::9/128")]), Ports::All)])),
+        );
+        passes(&mut inside, &POD_A, FAR.port, &POD_A.via_router(among).udp(40_000, 53, b"x"));
+        passes(&mut inside, &FAR, POD_A.port, &from_outside(among, own).udp(53, 40_000, b"x"));
         let another = ip(family.of("192.0.2.8", "2001:db8:9::8"));
-        stops(&mut lab, &POD_A, &POD_A.via_router(another).udp(40_000, 53, b"x"));
+        stops(&mut inside, &POD_A, &POD_A.via_router(another).udp(40_000, 53, b"x"));
     }
 }
 
