@@ -412,6 +412,14 @@ mod tests {
                 },
                 connected: 42,
             }],
+            policies: vec![
+                (
+                    "s".into(),
+                    Some("NetworkPolicy a/b".into()),
+                    netstack::switch::PolicyCounters { dropped: 43, audited: 44 },
+                ),
+                ("s".into(), None, netstack::switch::PolicyCounters { dropped: 45, audited: 46 }),
+            ],
             stalled: 10,
         };
         let mut registry = Registry::default();
@@ -471,6 +479,10 @@ mod tests {
                 r#"vswitch_dns_response_seconds_count{node="s"} 3"#,
                 r#"vswitch_dns_response_seconds_bucket{le="0.00005",node="s"} 1"#,
                 r#"vswitch_dns_response_seconds_bucket{le="+Inf",node="s"} 3"#,
+                r#"vswitch_policy_drops_total{switch="s",policy="NetworkPolicy a/b"} 43"#,
+                r#"vswitch_policy_drops_total{switch="s",policy="default"} 45"#,
+                r#"vswitch_policy_audited_total{switch="s",policy="NetworkPolicy a/b"} 44"#,
+                r#"vswitch_policy_audited_total{switch="s",policy="default"} 46"#,
                 r#"vswitch_pods{phase="Running"} 8"#,
                 r#"vswitch_container_restarts_total{namespace="n",pod="p",container="c"} 9"#,
                 "vswitch_control_stalled_total 10",

@@ -144,7 +144,7 @@ impl Compiler {
             return;
         }
         let old = self.nodes.remove(name);
-        for node in &old {
+        if let Some(node) = &old {
             self.vacated.extend(node.facts.addresses.iter().map(|address| (*address, None)));
             node.groups.iter().for_each(|group| self.leave(*group, name));
         }
