@@ -228,7 +228,10 @@ fn who_asks_and_who_is_asked_are_those_that_really_are() {
         // Seen from outside a pod is its node; a policy knows it all the same.
         let mut inside = lab_of(
             node(|_| {}),
-            on(&POD_A, &egress(&[accept(blocks(&[family.of("192.0.2.9/32", "2001:db8:9::9/128")]), Ports::All)])),
+            on(
+                &POD_A,
+                &egress(&[accept(blocks(&[family.of("192.0.2.9/32", "2001:db8:9::9/128")]), Ports::All)]),
+            ),
         );
         passes(&mut inside, &POD_A, FAR.port, &POD_A.via_router(among).udp(40_000, 53, b"x"));
         passes(&mut inside, &FAR, POD_A.port, &from_outside(among, own).udp(53, 40_000, b"x"));
