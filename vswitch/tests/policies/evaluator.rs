@@ -22,8 +22,6 @@ pub(crate) struct World {
 pub(crate) enum End<'a> {
     /// A pod, and which of its addresses is used.
     Pod(&'a Value, IpAddr),
-    /// The node of the pod at the other end.
-    Node,
     /// Somebody else.
     Outside(IpAddr),
 }
@@ -109,14 +107,13 @@ impl World {
         {
             return true;
         }
-        // Traffic to and from the node where a pod runs is always allowed.
-        let may_open = match (from, to) {
-            (End::Pod(..), End::Node) | (End::Node | End::Outside(_), _) => true,
-            (End::Pod(pod, _), _) => self.one_way(pod, to, "Egress", to, ask),
+        let may_open = match from {
+            End::Outside(_) => true,
+            End::Pod(pod, _) => self.one_way(pod, to, "Egress", to, ask),
         };
-        let may_be_asked = match (from, to) {
-            (End::Node, End::Pod(..)) | (_, End::Node | End::Outside(_)) => true,
-            (_, End::Pod(pod, _)) => self.one_way(pod, from, "Ingress", to, ask),
+        let may_be_asked = match to {
+            End::Outside(_) => true,
+            End::Pod(pod, _) => self.one_way(pod, from, "Ingress", to, ask),
         };
         may_open && may_be_asked
     }
@@ -165,10 +162,7 @@ impl World {
 
     fn is_peer(&self, one: &Value, of: &str, peer: End<'_>) -> bool {
         if let Some(block) = one.get("ipBlock") {
-            let address = match peer {
-                End::Pod(_, address) | End::Outside(address) => address,
-                End::Node => return false,
-            };
+            let (End::Pod(_, address) | End::Outside(address)) = peer;
             let within = |text: &Value| text.as_str().unwrap().parse::<IpNet>().unwrap().contains(&address);
             return within(&block["cidr"]) && !items(block, "/except").iter().any(within);
         }
@@ -247,10 +241,7 @@ impl World {
 
     fn is_cluster_peer(&self, one: &Value, peer: End<'_>) -> bool {
         if let Some(networks) = one.get("networks") {
-            let address = match peer {
-                End::Pod(_, address) | End::Outside(address) => address,
-                End::Node => return false,
-            };
+            let (End::Pod(_, address) | End::Outside(address)) = peer;
             let within = |text: &Value| text.as_str().unwrap().parse::<IpNet>().unwrap().contains(&address);
             return networks.as_array().unwrap().iter().any(within);
         }
