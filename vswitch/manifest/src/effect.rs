@@ -62,6 +62,11 @@ pub const EFFECTS: &[(&str, &str, &str)] = &[
     ),
     (
         "Cluster",
+        "spec.dns.logQueries",
+        "`true`: each query is written to the log that `vswitch logs -n kube-system kube-dns` shows",
+    ),
+    (
+        "Cluster",
         "spec.defaultPolicy",
         "`allow`, or `deny`: what holds for connections of pods that no policy says anything about",
     ),
@@ -407,6 +412,7 @@ mod tests {
     #[test]
     fn the_documented_table_is_this_one() {
         let text = include_str!("../../MANIFESTS.md");
+        let (_, text) = text.split_once("## Fields that have an effect").unwrap();
         let rows: Vec<&str> =
             text.lines().filter(|line| line.starts_with("| `") || line.starts_with("| any")).collect();
         let expected: Vec<String> = EFFECTS
