@@ -20,6 +20,7 @@ use super::Switch;
 use super::admit::Arrival;
 use super::connections::{Policing, PolicyCounters, Tracked};
 use super::explain::{Recorder, Stage};
+use super::flows::Flow;
 use super::slow::Decision;
 use crate::addr::{PortId, scope};
 use crate::config::{Snapshot, Station};
@@ -75,6 +76,10 @@ impl Switch {
         let Some(connections) = &mut self.connections else { return };
         let count = if dropped { Policing::count_dropped } else { Policing::count_audited };
         count(connections.policing_mut(), &judgement);
+        if !dropped {
+            // The next one is to be counted, too, and so to be decided about.
+            self.flows.current = Flow::Other;
+        }
     }
 }
 

@@ -56,8 +56,11 @@ impl Switch {
             let what = connections.judge::<A>(now, &packet, &frame, arrival);
             return self.pass_on(snapshot, now, arrival, packet, what, frame);
         }
-        // Between two foreign stations only fragments of what is translated are put in order.
-        let judged = routed || arrival.is_managed();
+        // Between two foreign stations only fragments of what is translated are put in order, and those to a station that
+        // policies may be about: what a fragment is of, its first says alone.
+        let guarded = snapshot.policies().is_some()
+            && arrival.segment.station_by_mac(arrival.link.destination).is_some();
+        let judged = routed || guarded || arrival.is_managed();
         if !judged && !connections.concerns::<A>(now, &packet, &frame, segment) {
             return self.proceed(snapshot, now, arrival, &Tracked::Not, frame);
         }

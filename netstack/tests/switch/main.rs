@@ -23,6 +23,7 @@ mod policy;
 mod protect;
 mod random;
 mod router;
+mod rules;
 mod services;
 mod translation;
 mod world;

@@ -3,99 +3,25 @@
 use std::sync::Arc;
 
 use netstack::config::{Config, Limits};
-use netstack::policy::{
-    Action, Block, GroupId, Isolation, NamedPort, Peer, PeerMap, Peers, Policies, PolicyId, PortMatch,
-    PortName, Ports, Rule, RuleTable, Ruleset, Subject,
-};
+use netstack::policy::{Peers, Policies, PolicyId, PortMatch, PortName, Ports, Rule, Ruleset, Subject};
 use netstack::switch::PolicyCounters;
 use netstack::verdict::{DropReason, Fate, Origin};
 
 use crate::lab::{Lab, dropped, entered, left};
 use crate::packets::{self, Packet};
+use crate::rules::{
+    CLOSE, GROUP_A, GROUP_B, TCP, UDP, accept, blocks, egress, group, ingress, isolated, on, only, policies, put,
+};
 use crate::services::sctp_init;
 use crate::translation::{from_outside, one};
 use crate::world::{
-    FAMILIES, FAR, Family, Host, NODE, POD_A, POD_B, VIP, acquainted, ip, net, node, service, services,
+    FAMILIES, FAR, Family, GUEST, Host, NODE, POD_A, POD_B, VIP, acquainted, ip, node, service, services,
 };
-
-const TCP: u8 = 6;
-const UDP: u8 = 17;
 
 const FIN: u8 = 1;
 const SYN: u8 = 2;
 const RST: u8 = 4;
 const ACK: u8 = 16;
-
-/// The groups of the two pods, the policy that isolates, and the one whose rules accept.
-const GROUP_A: GroupId = GroupId(1);
-const GROUP_B: GroupId = GroupId(2);
-const CLOSE: PolicyId = PolicyId(1);
-const OPEN: PolicyId = PolicyId(2);
-
-fn addresses(host: &Host) -> [std::net::IpAddr; 2] {
-    FAMILIES.map(|family| host.ip(family))
-}
-
-fn accept(peers: Peers, ports: Ports) -> Rule {
-    Rule { policy: OPEN, number: 0, action: Action::Accept, peers, ports }
-}
-
-fn group(group: GroupId) -> Peers {
-    Peers::These { groups: vec![group], blocks: Vec::new() }
-}
-
-fn blocks(nets: &[&str]) -> Peers {
-    let blocks = nets.iter().map(|text| Block { net: net(text), except: Vec::new() }).collect();
-    Peers::These { groups: Vec::new(), blocks }
-}
-
-fn only(protocol: u8, port: u16) -> Ports {
-    Ports::These(vec![PortMatch::Range { protocol, first: port, last: port }])
-}
-
-/// Isolated, but for what these rules accept.
-fn isolated(rules: &[Rule]) -> Arc<Ruleset> {
-    let isolation = Isolation { by: CLOSE, rules: Arc::new(RuleTable::new(rules)) };
-    Arc::new(Ruleset { isolation: Some(isolation), ..Ruleset::default() })
-}
-
-/// What is known of the pods, and nobody is a subject yet.
-fn policies() -> Policies {
-    let mut peers = PeerMap::default();
-    let web = NamedPort { name: PortName(1), protocol: TCP, number: 80 };
-    for (host, group) in [(POD_A, GROUP_A), (POD_B, GROUP_B)] {
-        let peer = Arc::new(Peer::new([group], [web]));
-        addresses(&host).into_iter().for_each(|address| peers.set(address, Some(Arc::clone(&peer))));
-    }
-    let mut policies = Policies::new();
-    policies.set_peers(peers);
-    policies.set_name(CLOSE, Some("close".into()));
-    policies.set_name(OPEN, Some("open".into()));
-    let gateways = ["10.0.0.1", "fd00::1"].map(ip);
-    policies.set_node(addresses(&NODE).into_iter().chain(gateways).collect());
-    policies
-}
-
-fn put(policies: &mut Policies, host: &Host, subject: &Subject) {
-    for address in addresses(host) {
-        policies.set_subject(address, Some(Arc::new(subject.clone())));
-    }
-}
-
-fn ingress(rules: &[Rule]) -> Subject {
-    Subject { ingress: isolated(rules), ..Subject::default() }
-}
-
-fn egress(rules: &[Rule]) -> Subject {
-    Subject { egress: isolated(rules), ..Subject::default() }
-}
-
-/// One subject.
-fn on(host: &Host, subject: &Subject) -> Policies {
-    let mut policies = policies();
-    put(&mut policies, host, subject);
-    policies
-}
 
 fn set(lab: &mut Lab, policies: Policies) {
     let next = lab.switch.snapshot().with_policies(Some(Arc::new(policies))).unwrap();
@@ -457,6 +383,26 @@ fn fragments_go_the_way_of_their_first() {
         let pieces = cut(54, 2);
         for piece in pieces.iter().chain(pieces.iter().rev()) {
             assert!(lab.send(POD_A.port, piece).is_empty());
+        }
+        lab.settle();
+    }
+}
+
+/// Also where nobody else would put fragments in order: from a foreign station on the same segment.
+#[test]
+fn an_answer_in_fragments_is_an_answer() {
+    for family in FAMILIES {
+        let mut lab = lab(on(&POD_A, &ingress(&[])));
+        passes(&mut lab, &POD_A, GUEST.port, &POD_A.to(&GUEST, family).udp(40_000, 53, b"question"));
+        let cut = |port: u16, id: u16| {
+            let whole = Packet { dont_fragment: false, id, ..GUEST.to(&POD_A, family) };
+            packets::fragment(&whole.udp(port, 40_000, b"as long as four pieces of sixteen octets are"), 16)
+        };
+        let pieces = cut(53, 1);
+        let out: usize = pieces.iter().rev().map(|piece| lab.send(GUEST.port, piece).len()).sum();
+        assert_eq!(out, pieces.len());
+        for piece in cut(54, 2) {
+            assert!(lab.send(GUEST.port, &piece).is_empty());
         }
         lab.settle();
     }
