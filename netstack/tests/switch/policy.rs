@@ -350,6 +350,19 @@ fn the_first_policies_are_about_what_is_there() {
     stops(&mut lab, &POD_A, &POD_A.to(&POD_B, Family::V4).tcp_segment(40_000, 80, ACK, (1001, 9001)));
 }
 
+/// After a start nobody knows who has opened it: whoever speaks first is taken for him.
+#[test]
+fn a_connection_whose_beginning_was_not_seen_goes_on_when_its_opener_speaks() {
+    for family in FAMILIES {
+        let mut lab = lab(on(&POD_A, &ingress(&[])));
+        let answer = POD_B.to(&POD_A, family).tcp_segment(80, 40_000, ACK, (9001, 1001));
+        stops(&mut lab, &POD_B, &answer);
+        let ask = POD_A.to(&POD_B, family).tcp_segment(40_000, 80, ACK, (1001, 9001));
+        passes(&mut lab, &POD_A, POD_B.port, &ask);
+        passes(&mut lab, &POD_B, POD_A.port, &answer);
+    }
+}
+
 #[test]
 fn errors_about_what_is_allowed_pass() {
     for family in FAMILIES {
