@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use netstack::addr::PortId;
-use netstack::config::{Config, Limits, NatConfig, Snapshot};
+use netstack::config::{Config, Limits, NatConfig, Snapshot, Station};
 use netstack::frame::{FrameBatch, FramePool, OffloadFeatures};
 use netstack::policy::{
     Action, GroupId, Isolation, Peer, PeerMap, Peers, Policies, PolicyId, PortMatch, Ports, Rule, RuleTable,
@@ -22,13 +22,17 @@ const NOW: Duration = Duration::from_secs(1000);
 const UDP: u8 = 17;
 /// Frames per batch.
 const BATCH: usize = 32;
+/// Who asks.
+const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 10);
+/// Addresses that are asked. The stations beside the client share them: to policies each is one by itself.
+const ASKED: u32 = 1024;
 /// Groups that each station is in.
 const GROUPS: u32 = 8;
-/// Stations that policies know, for each two policies one.
+/// Stations that policies know, for each two policies one; besides those that are asked.
 const KNOWN: u32 = 2;
 
-/// All pieces of work, for each number of policies; 0 is without any. With `/one` all policies are about the station that is
-/// asked; else each station has a few.
+/// All pieces of work, for each number of policies; 0 is without any. Many stations are asked in no order, each of which has
+/// a few policies; with `/one` a single one that all policies are about.
 pub fn cases(policies: &[u32]) -> Vec<Case> {
     let mut cases = Vec::new();
     for &policies in policies {
@@ -61,15 +65,21 @@ fn rules(policy: u32) -> [Rule; 2] {
     [rule(0, groups, 8000), rule(1, Peers::These { groups: Vec::new(), blocks: vec![block] }, 9000)]
 }
 
+fn asked(n: u32) -> Ipv4Addr {
+    Ipv4Addr::from_bits(Ipv4Addr::new(10, 0, 1, 0).to_bits() + n)
+}
+
+/// A station that policies know: the client, those that are asked, and others elsewhere.
 fn station(n: u32) -> IpAddr {
     match n {
-        0..8 => Ipv4Addr::new(10, 0, 0, 10 + u8::try_from(n).expect("small")).into(),
-        n => Ipv4Addr::from_bits(0x0af4_0000 + n).into(),
+        0 => CLIENT.into(),
+        1..=ASKED => asked(n - 1).into(),
+        n => Ipv4Addr::from_bits(Ipv4Addr::new(10, 244, 0, 0).to_bits() + n).into(),
     }
 }
 
 fn enforced(count: u32, all: bool) -> Policies {
-    let known = (count / KNOWN).max(u32::from(STATIONS));
+    let known = (count / KNOWN).max(ASKED + 1);
     let mut peers = PeerMap::default();
     for n in 0..known {
         let groups = (0..GROUPS).map(|k| GroupId((n + k * known / GROUPS) % count));
@@ -77,10 +87,10 @@ fn enforced(count: u32, all: bool) -> Policies {
     }
     let mut policies = Policies::new();
     policies.set_peers(peers);
-    for n in 0..known {
+    for n in 1..known {
         // The client is in the group of the first.
         let about: Vec<u32> = match all {
-            true if n < u32::from(STATIONS) => (0..count).collect(),
+            true if n == 1 => (0..count).collect(),
             true => continue,
             false => [0, n % count, (n + 1) % count].into(),
         };
@@ -92,7 +102,23 @@ fn enforced(count: u32, all: bool) -> Policies {
     policies
 }
 
-/// Datagrams from one station to the others beside it, a connection each.
+/// The usual one, with room for the addresses that are asked.
+fn configuration() -> Config {
+    let mut config = Config { nat: Some(NatConfig::default()), ..config(OffloadFeatures::NONE) };
+    let net = |text: &str| text.parse().expect("a prefix");
+    if let Some(gateway) = &mut config.segments[0].gateway {
+        gateway.addresses = vec![net("10.0.0.1/16"), net("fd00::1/64")];
+    }
+    for n in 0..ASKED {
+        let port = usize::try_from(n).expect("small") % usize::from(STATIONS - 1) + 1;
+        if let Station::Managed { addresses, .. } = &mut config.ports[port].station {
+            addresses.push(asked(n).into());
+        }
+    }
+    config
+}
+
+/// Datagrams from the client to those that are asked, a connection each.
 struct Through {
     switch: Switch,
     batch: FrameBatch,
@@ -105,17 +131,14 @@ struct Through {
 
 impl Through {
     fn new(policies: u32, all: bool) -> Self {
-        let config = Config { nat: Some(NatConfig::default()), ..config(OffloadFeatures::NONE) };
-        let snapshot = Snapshot::compile(config, None).expect("a good configuration");
+        let snapshot = Snapshot::compile(configuration(), None).expect("a good configuration");
         let enforced = (policies > 0).then(|| Arc::new(enforced(policies, all)));
         let mut switch = Switch::new(Limits::default(), &Seed::from_u64(1), FramePool::new());
         switch.install(snapshot.with_policies(enforced).expect("connections are tracked"));
         let frame = |n: u32| {
-            let to = Ipv4Addr::new(10, 0, 0, 11 + u8::try_from(n % u32::from(STATIONS - 1)).expect("small"));
-            datagram(
-                u16::try_from(20_000 + n).expect("a port"),
-                (to, 8000 + u16::try_from(n % 10).expect("small")),
-            )
+            let to = if all { 0 } else { n.wrapping_mul(2_654_435_761) % ASKED };
+            let (from, port) = (u16::try_from(20_000 + n), u16::try_from(8000 + n % 10));
+            datagram(from.expect("a port"), (asked(to), port.expect("a port")))
         };
         let frames = (0..TURN).map(frame).collect();
         Self { switch, batch: FrameBatch::new(), frames, now: NOW, anew: true, received: 0 }
