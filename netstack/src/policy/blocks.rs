@@ -5,6 +5,9 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
 use super::ports::{Asked, PortTable};
 use super::rule::{Block, Ports};
 
@@ -31,15 +34,15 @@ struct Piece {
 impl BlockTable {
     /// Of blocks with the rank of their rule and the ports that it names.
     pub(super) fn build(blocks: &[(u32, &Ports, &Block)]) -> Self {
+        let kinds = kinds(blocks);
         let (mut tables, mut numbers) = (Vec::new(), BTreeMap::new());
-        let mut number = |open: &BTreeSet<usize>| {
-            let open: Vec<usize> = open.iter().copied().collect();
-            if open.is_empty() {
+        let mut number = |first: Vec<usize>| {
+            if first.is_empty() {
                 return None;
             }
-            let number = numbers.entry(open).or_insert_with_key(|open| {
+            let number = numbers.entry(first).or_insert_with_key(|first| {
                 let rules =
-                    open.iter().filter_map(|&at| blocks.get(at)).map(|&(rank, ports, _)| (rank, ports));
+                    first.iter().filter_map(|&at| blocks.get(at)).map(|&(rank, ports, _)| (rank, ports));
                 tables.push(PortTable::build(rules));
                 u32::try_from(tables.len() - 1).unwrap_or(u32::MAX)
             });
@@ -48,7 +51,7 @@ impl BlockTable {
         let mut steps = |v4: bool| {
             let mine =
                 blocks.iter().enumerate().filter(|(_, (_, _, block))| block.net.addr().is_ipv4() == v4);
-            line(mine.flat_map(|(at, (_, _, block))| pieces(at, block)).collect(), &mut number)
+            line(mine.flat_map(|(at, (_, _, block))| pieces(at, block)).collect(), &kinds, &mut number)
         };
         let (v4, v6) = (steps(true), steps(false));
         Self { v4, v6, tables: tables.into() }
@@ -64,8 +67,23 @@ impl BlockTable {
     }
 }
 
+/// Blocks of one kind name the same ports, so that of those that an address is in the first alone says something.
+fn kinds(blocks: &[(u32, &Ports, &Block)]) -> Vec<usize> {
+    let mut known: HashMap<&Ports, usize, FixedState> = HashMap::default();
+    let mut kind = |ports| {
+        let next = known.len();
+        *known.entry(ports).or_insert(next)
+    };
+    blocks.iter().map(|&(_, ports, _)| kind(ports)).collect()
+}
+
 /// The steps of a line that these pieces lie on.
-fn line(mut pieces: Vec<Piece>, number: &mut impl FnMut(&BTreeSet<usize>) -> Option<u32>) -> Box<[Step]> {
+fn line(
+    mut pieces: Vec<Piece>,
+    kinds: &[usize],
+    number: &mut impl FnMut(Vec<usize>) -> Option<u32>,
+) -> Box<[Step]> {
+    let kind = |block: usize| kinds.get(block).copied().unwrap_or_default();
     pieces.sort_unstable_by_key(|piece| piece.first);
     let points: BTreeSet<u128> =
         pieces.iter().flat_map(|piece| [Some(piece.first), piece.end]).flatten().collect();
@@ -75,16 +93,27 @@ fn line(mut pieces: Vec<Piece>, number: &mut impl FnMut(&BTreeSet<usize>) -> Opt
             ends.entry(end).or_default().push(piece.block);
         }
     }
-    let (mut open, mut coming) = (BTreeSet::new(), pieces.iter().peekable());
+    let mut open: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
+    let mut coming = pieces.iter().peekable();
     let mut steps: Vec<Step> = Vec::new();
     for point in points {
         for block in ends.get(&point).into_iter().flatten() {
-            open.remove(block);
+            let of = kind(*block);
+            if let Some(alike) = open.get_mut(&of) {
+                alike.remove(block);
+                if alike.is_empty() {
+                    open.remove(&of);
+                }
+            }
         }
         while let Some(piece) = coming.next_if(|piece| piece.first == point) {
-            open.insert(piece.block);
+            open.entry(kind(piece.block)).or_default().insert(piece.block);
         }
-        steps.push((point, number(&open)));
+        // Blocks are in the order of their rules.
+        let said = number(open.values().filter_map(|alike| alike.first().copied()).collect());
+        if steps.last().is_none_or(|(_, before)| *before != said) {
+            steps.push((point, said));
+        }
     }
     steps.into()
 }

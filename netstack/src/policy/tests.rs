@@ -178,6 +178,26 @@ fn two(ingress: Ruleset) -> Policies {
     policies
 }
 
+/// Each overlaps all others: what is kept must not grow as all of them at each end of one.
+#[test]
+fn of_blocks_that_overlap_the_first_is_kept() {
+    let count = if cfg!(miri) { 20 } else { 20_000 };
+    let hole = |n: u32| IpNet::from(IpAddr::from(Ipv4Addr::from_bits(0x0a00_0000 + 2 * n)));
+    let everywhere: IpNet = "0.0.0.0/0".parse().unwrap();
+    let rule = |n: u32| {
+        let block = Block { net: everywhere, except: vec![hole(n)] };
+        let peers = Peers::These { groups: vec![], blocks: vec![block] };
+        Rule { number: n, ..accept(1, peers, Ports::All) }
+    };
+    let table = RuleTable::new(&(0..count).map(rule).collect::<Vec<Rule>>());
+    let asked = Asked { protocol: TCP, port: 80, of: None };
+    let found = |address: IpAddr| table.first(address, None, &asked).map(|it| it.number);
+    assert_eq!(found([192, 0, 2, 1].into()), Some(0));
+    assert_eq!(found(hole(0).addr()), Some(1));
+    assert_eq!(found(hole(7).addr()), Some(0));
+    assert_eq!(found(IpAddr::V6(Ipv6Addr::LOCALHOST)), None);
+}
+
 #[test]
 fn tiers_are_asked_one_after_the_other() {
     let isolation = |rules: &[Rule]| Some(Isolation { by: PolicyId(7), rules: table(rules).unwrap() });
