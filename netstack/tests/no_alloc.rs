@@ -421,7 +421,8 @@ fn balancing_allocates_nothing() {
 #[test]
 fn policing_allocates_nothing() {
     let plain = Offload::default();
-    for (family, audits) in [(Family::V4, false), (Family::V6, false), (Family::V4, true), (Family::V6, true)] {
+    for (family, audits) in [(Family::V4, false), (Family::V6, false), (Family::V4, true), (Family::V6, true)]
+    {
         let mut policies = on(&POD_B, &ingress(&[accept(group(GROUP_A), only(UDP, 53))]));
         policies.set_audit(audits);
         let mut bare = Bare::of(node(|_| {}));

@@ -36,8 +36,7 @@ pub(crate) fn some(members: &[Member], rng: &mut Rng) -> Policies {
 /// Whoever is isolated talks with one group, about everything or in UDP alone.
 fn ruleset(rng: &mut Rng) -> Arc<Ruleset> {
     let peers = Peers::These { groups: vec![GroupId(rng.below(GROUPS))], blocks: Vec::new() };
-    let ports =
-        if chance(rng, 50) { Ports::All } else { Ports::These(vec![PortMatch::Protocol(UDP)]) };
+    let ports = if chance(rng, 50) { Ports::All } else { Ports::These(vec![PortMatch::Protocol(UDP)]) };
     let rule = Rule { policy: POLICY, number: 0, action: Action::Accept, peers, ports };
     let isolation = Isolation { by: POLICY, rules: Arc::new(RuleTable::new(&[rule])) };
     let isolation = chance(rng, 60).then_some(isolation);

@@ -10,7 +10,8 @@ use netstack::verdict::{DropReason, Fate, Origin};
 use crate::lab::{Lab, dropped, entered, left};
 use crate::packets::{self, Packet};
 use crate::rules::{
-    CLOSE, GROUP_A, GROUP_B, TCP, UDP, accept, blocks, egress, group, ingress, isolated, on, only, policies, put,
+    CLOSE, GROUP_A, GROUP_B, TCP, UDP, accept, blocks, egress, group, ingress, isolated, on, only, policies,
+    put,
 };
 use crate::services::sctp_init;
 use crate::translation::{from_outside, one};

@@ -427,7 +427,11 @@ impl Run {
         }
         self.switch.check().unwrap();
         let stopped: Vec<_> = self.switch.policy_counters().collect();
-        self.record.push(format!("{:?} {:?} {stopped:?}", self.switch.poll_timeout(), self.switch.counters()));
+        self.record.push(format!(
+            "{:?} {:?} {stopped:?}",
+            self.switch.poll_timeout(),
+            self.switch.counters()
+        ));
         self.bounds();
     }
 

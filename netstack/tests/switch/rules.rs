@@ -88,8 +88,7 @@ pub(crate) fn on(host: &Host, subject: &Subject) -> Policies {
 pub(crate) fn some_policies(which: u8) -> Policies {
     let has = |bit: u8| which & bit != 0;
     let table = |rules: &[Rule]| Arc::new(RuleTable::new(rules));
-    let isolation =
-        |bit: u8, rules: &[Rule]| has(bit).then(|| Isolation { by: CLOSE, rules: table(rules) });
+    let isolation = |bit: u8, rules: &[Rule]| has(bit).then(|| Isolation { by: CLOSE, rules: table(rules) });
     let ruleset = |isolation: Option<Isolation>, admin: Option<Arc<RuleTable>>| {
         Arc::new(Ruleset { admin, isolation, baseline: None, denies: has(16) })
     };

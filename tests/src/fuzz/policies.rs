@@ -50,7 +50,8 @@ pub(super) fn policies(audits: bool) -> Arc<Policies> {
         let name = NamedPort { name: PortName(0), protocol: UDP, number: 53 };
         let peer = Arc::new(Peer::new([own], [name]));
         let other = each(GroupId(1 - own.0));
-        let rules = table(&[rule(0, Action::Accept, other, named()), rule(1, Action::Accept, far(), named())]);
+        let rules =
+            table(&[rule(0, Action::Accept, other, named()), rule(1, Action::Accept, far(), named())]);
         let isolation = Some(Isolation { by: PolicyId(2), rules });
         let ruleset = Arc::new(Ruleset { admin: Some(Arc::clone(&admin)), isolation, ..Ruleset::default() });
         let subject = Arc::new(Subject { ingress: Arc::clone(&ruleset), egress: ruleset });

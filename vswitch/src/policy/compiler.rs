@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use netstack::policy::{
-    GroupId, NamedPort, Peer, PeerMap, Peers, Policies, PolicyId, PortMatch, PortName, Ports, Rule,
+    GroupId, NamedPort, Peer, PeerMap, Peers, Policies, PolicyId, PortMatch, PortName, Ports, Rule, Subject,
 };
 
 use super::groups::{Groups, Who};
@@ -404,9 +404,10 @@ impl Compiler {
                 node.changed = true;
             }
         }
+        let mut alike = HashMap::new();
         for name in std::mem::take(&mut self.dirty) {
             self.looked += 1;
-            peers |= self.look(&name);
+            peers |= self.look(&name, &mut alike);
         }
         peers |= self.look_at_nodes();
         self.rulesets.sweep();
@@ -423,8 +424,8 @@ impl Compiler {
         changed
     }
 
-    /// Looks at a pod; whether others know it otherwise now.
-    fn look(&mut self, name: &Arc<str>) -> bool {
+    /// Looks at a pod; whether others know it otherwise now. Pods of the same groups get the same.
+    fn look(&mut self, name: &Arc<str>, alike: &mut HashMap<Vec<GroupId>, Option<Arc<Subject>>>) -> bool {
         let Some(pod) = self.pods.get(name) else { return false };
         let named = pod.facts.ports.clone();
         let named: Vec<NamedPort> = named
@@ -434,13 +435,20 @@ impl Compiler {
         let Some(pod) = self.pods.get(name) else { return false };
         let is_named = |group: &GroupId| self.groups.get(*group).is_some_and(|group| group.named > 0);
         let peer = Peer::new(pod.groups.iter().copied().filter(is_named), named);
-        let about = pod.groups.iter().filter_map(|group| Some(&self.groups.get(*group)?.policies)).flatten();
-        let about: BTreeSet<&Arc<Order>> = about.collect();
-        let about: Vec<&Arc<Compiled>> =
-            about.into_iter().filter_map(|order| self.by_order.get(order)).collect();
-        let subject = match pod.facts.node {
-            Some(_) => self.rulesets.subject(&about, self.defaults.denies),
-            None => None,
+        let policies = |group: &GroupId| self.groups.get(*group).map(|group| &group.policies);
+        let has_some = |group: &GroupId| policies(group).is_some_and(|policies| !policies.is_empty());
+        let ours: Vec<GroupId> = pod.groups.iter().copied().filter(has_some).collect();
+        let subject = match (&pod.facts.node, alike.get(&ours).cloned()) {
+            (None, _) => None,
+            (Some(_), Some(known)) => known,
+            (Some(_), None) => {
+                let about: BTreeSet<&Arc<Order>> = ours.iter().filter_map(policies).flatten().collect();
+                let about: Vec<&Arc<Compiled>> =
+                    about.into_iter().filter_map(|order| self.by_order.get(order)).collect();
+                let subject = self.rulesets.subject(&about, self.defaults.denies);
+                alike.insert(ours, subject.clone());
+                subject
+            }
         };
         let Some(pod) = self.pods.get_mut(name) else { return false };
         let same = match (&pod.subject, &subject) {
