@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use netstack::policy::Policies;
 
-use super::compiler::{Compiler, Defaults};
-use super::spec::PolicySpec;
+use super::compiler::Compiler;
+use super::spec::{Defaults, PolicySpec};
 use super::stations::{NodeFacts, PodFacts};
 use crate::cluster::{Cluster, Labels, Node, Pod, Protocol};
 use crate::names;

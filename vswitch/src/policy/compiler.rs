@@ -18,7 +18,7 @@ use netstack::policy::{
 
 use super::groups::{Groups, Who};
 use super::rulesets::{Compiled, Rulesets};
-use super::spec::{PeerSpec, PolicySpec, PortSpec, RuleSpec, Tier, with_name};
+use super::spec::{Defaults, PeerSpec, PolicySpec, PortSpec, RuleSpec, Tier, with_name};
 use super::stations::{NodeFacts, Pod, PodFacts, Pods};
 use crate::cluster::Labels;
 
@@ -31,15 +31,6 @@ pub(super) struct Order {
     name: (Option<String>, String),
     /// Another number for each version of it.
     version: u64,
-}
-
-/// What holds where no policy says anything.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Defaults {
-    /// Whether nothing is let through.
-    pub denies: bool,
-    /// Whether what is denied is only counted.
-    pub audits: bool,
 }
 
 /// A policy as it was read, and what was made of it.
@@ -79,8 +70,9 @@ pub struct Compiler {
     port_names: HashMap<String, PortName>,
     next_policy: u32,
     next_version: u64,
-    /// Pods to look at.
+    /// Pods to look at, and groups all of whom are to be.
     dirty: BTreeSet<Arc<str>>,
+    touched: BTreeSet<GroupId>,
     /// Addresses that somebody had, and their node.
     vacated: Vec<(IpAddr, Option<Arc<str>>)>,
     /// How many pods were looked at since the beginning.
@@ -219,8 +211,8 @@ impl Compiler {
         self.by_order.insert(Arc::clone(&order), Arc::clone(&compiled));
         if let Some(group) = self.groups.get_mut(subject) {
             group.policies.insert(Arc::clone(&order));
-            self.dirty.extend(group.members.iter().cloned());
         }
+        self.touched.insert(subject);
         Standing { spec, order, subject, named, compiled }
     }
 
@@ -229,8 +221,8 @@ impl Compiler {
         self.by_order.remove(&old.order);
         if let Some(group) = self.groups.get_mut(old.subject) {
             group.policies.remove(&old.order);
-            self.dirty.extend(group.members.iter().cloned());
         }
+        self.touched.insert(old.subject);
         for group in &old.named {
             if let Some(group) = self.groups.get_mut(*group) {
                 group.named -= 1;
@@ -244,6 +236,9 @@ impl Compiler {
                 if let Some(node) = self.nodes.get_mut(&member) {
                     node.groups.remove(&id);
                 }
+                if id == old.subject {
+                    self.dirty.insert(member);
+                }
             }
         }
     }
@@ -253,7 +248,7 @@ impl Compiler {
         let Some(group) = self.groups.get_mut(id) else { return };
         group.named += 1;
         if group.named == 1 {
-            self.dirty.extend(group.members.iter().cloned());
+            self.touched.insert(id);
             if matches!(group.who, Who::Nodes(_)) {
                 self.nodes.values_mut().for_each(|node| node.changed = true);
             }
@@ -403,6 +398,9 @@ impl Compiler {
                 node.policies.set_subject(address, None);
                 node.changed = true;
             }
+        }
+        for group in std::mem::take(&mut self.touched) {
+            self.dirty.extend(self.groups.get(group).into_iter().flat_map(|group| &group.members).cloned());
         }
         let mut alike = HashMap::new();
         for name in std::mem::take(&mut self.dirty) {

@@ -25,11 +25,12 @@ mod tests;
 mod words;
 
 pub use cluster::{ClusterPolicies, Keeper};
-pub use compiler::{Compiler, Defaults};
+pub use compiler::Compiler;
 pub use matrix::{Cell, End, Matrix};
 pub use selector::Selector;
 pub use spec::{
-    NAMESPACE_NAME, Namespaces, PeerSpec, PodSelector, PolicySpec, PortSpec, RuleSpec, Tier, with_name,
+    Defaults, NAMESPACE_NAME, Namespaces, PeerSpec, PodSelector, PolicySpec, PortSpec, RuleSpec, Tier,
+    with_name,
 };
 pub use stations::{NodeFacts, PodFacts};
 pub use words::protocol_name;

@@ -133,6 +133,15 @@ pub enum PortSpec {
     },
 }
 
+/// What holds where no policy says anything.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Defaults {
+    /// Whether nothing is let through.
+    pub denies: bool,
+    /// Whether what is denied is only counted.
+    pub audits: bool,
+}
+
 /// The labels of a namespace: its own, and its name.
 pub fn with_name(namespace: &str, labels: Option<&Labels>) -> Labels {
     let mut labels = labels.cloned().unwrap_or_default();
