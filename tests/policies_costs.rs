@@ -4,7 +4,7 @@
 use vswitch_tests::costs;
 
 /// Instructions per frame. To be brought up to date where an operation became cheaper, and with a reason in the commit where
-/// it became dearer.
+/// it became dearer. These are estimates yet: nobody has counted.
 const BUDGETS: &[(&str, f64)] = &[
     ("policies/packet/0", 888.0),
     ("policies/packet/10000", 888.0),
