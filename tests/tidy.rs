@@ -34,6 +34,7 @@ const ROWS: &[(&str, u32)] = &[
     ("neighbor", 4),
     ("route", 4),
     ("icmp", 4),
+    ("policy", 4),
     ("flow", 4),
     ("config::validate", 5),
     ("config::router", 5),

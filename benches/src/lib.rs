@@ -5,6 +5,7 @@ pub mod compare;
 pub mod flows;
 pub mod lb;
 pub mod nat;
+pub mod policies;
 pub mod services;
 pub mod swap;
 pub mod work;

@@ -117,7 +117,7 @@ fn switch(Among { services, routes, .. }: Among) -> Switch {
 }
 
 /// A datagram from the first station by the router.
-fn datagram(source_port: u16, to: (Ipv4Addr, u16)) -> Vec<u8> {
+pub(crate) fn datagram(source_port: u16, to: (Ipv4Addr, u16)) -> Vec<u8> {
     let mut bytes = [&ROUTER.0[..], &mac(0).0].concat();
     bytes.extend([8, 0, 0x45, 0, 0, 64 - 14, 0, 1, 0x40, 0, 64, 17, 0, 0, 10, 0, 0, 10]);
     bytes.extend(to.0.octets());

@@ -42,6 +42,7 @@ pub fn case(name: &str) -> Option<Case> {
         "nat" => crate::nat::cases(&numbers),
         "lb" => crate::lb::cases(&numbers),
         "flows" => crate::flows::cases(&numbers),
+        "policies" => crate::policies::cases(&numbers),
         "services" => crate::services::cases(&numbers),
         "swap" => crate::swap::cases(&numbers),
         _ => return None,

@@ -17,7 +17,7 @@ mod weights;
 pub use affinity::Affinity;
 pub use balancer::{Ask, Balancer, Chosen, Limits, Reason, Standing, Verdict};
 pub use pool::{Backend, Policy, Pool, PoolError, Share};
-pub use registry::{AT_ONCE, Conflict, Mark, Registry};
+pub use registry::{AT_ONCE, Conflict, Key, Map, Mark, Registry};
 pub use service::{Entrance, Frontend, Origin, Refusal, Service, Serving, Way};
 
 /// Compiles the README's example.

@@ -23,6 +23,7 @@ pub mod icmp;
 pub mod neighbor;
 pub mod offload;
 pub mod parse;
+pub mod policy;
 #[cfg(feature = "std")]
 pub mod publish;
 pub mod rate;

@@ -212,6 +212,10 @@ closed_list! {
         /// Of a connection whose backend is gone, to a service that has such connections reset.
         ServiceBackendGone = "service_backend_gone",
 
+        // Policies.
+        /// A policy does not let the sender open such a connection, or the receiver be asked for it; or no longer.
+        PolicyDenied = "policy_denied",
+
         // Consumption that ends badly.
         /// An offload state that does not fit the frame it came with.
         OffloadInvalid = "offload_invalid",

@@ -4,12 +4,14 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::sync::Arc;
 use std::time::Duration;
 
 use netstack::addr::PortId;
 use netstack::config::{Config, Limits, RouterAdvertisement, Snapshot, StormControl};
 use netstack::counters::Counters;
 use netstack::frame::{Checksum, FrameBatch, FramePool, Offload, OffloadFeatures, SegmentKind, Segmentation};
+use netstack::policy::Policies;
 use netstack::seed::Seed;
 use netstack::switch::Switch;
 use netstack::verdict::{DropReason, Fate, Origin};
@@ -20,11 +22,15 @@ mod lab;
 #[path = "switch/packets.rs"]
 #[expect(dead_code, reason = "shared with the other test")]
 mod packets;
+#[path = "switch/rules.rs"]
+#[expect(dead_code, reason = "shared with the other test")]
+mod rules;
 #[path = "switch/world.rs"]
 #[expect(dead_code, reason = "shared with the other test")]
 mod world;
 
 use packets::{BROADCAST, announce, ask, ethernet};
+use rules::{GROUP_A, UDP, accept, group, ingress, on, only};
 use world::{FAR, FREE, Family, GUEST, NODE, OTHER, POD_A, POD_B, VIP, ip, node, service, services, with};
 
 thread_local! {
@@ -106,6 +112,13 @@ impl Bare {
             }
         }
         bare
+    }
+
+    /// Other policies in the place of those that there are.
+    fn police(&mut self, policies: Policies) {
+        let next = self.switch.snapshot().with_policies(Some(Arc::new(policies))).unwrap();
+        self.switch.install(next);
+        while self.switch.poll_event().is_some() {}
     }
 
     /// One turn of a driver: frames in, what is due, frames out.
@@ -401,6 +414,54 @@ fn balancing_allocates_nothing() {
         let before = bare.switch.balanced();
         assert_eq!(allocations(|| again(&mut bare)), 0, "connections that begin and end");
         assert_eq!(bare.switch.balanced() - before, 4096);
+    }
+}
+
+/// What policies let through, what they stop or would have stopped, and what stands when they are others.
+#[test]
+fn policing_allocates_nothing() {
+    let plain = Offload::default();
+    for (family, audits) in [(Family::V4, false), (Family::V6, false), (Family::V4, true), (Family::V6, true)]
+    {
+        let mut policies = on(&POD_B, &ingress(&[accept(group(GROUP_A), only(UDP, 53))]));
+        policies.set_audit(audits);
+        let mut bare = Bare::of(node(|_| {}));
+        bare.police(policies.clone());
+        let packet = POD_A.to(&POD_B, family);
+        let open = packet.udp(4000, 53, &[7; 64]);
+        let change = bare.carry("let through", POD_A.port, &open, plain, BATCH);
+        assert_eq!(change.fate(Fate::Forwarded), all(BATCH));
+        for (name, frame) in [
+            ("stopped", packet.udp(4000, 54, &[7; 64])),
+            ("stopped, as there is no connection", ethernet(POD_A.mac, POD_B.mac, 0x88b5, 60)),
+        ] {
+            let change = bare.carry(name, POD_A.port, &frame, plain, BATCH);
+            let stopped = if audits { 0 } else { all(BATCH) };
+            assert_eq!(change.dropped(DropReason::PolicyDenied), stopped, "{name}");
+        }
+        let everybody = ethernet(POD_A.mac, BROADCAST, 0x88b5, 60);
+        let change = bare.carry("flooded past it", POD_A.port, &everybody, plain, BATCH);
+        assert_eq!(change.fate(Fate::Flooded), all(BATCH));
+
+        let frames: Vec<Vec<u8>> = (0..2048).map(|port| packet.udp(10_000 + port, 53, b"x")).collect();
+        let pass = |bare: &mut Bare| frames.iter().for_each(|frame| bare.turn(POD_A.port, frame, plain, 1));
+        let again = |bare: &mut Bare| {
+            pass(bare);
+            // Longer than they last.
+            (0..500).for_each(|_| {
+                bare.now += Duration::from_secs(1);
+                bare.turn(POD_A.port, &frames[0], plain, 0);
+            });
+        };
+        again(&mut bare);
+        assert_eq!(allocations(|| again(&mut bare)), 0, "connections that begin and end");
+        pass(&mut bare);
+        for warm in [false, true] {
+            bare.police(policies.clone());
+            let count = allocations(|| pass(&mut bare));
+            assert!(!warm || count == 0, "{count} allocations to judge anew");
+        }
+        bare.switch.check().unwrap();
     }
 }
 

@@ -13,6 +13,7 @@
 
 mod mischief;
 mod partition;
+mod policies;
 mod services;
 mod traffic;
 mod world;
@@ -23,7 +24,7 @@ use std::time::Duration;
 
 use netstack::seed::Seed;
 use netstack::sim::{LabError, LineCounters, Side};
-use netstack::verdict::Fate;
+use netstack::verdict::{DropReason, Fate};
 
 use crate::mischief::{Act, Change};
 use crate::traffic::Traffic;
@@ -60,6 +61,8 @@ struct Report {
     known: u64,
     /// Configurations with other services.
     reloads: u64,
+    /// Frames that policies have stopped.
+    forbidden: u64,
 }
 
 impl Report {
@@ -80,6 +83,7 @@ impl Report {
         self.balanced += other.balanced;
         self.known += other.known;
         self.reloads += other.reloads;
+        self.forbidden += other.forbidden;
         self.add_line(&other.lines);
     }
 
@@ -169,6 +173,7 @@ fn run(
         let counters = lab.switch(*id).counters();
         report.dropped += counters.fate(Fate::Dropped);
         report.parked += counters.fate(Fate::Parked);
+        report.forbidden += counters.dropped(DropReason::PolicyDenied);
         report.balanced += lab.switch(*id).balanced();
         report.known += lab.switch(*id).known();
         if let Some((v4, v6)) = lab.switch(*id).connections() {
@@ -283,6 +288,7 @@ fn runs(part: u64) {
         ("balanced", sum.balanced),
         ("known", sum.known),
         ("other services", sum.reloads),
+        ("forbidden", sum.forbidden),
         ("tried again", sum.attempts - sum.transfers),
     ] {
         assert!(count >= 10, "{what}: {count}");

@@ -1,6 +1,7 @@
 //! What disturbs a run: hostile frames, configurations swapped under traffic, links that are cut.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use netstack::config::{Snapshot, Station};
@@ -10,8 +11,8 @@ use netstack::offload::{Checksum, Offload, SegmentKind, Segmentation};
 use netstack::seed::Rng;
 use netstack::sim::{End, LinkId, LinkProfile, Side};
 
-use crate::services;
 use crate::world::{World, below, chance};
+use crate::{policies, services};
 
 /// The latest that anything disturbs.
 const LATEST: u32 = 12_000;
@@ -40,9 +41,11 @@ pub(crate) enum Change {
     Managed,
     Mtu,
     Services,
+    /// Nothing, but some are kept from each other.
+    Policies,
 }
 
-const CHANGES: [Change; 8] = [
+const CHANGES: [Change; 11] = [
     Change::Nothing,
     Change::Port,
     Change::Routes,
@@ -51,6 +54,9 @@ const CHANGES: [Change; 8] = [
     Change::Services,
     Change::Services,
     Change::Services,
+    Change::Policies,
+    Change::Policies,
+    Change::Policies,
 ];
 
 /// What disturbs a run, in order of time.
@@ -114,7 +120,7 @@ fn install(world: &mut World, rng: &mut Rng, switch: usize, change: Change) {
     let (id, config) = &world.switches[switch];
     let mut config = config.clone();
     match change {
-        Change::Nothing => {}
+        Change::Nothing | Change::Policies => {}
         Change::Port => drop(config.ports.pop()),
         Change::Routes => config.routes.clear(),
         Change::Managed => config.ports.iter_mut().for_each(|p| p.station = Station::Foreign),
@@ -127,7 +133,14 @@ fn install(world: &mut World, rng: &mut Rng, switch: usize, change: Change) {
         drop(world.lab.install(*id, next));
         return;
     }
+    if matches!(change, Change::Policies) && config.nat.is_some() {
+        let next = before.with_policies(Some(Arc::new(policies::some(&world.members, rng)))).unwrap();
+        drop(world.lab.install(*id, next));
+        return;
+    }
     let next = Snapshot::compile(config, Some(before)).unwrap();
+    // The others keep them.
+    let next = if matches!(change, Change::Nothing) { next.with_policies(None).unwrap() } else { next };
     drop(world.lab.install(*id, next));
 }
 

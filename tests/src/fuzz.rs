@@ -2,6 +2,7 @@
 
 mod balancer;
 mod names;
+mod policies;
 mod translation;
 mod translator;
 mod wire;
@@ -184,7 +185,7 @@ fn small() -> Limits {
 /// knows no flows, which must do the same.
 ///
 /// A step is an octet that says what, and its operands: a frame for a port (with an offload state that may be a lie), an
-/// advance of time, a drained output queue, another configuration.
+/// advance of time, a drained output queue, another configuration, with policies or without.
 pub fn switch(data: &[u8]) {
     let mut input = Input(data);
     let limits = [small(), Limits { flows: 0, ..small() }];
@@ -194,6 +195,10 @@ pub fn switch(data: &[u8]) {
     fewer.ports.truncate(3);
     fewer.services = None;
     let fewer = Snapshot::compile(fewer, Some(&full)).expect("the configuration is valid");
+    let [enforced, audited] = [false, true].map(|audits| {
+        let policies = Some(policies::policies(audits));
+        full.with_policies(policies).expect("connections are tracked")
+    });
     twins.iter_mut().for_each(|switch| drop(switch.install(full.clone())));
     let mut pool = FramePool::new();
     let mut batch = FrameBatch::new();
@@ -202,7 +207,7 @@ pub fn switch(data: &[u8]) {
         match step >> 5 {
             0 => now += Duration::from_millis(u64::from(input.octet().unwrap_or(0)) * 40),
             1 => {
-                let next = if step & 1 == 0 { &full } else { &fewer };
+                let next = [&full, &fewer, &enforced, &audited][usize::from(step & 3)];
                 twins.iter_mut().for_each(|switch| drop(switch.install(next.clone())));
             }
             2 => {
@@ -234,6 +239,7 @@ pub fn switch(data: &[u8]) {
         }
         let [one, other] = &twins;
         assert_eq!((one.counters(), one.poll_timeout()), (other.counters(), other.poll_timeout()));
+        assert!(one.policy_counters().eq(other.policy_counters()));
     }
     let left = twins.each_mut().map(|switch| drain(switch, &mut batch, &mut pool));
     assert!(left[0] == left[1], "{left:?}");

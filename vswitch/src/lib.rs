@@ -17,6 +17,7 @@ mod ephemeral;
 pub mod helper;
 pub mod names;
 pub mod objects;
+pub mod policy;
 pub mod probe;
 mod progress;
 pub mod proxy;

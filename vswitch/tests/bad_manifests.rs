@@ -97,7 +97,7 @@ fn nothing_at_all_is_the_default_cluster() {
 }
 
 /// What stands where something else is expected.
-const WORDS: [&str; 36] = [
+const WORDS: [&str; 45] = [
     "0",
     "-1",
     "1",
@@ -134,6 +134,15 @@ const WORDS: [&str; 36] = [
     "10.20.30.9-10.20.30.1",
     "'fd00::1-10.0.0.1'",
     "0.0.0.0-255.255.255.255",
+    "In",
+    "NotIn",
+    "Exists",
+    "Like",
+    "Egress",
+    "Accept",
+    "Pass",
+    "Baseline",
+    "192.0.2.0/24",
 ];
 
 /// The text with other words in some places; of a place that is taken twice, the last counts.
@@ -171,17 +180,31 @@ fn plan(source: &Source, strictness: Strictness) -> Result<(), Vec<String>> {
     Ok(())
 }
 
+/// Objects of the corpus, with other words in some places.
+fn read_or_told(files: &[&str], changes: &[(Index, &str)], lenient: bool) {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/corpus/manifest");
+    let text = files.iter().map(|file| fs::read_to_string(directory.join(file)).unwrap());
+    let text = text.collect::<Vec<String>>().join("---\n");
+    let source = |text: &str| Source { name: "objects".into(), text: text.to_owned() };
+    assert_eq!(plan(&source(&text), Strictness::Strict), Ok(()));
+    let _ = plan(&source(&with_words(&text, changes)), Strictness::lenient_if(lenient));
+}
+
 proptest! {
     /// Services, slices and pools are read or told with a place, whatever stands in them.
     #[test]
     fn whatever_stands_in_a_service_is_read_or_told(
         changes in proptest::collection::vec((any::<Index>(), select(&WORDS[..])), 0..4), lenient: bool,
     ) {
-        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/corpus/manifest");
         let files = ["service.yaml", "service-names.yaml", "endpoint-slice.yaml", "address-pool.yaml"];
-        let text = files.map(|file| fs::read_to_string(directory.join(file)).unwrap()).join("---\n");
-        let source = |text: &str| Source { name: "services".into(), text: text.to_owned() };
-        prop_assert_eq!(plan(&source(&text), Strictness::Strict), Ok(()));
-        let _ = plan(&source(&with_words(&text, &changes)), Strictness::lenient_if(lenient));
+        read_or_told(&files, &changes, lenient);
+    }
+
+    /// Policies, too.
+    #[test]
+    fn whatever_stands_in_a_policy_is_read_or_told(
+        changes in proptest::collection::vec((any::<Index>(), select(&WORDS[..])), 0..4), lenient: bool,
+    ) {
+        read_or_told(&["network-policy.yaml", "cluster-network-policy.yaml"], &changes, lenient);
     }
 }

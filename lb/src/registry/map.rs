@@ -24,14 +24,15 @@ pub const AT_ONCE: usize = 32;
 type Shard<K, V> = Option<Arc<[(K, V)]>>;
 type Branch<K, V> = Option<Arc<[Shard<K, V>; SHARDS]>>;
 
-/// See the module.
+/// A map whose clones share with it what they have in common: a clone costs next to nothing, and a change one path of a tree
+/// of fixed depth, however much there is.
 #[derive(Debug)]
-pub(super) struct Map<K, V> {
+pub struct Map<K, V> {
     root: Arc<[Branch<K, V>; BRANCHES]>,
 }
 
-/// What can be a key.
-pub(super) trait Key: Ord {
+/// What can be a key of a [`Map`].
+pub trait Key: Ord {
     /// A number that differs between keys, in its low 15 bits too.
     fn spread(&self) -> u64;
 }
@@ -125,7 +126,7 @@ impl<K, V> Default for Map<K, V> {
 
 impl<K: Key + Clone, V: Clone> Map<K, V> {
     /// What a key has.
-    pub(super) fn get<Q: Key + ?Sized>(&self, key: &Q) -> Option<&V>
+    pub fn get<Q: Key + ?Sized>(&self, key: &Q) -> Option<&V>
     where
         K: Borrow<Q>,
     {
@@ -153,7 +154,7 @@ impl<K: Key + Clone, V: Clone> Map<K, V> {
     }
 
     /// Gives a key a value, whatever it had.
-    pub(super) fn insert(&mut self, key: K, value: V) {
+    pub fn insert(&mut self, key: K, value: V) {
         let shard = self.shard(key.spread());
         let others = shard.as_deref().unwrap_or_default();
         let (before, behind) = match others.binary_search_by(|(other, _)| other.cmp(&key)) {
@@ -164,7 +165,7 @@ impl<K: Key + Clone, V: Clone> Map<K, V> {
     }
 
     /// Takes what a key has.
-    pub(super) fn remove<Q: Key + ?Sized>(&mut self, key: &Q) -> Option<V>
+    pub fn remove<Q: Key + ?Sized>(&mut self, key: &Q) -> Option<V>
     where
         K: Borrow<Q>,
     {
@@ -189,7 +190,7 @@ impl<K: Key + Clone, V: Clone> Map<K, V> {
     }
 
     /// All values, in an order that means nothing.
-    pub(super) fn values(&self) -> impl Iterator<Item = &V> {
+    pub fn values(&self) -> impl Iterator<Item = &V> {
         self.shards().flat_map(|shard| shard.iter()).map(|(_, value)| value)
     }
 

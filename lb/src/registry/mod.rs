@@ -29,8 +29,8 @@ use core::net::IpAddr;
 use core::time::Duration;
 
 use crate::service::{Entrance, Frontend, Service};
-pub use map::AT_ONCE;
-use map::{Map, Packed};
+use map::Packed;
+pub use map::{AT_ONCE, Key, Map};
 
 /// What a connection remembers of the service that it was opened through; what a service is, the same way.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

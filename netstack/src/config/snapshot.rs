@@ -3,7 +3,8 @@
 //! # Theory of operation
 //! A snapshot is a tree of `Arc`s. [`Snapshot::compile`] takes the snapshot before it and keeps every part whose source
 //! did not change, so that a rebuild costs what changed and two snapshots share the rest. [`Snapshot::with_services`] replaces
-//! the services alone, at the same price however many ports and routes there are. Snapshots are immutable; the
+//! the services alone, at the same price however many ports and routes there are, and [`Snapshot::with_policies`] the policies.
+//! Snapshots are immutable; the
 //! switch swaps one for the next between batches and hands the old one back, to be dropped on another thread.
 
 use alloc::string::{String, ToString};
@@ -18,10 +19,11 @@ use super::port::Port;
 use super::router::{Router, Target, node_local_stations};
 use super::translator::Translator;
 use super::{
-    Config, ConfigErrors, PortConfig, ReversePath, RouteTarget, RouterAdvertisement, SegmentConfig, Services,
-    ServicesConfig, Station as StationConfig, VlanMode, services, validate,
+    Config, ConfigError, ConfigErrors, PortConfig, ReversePath, RouteTarget, RouterAdvertisement,
+    SegmentConfig, Services, ServicesConfig, Station as StationConfig, VlanMode, services, validate,
 };
 use crate::addr::{IpNet, MacAddr, PortId, SegmentId};
+use crate::policy::Policies;
 use crate::route::PrefixSet;
 
 /// Keys come from the configuration, not from outside bytes, so a fixed fast hash serves.
@@ -38,6 +40,7 @@ pub struct Snapshot {
     router: Arc<Router>,
     translator: Option<Arc<Translator>>,
     services: Option<Arc<Services>>,
+    policies: Option<Arc<Policies>>,
 }
 
 /// A compiled segment.
@@ -86,7 +89,7 @@ pub struct Station {
 }
 
 impl Snapshot {
-    /// Checks `config` and compiles it, sharing with `previous` what did not change.
+    /// Checks `config` and compiles it, sharing with `previous` what did not change. Policies are those of `previous`.
     ///
     /// # Errors
     /// All that is wrong with `config`.
@@ -124,8 +127,10 @@ impl Snapshot {
         let translator = config.nat.as_ref().map(|nat| Translator::compile(nat, before));
         let services = services.zip(translator.as_ref()).map(|(of, by)| Services::compile(of, by));
         let generation = previous.map_or(1, |p| p.generation + 1);
+        let policies = previous.and_then(|p| p.policies.clone());
+        check_policies(policies.as_ref(), translator.as_ref())?;
         let config = Arc::new(config);
-        Ok(Arc::new(Self { generation, config, ports, segments, router, translator, services }))
+        Ok(Arc::new(Self { generation, config, ports, segments, router, translator, services, policies }))
     }
 
     /// The same with other services, sharing everything else.
@@ -140,20 +145,35 @@ impl Snapshot {
         if !errors.is_empty() {
             return Err(ConfigErrors(errors));
         }
-        Ok(Arc::new(Self {
+        let services = services.zip(self.translator.as_ref());
+        let services = services.map(|(services, translator)| Services::compile(services, translator));
+        Ok(Arc::new(Self { services, ..self.next() }))
+    }
+
+    /// The same with other policies, sharing everything else.
+    ///
+    /// # Errors
+    /// When connections are not tracked: without them nobody knows an answer from what nobody has asked for.
+    pub fn with_policies(&self, policies: Option<Arc<Policies>>) -> Result<Arc<Self>, ConfigErrors> {
+        check_policies(policies.as_ref(), self.translator.as_ref())?;
+        Ok(Arc::new(Self { policies, ..self.next() }))
+    }
+
+    /// The same as the next generation.
+    fn next(&self) -> Self {
+        Self {
             generation: self.generation + 1,
             config: Arc::clone(&self.config),
             ports: Arc::clone(&self.ports),
             segments: Arc::clone(&self.segments),
             router: Arc::clone(&self.router),
             translator: self.translator.clone(),
-            services: services
-                .zip(self.translator.as_ref())
-                .map(|(services, translator)| Services::compile(services, translator)),
-        }))
+            services: self.services.clone(),
+            policies: self.policies.clone(),
+        }
     }
 
-    /// Whether everything but the services is the very same.
+    /// Whether everything but services and policies is the very same.
     pub fn differs_in_services_alone(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.config, &other.config)
             && Arc::ptr_eq(&self.ports, &other.ports)
@@ -180,6 +200,7 @@ impl Snapshot {
             router: Arc::new(Router::compile(&Config::default())),
             translator: None,
             services: None,
+            policies: None,
         })
     }
 
@@ -254,11 +275,37 @@ impl Snapshot {
         self.services.as_ref()
     }
 
+    /// Who may talk to whom, if anybody is forbidden anything.
+    #[inline]
+    pub fn policies(&self) -> Option<&Arc<Policies>> {
+        self.policies.as_ref()
+    }
+
+    /// Whether policies are the very same.
+    pub fn has_policies_of(&self, other: &Self) -> bool {
+        match (&self.policies, &other.policies) {
+            (Some(ours), Some(theirs)) => Arc::ptr_eq(ours, theirs),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        }
+    }
+
     fn routes_like(&self, config: &Config) -> bool {
         let stations = |c: &Config| -> Vec<(SegmentId, Vec<IpAddr>)> { node_local_stations(c).collect() };
         self.config.routes == config.routes
             && self.config.segments == config.segments
             && stations(&self.config) == stations(config)
+    }
+}
+
+/// Policies are about connections, which somebody has to know.
+fn check_policies(
+    policies: Option<&Arc<Policies>>,
+    translator: Option<&Arc<Translator>>,
+) -> Result<(), ConfigErrors> {
+    match (policies, translator) {
+        (Some(_), None) => Err(ConfigErrors(alloc::vec![ConfigError::PoliciesWithoutConnections])),
+        (Some(_), Some(_)) | (None, _) => Ok(()),
     }
 }
 

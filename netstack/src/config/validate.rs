@@ -126,6 +126,9 @@ pub enum ConfigError {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// Policies where connections are not tracked.
+    #[error("policies need connections: add `nat`, with its defaults if nothing is translated")]
+    PoliciesWithoutConnections,
     /// A route without a next hop.
     #[error("route {prefix}: no next hop; name at least one, or use blackhole, unreachable or prohibit")]
     NoNextHop {

@@ -8,6 +8,7 @@ use super::admit::Arrival;
 use super::connections::{Passage, Tracked};
 use super::protect;
 use super::slow::{Adjacent, Answer, Aside, Decided, Decision, Hearsay, Route, Scope};
+use super::waiting::Waiting;
 use crate::addr::{MacAddr, PortId, SegmentId};
 use crate::bridge::Learned;
 use crate::config::{Segment, Snapshot};
@@ -30,24 +31,6 @@ pub(super) fn is_news(now: Duration, told: &mut Option<Duration>) -> bool {
         *told = Some(now);
     }
     news
-}
-
-/// What a parked frame needs to go on.
-#[derive(Debug)]
-pub(super) struct Waiting {
-    ingress: PortId,
-    ingress_segment: SegmentId,
-    egress: SegmentId,
-    plan: Plan,
-    passage: Passage,
-    fragment: Option<u16>,
-}
-
-impl Waiting {
-    const fn new(ingress: PortId, ingress_segment: SegmentId, route: &Route, passage: &Passage) -> Self {
-        let Route { egress, plan, fragment, .. } = *route;
-        Self { ingress, ingress_segment, egress, plan, passage: *passage, fragment }
-    }
 }
 
 impl Switch {
@@ -136,7 +119,12 @@ impl Switch {
         let ingress = arrival.port.id();
         let mut targets = protect::flood_targets(snapshot, arrival, scope).peekable();
         if targets.peek().is_none() {
-            return self.drop_tracked(arrival, tracked, frame, protect::without_targets(arrival, scope));
+            return self.drop_tracked(
+                arrival,
+                tracked,
+                frame,
+                protect::without_targets(snapshot, arrival, scope),
+            );
         }
         let Some(frame) = self.translate(now, arrival, tracked, passage, frame) else { return };
         self.count_fate(ingress, Fate::Flooded);
@@ -227,7 +215,8 @@ impl Switch {
         frame: Frame,
     ) {
         let ingress = arrival.port.id();
-        let waiting = Waiting::new(ingress, arrival.segment.id(), route, passage);
+        let from = (ingress, arrival.segment.id());
+        let waiting = Waiting::new(from, route, passage, self.policy_number());
         match self.wait(snapshot, now, route.next_hop, waiting, frame) {
             Ok(()) => self.count_fate(ingress, Fate::Parked),
             Err((frame, reason)) => self.drop_tracked(arrival, tracked, frame, reason),
@@ -304,6 +293,9 @@ impl Switch {
         context: &Waiting,
         frame: Frame,
     ) -> Result<(), (Frame, Option<DropReason>)> {
+        if context.policies != self.policy_number() {
+            return Err((frame, None));
+        }
         // The configuration may be another than the one it was routed by.
         let egress = snapshot.segment(context.egress).and_then(|s| Some((s, s.gateway()?)));
         let Some((egress, gateway)) = egress else { return Err((frame, Some(DropReason::NoRoute))) };
@@ -333,7 +325,7 @@ impl Switch {
             Ok(route) => route,
             Err(reason) => return self.drop_parked(frame, context, reason),
         };
-        let waiting = Waiting::new(ingress, segment, &route, &passage);
+        let waiting = Waiting::new((ingress, segment), &route, &passage, self.policy_number());
         let gone = match route.adjacency {
             Adjacent::Unresolved => self.wait(snapshot, now, route.next_hop, waiting, frame),
             Adjacent::Station { .. } | Adjacent::Learned { .. } => {

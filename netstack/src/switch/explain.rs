@@ -34,6 +34,8 @@ pub enum Stage {
     Track,
     /// Which service is asked for, and who answers for it.
     Service,
+    /// Which policy lets it through, or does not.
+    Policy,
     /// ARP and neighbour discovery.
     Discovery,
     /// To the switch, bridged, or routed.
@@ -161,7 +163,7 @@ pub(super) fn explain(switch: &Switch, now: Duration, port: PortId, bytes: &[u8]
         Decision::Flood(scope) => {
             let ports: Vec<PortId> = protect::flood_targets(snapshot, &arrival, scope).collect();
             if ports.is_empty() {
-                trace.outcome = dropped(protect::without_targets(&arrival, scope));
+                trace.outcome = dropped(protect::without_targets(snapshot, &arrival, scope));
                 return trace;
             }
             let frame = translated(&tracked, &passage, frame);
@@ -231,6 +233,9 @@ pub(super) fn tracked_text<A: Kind>(connections: &Connections, now: Duration, wh
         }
         What::Denied(Denial { reason: DropReason::ServiceBackendGone, .. }) => {
             "of a connection whose backend is gone".into()
+        }
+        What::Denied(Denial { reason: DropReason::PolicyDenied, .. }) => {
+            "of a connection, or opens one, that a policy forbids".into()
         }
         What::Denied(_) => "opens a connection to a service".into(),
         What::Later(_) => "a fragment, which goes the way of the first of its datagram".into(),

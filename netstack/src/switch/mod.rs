@@ -30,13 +30,16 @@ mod layer3;
 mod listing;
 mod output;
 mod own;
+mod policy;
 mod port;
 mod protect;
 mod remember;
 mod service;
 mod slow;
 mod track;
+mod waiting;
 
+pub use connections::PolicyCounters;
 pub use explain::{Stage, Step, Trace};
 pub use listing::{ConnectionEntry, PortUse};
 
@@ -52,12 +55,12 @@ use lb::Balancer;
 use lb::hash::FlowHash;
 use nat::Nat;
 
-use self::commit::Waiting;
 use self::connections::{Connections, Passage, Tracked};
 use self::explain::Silent;
 use self::flows::Flows;
 use self::port::PortState;
 use self::protect::Moves;
+use self::waiting::Waiting;
 use crate::addr::{PortId, SegmentId};
 use crate::bridge::{Fdb, LoopAction, LoopGuard};
 use crate::config::{Gateway, Limits, Port, Segment, Snapshot};
@@ -250,7 +253,7 @@ impl Switch {
         if !old.differs_in_services_alone(&new) {
             self.configure_network(&old, &new);
             self.flows.forget();
-        } else if !old.has_services_like(&new) {
+        } else if !old.has_services_like(&new) || !old.has_policies_of(&new) {
             self.flows.forget();
         }
         self.configure_connections(&new);
@@ -296,7 +299,7 @@ impl Switch {
         let (limits, seed, now) = (&self.limits, self.connections_seed, self.seen);
         let connections =
             self.connections.get_or_insert_with(|| Box::new(Connections::new(limits, translator, seed)));
-        connections.configure(translator, new.services(), now);
+        connections.configure(translator, new.services(), new.policies(), now);
     }
 
     fn forget_neighbors(&mut self, segment: SegmentId) {

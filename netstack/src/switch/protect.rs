@@ -5,6 +5,7 @@ use core::time::Duration;
 use super::Switch;
 use super::admit::Arrival;
 use super::explain::{Recorder, Stage};
+use super::policy::Audience;
 use super::slow::{Decided, Decision, Scope};
 use crate::addr::{MacAddr, PortId, SegmentId};
 use crate::bridge::{LoopAction, LoopFound, Restless};
@@ -50,20 +51,28 @@ impl Moves {
     }
 }
 
-/// The ports that a flood goes to: never the one that it came from, and from an isolated port to none that is isolated.
+/// The ports that a flood goes to: never the one that it came from, from an isolated port to none that is isolated, and to
+/// nobody whom a policy keeps from it.
 pub(super) fn flood_targets<'a>(
     snapshot: &'a Snapshot,
     arrival: &Arrival<'a>,
     scope: Scope,
 ) -> impl Iterator<Item = PortId> + use<'a> {
-    let (ingress, port) = (arrival.port.id(), arrival.port);
-    members(arrival, scope).iter().copied().filter(move |&p| p != ingress && !isolates(snapshot, port, p))
+    let (ingress, port, audience) = (arrival.port.id(), arrival.port, Audience::of(snapshot, arrival));
+    let others = members(arrival, scope).iter().copied();
+    others.filter(move |&p| p != ingress && !isolates(snapshot, port, p) && audience.has(snapshot, p))
 }
 
 /// Why a flood without targets goes nowhere.
-pub(super) fn without_targets(arrival: &Arrival<'_>, scope: Scope) -> DropReason {
-    let others = members(arrival, scope).iter().any(|&p| p != arrival.port.id());
-    if others { DropReason::PortIsolated } else { DropReason::NoOtherPort }
+pub(super) fn without_targets(snapshot: &Snapshot, arrival: &Arrival<'_>, scope: Scope) -> DropReason {
+    let mut others = members(arrival, scope).iter().filter(|&&p| p != arrival.port.id()).peekable();
+    if others.peek().is_none() {
+        DropReason::NoOtherPort
+    } else if others.all(|&p| isolates(snapshot, arrival.port, p)) {
+        DropReason::PortIsolated
+    } else {
+        DropReason::PolicyDenied
+    }
 }
 
 fn members<'a>(arrival: &Arrival<'a>, scope: Scope) -> &'a [PortId] {

@@ -1,4 +1,4 @@
-//! What services do not take: told to its sender, or dropped without a word.
+//! What services do not take and policies forbid: told to its sender, or dropped without a word.
 
 use alloc::format;
 use alloc::string::String;
@@ -48,7 +48,7 @@ impl Switch {
     }
 
     /// Why a packet goes no further because of services: the one that it asks for does not take it, or it is for an address
-    /// that is given to services alone and goes nowhere else.
+    /// that is given to services alone and goes nowhere else. Or a policy forbids its connection.
     pub(super) fn denial(
         &self,
         snapshot: &Snapshot,
@@ -69,14 +69,17 @@ impl Switch {
             true => (DropReason::ServicePortClosed, Refusal::Reject),
             false => (DropReason::ServiceAddressFree, Refusal::Drop),
         };
-        Some(Denial { reason, how, mark: None })
+        Some(Denial { reason, how, mark: None, judgement: None })
     }
 }
 
 impl Layer3<'_> {
-    /// A packet that services do not take. Who is told is told at once, as by a host where nobody listens.
+    /// A packet that services do not take, or that policies forbid. Who is told is told at once, as by a host where nobody listens.
     pub(super) fn deny<R: Recorder>(&self, denial: &Denial, recorder: &mut R) -> Decision {
-        recorder.step(Stage::Service, || self.words(denial));
+        match denial.judgement.zip(self.snapshot.policies()) {
+            Some((judgement, policies)) => recorder.step(Stage::Policy, || policies.describe(&judgement)),
+            None => recorder.step(Stage::Service, || self.words(denial)),
+        }
         let answer = match denial.how {
             Refusal::Drop => None,
             Refusal::Reject if !self.is_intact() => return self.drop(DropReason::TransportChecksum, None),

@@ -165,6 +165,9 @@ impl Switch {
         passage: &mut Passage,
     ) -> Decision {
         let (ip, destination) = (arrival.ip(), tracked.destination());
+        if let Some(forbidden) = self.forbid(snapshot, arrival, tracked, recorder) {
+            return forbidden;
+        }
         // What goes elsewhere than it says is routed there, whoever's MAC address it was sent to.
         let redirected = destination.is_some() && destination != ip.map(|ip| ip.destination);
         let denial = ip.and_then(|ip| self.denial(snapshot, arrival, tracked, ip.destination, redirected));

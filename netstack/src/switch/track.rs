@@ -56,8 +56,11 @@ impl Switch {
             let what = connections.judge::<A>(now, &packet, &frame, arrival);
             return self.pass_on(snapshot, now, arrival, packet, what, frame);
         }
-        // Between two foreign stations only fragments of what is translated are put in order.
-        let judged = routed || arrival.is_managed();
+        // Between two foreign stations only fragments of what is translated are put in order, and those to a station that
+        // policies may be about: what a fragment is of, its first says alone.
+        let guarded = snapshot.policies().is_some()
+            && arrival.segment.station_by_mac(arrival.link.destination).is_some();
+        let judged = routed || guarded || arrival.is_managed();
         if !judged && !connections.concerns::<A>(now, &packet, &frame, segment) {
             return self.proceed(snapshot, now, arrival, &Tracked::Not, frame);
         }
@@ -105,6 +108,7 @@ impl Switch {
         let mut passage = Passage::Plain;
         let decided = self.decide(snapshot, now, arrival, tracked, &frame, &mut Silent, &mut passage);
         self.charge(now, arrival, &decided.decision);
+        self.count_forbidden(snapshot, arrival, tracked, &decided.decision);
         if let Decision::Drop { reason, .. } = &decided.decision
             && let Some(connections) = &mut self.connections
         {
@@ -221,6 +225,7 @@ impl Switch {
             let balancing = connections.balancing();
             recorder.step(Stage::Service, || balancing.describe(selected, &new.tuple, towards));
         }
+        connections.record_verdict(&what, recorder);
         Ok(A::tracked(Seen { packet, what }))
     }
 

@@ -1,6 +1,7 @@
 //! Any frames, in any order, with the verbs called in any order: every frame is accounted for, and the same inputs give
 //! the same outputs.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use netstack::addr::{PortId, SegmentId};
@@ -19,6 +20,7 @@ use netstack::verdict::DropReason;
 use proptest::prelude::*;
 
 use crate::packets::{self, BROADCAST, Packet, announce, ask, ethernet, tagged, tell};
+use crate::rules::some_policies;
 use crate::world::{
     FAMILIES, FAR, FREE, Family, GUEST, Host, NODE, OTHER, POD_A, POD_B, VIP, everybody, ip, reverse_path,
     route, service, services, trunk, via,
@@ -93,6 +95,16 @@ pub(crate) fn balanced() -> Config {
     Config { services: Some(services(some_services(0b111_111))), ..translating() }
 }
 
+/// The same, where policies come and go; and with a station of which nothing is remembered, for which they have rules of
+/// their own.
+pub(crate) fn policed() -> Config {
+    let mut config = balanced();
+    if let Some(nat) = &mut config.nat {
+        nat.untracked = vec![ip(OTHER.v4).into(), ip(OTHER.v6).into()];
+    }
+    config
+}
+
 /// The lower bits of `which` are the services that there are, the upper ones say which of them have a second backend.
 fn some_services(which: u8) -> Vec<lb::Service> {
     let mut all = Vec::new();
@@ -150,6 +162,8 @@ pub(crate) enum Step {
     Install(usize),
     /// These services in the place of those that there are.
     Services(Option<u8>),
+    /// These policies in the place of those that there are, where there may be any.
+    Policies(Option<u8>),
     /// What leaves next is answered where it comes to.
     Answer,
     Event,
@@ -303,6 +317,10 @@ fn conversation() -> impl Strategy<Value = Step> {
     })
 }
 
+pub(crate) fn policies() -> impl Strategy<Value = Step> {
+    proptest::option::weighted(0.8, 0u8..64).prop_map(Step::Policies)
+}
+
 pub(crate) fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         2 => fragment(),
@@ -315,6 +333,7 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
         1 => (0u16..8).prop_map(Step::Patch),
         1 => prop_oneof![3 => Just(7), 1 => 0usize..7].prop_map(Step::Install),
         2 => proptest::option::weighted(0.8, 0u8..64).prop_map(Step::Services),
+        2 => policies(),
         1 => Just(Step::Event),
         1 => mutated().prop_map(|(port, bytes)| Step::Explain { port, bytes }),
     ]
@@ -388,6 +407,13 @@ impl Run {
                 self.switch.install(next);
             }
             Step::Services(_) => {}
+            Step::Policies(which) => {
+                if (self.config)().nat.is_some_and(|nat| !nat.untracked.is_empty()) {
+                    let policies = which.map(|which| Arc::new(some_policies(which)));
+                    let next = self.switch.snapshot().with_policies(policies).unwrap();
+                    self.switch.install(next);
+                }
+            }
             Step::Event => {
                 let event = self.switch.poll_event();
                 self.record.push(format!("{event:?}"));
@@ -400,7 +426,12 @@ impl Run {
             }
         }
         self.switch.check().unwrap();
-        self.record.push(format!("{:?} {:?}", self.switch.poll_timeout(), self.switch.counters()));
+        let stopped: Vec<_> = self.switch.policy_counters().collect();
+        self.record.push(format!(
+            "{:?} {:?} {stopped:?}",
+            self.switch.poll_timeout(),
+            self.switch.counters()
+        ));
         self.bounds();
     }
 
@@ -478,11 +509,12 @@ proptest! {
         run(protected, 1, &steps);
         run(translating, 1, &steps);
         run(balanced, 1, &steps);
+        run(policed, 1, &steps);
     }
 
     #[test]
     fn the_same_seed_and_inputs_give_the_same_outputs(seed: u64, steps in proptest::collection::vec(step(), 1..40)) {
-        for config in [everything, protected, translating, balanced] {
+        for config in [everything, protected, translating, balanced, policed] {
             prop_assert_eq!(run(config, seed, &steps), run(config, seed, &steps));
         }
     }
@@ -521,14 +553,18 @@ fn the_generator_reaches_every_fate() {
     let mut guarded = Run::new(protected, 1, SMALL);
     let mut translated = Run::new(translating, 1, SMALL);
     let mut balanced = Run::new(balanced, 1, SMALL);
+    let (mut policed, mut audited) = (Run::new(policed, 1, SMALL), 0);
     for _ in 0..24_000 {
         let step = step().new_tree(&mut runner).unwrap().current();
-        for run in [&mut run, &mut guarded, &mut translated, &mut balanced] {
+        for run in [&mut run, &mut guarded, &mut translated, &mut balanced, &mut policed] {
             run.step(&step);
             run.step(&Step::Transmit(1));
             run.record.clear();
         }
+        let stopped = policed.switch.policy_counters().map(|(_, stopped)| stopped.audited);
+        audited = audited.max(stopped.sum::<u64>());
     }
+    assert!(policed.switch.counters().dropped(DropReason::PolicyDenied) > 100 && audited > 10, "{audited}");
     let counters = guarded.switch.counters();
     for reason in [DropReason::StormControl, DropReason::LoopBlocked, DropReason::PortIsolated] {
         assert!(counters.dropped(reason) > 0, "{reason}");

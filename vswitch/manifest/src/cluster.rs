@@ -66,6 +66,10 @@ pub struct ClusterSpec {
     pub dns_domain: Option<String>,
     /// The cluster's name server.
     pub dns: DnsSpec,
+    /// What holds for connections that no policy says anything about. Default `allow`.
+    pub default_policy: Option<DefaultPolicy>,
+    /// What becomes of what is denied. Default `enforce`.
+    pub policy_mode: Option<PolicyMode>,
     /// The largest IP packet on every link, in octets. Default 1500.
     pub mtu: Option<u16>,
     /// The underlay: L3 segments joined by one router. Default one segment, `underlay`, with 192.168.10.0/24 and
@@ -121,6 +125,28 @@ pub enum ProxyMode {
     Maglev,
     /// A program ends each TCP connection and opens one of its own to an endpoint.
     Userspace,
+}
+
+/// What holds for connections that no policy says anything about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum DefaultPolicy {
+    /// They are let through, as Kubernetes has it.
+    #[default]
+    Allow,
+    /// They are not, to pods and from them.
+    Deny,
+}
+
+/// What becomes of what policies deny.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum PolicyMode {
+    /// It is dropped, and counted.
+    #[default]
+    Enforce,
+    /// It is counted, and let through.
+    Audit,
 }
 
 /// How the ports of a segment are kept from harming each other.

@@ -13,7 +13,7 @@ pub const EFFECTS: &[(&str, &str, &str)] = &[
     (
         "any",
         "metadata.namespace",
-        "namespace of what is in one: all but Clusters, Namespaces and Nodes; `default` if unset",
+        "namespace of what is in one: all but Clusters, Namespaces, Nodes and ClusterNetworkPolicies; `default` if unset",
     ),
     ("any", "metadata.labels", "what selectors select by"),
     (
@@ -65,6 +65,12 @@ pub const EFFECTS: &[(&str, &str, &str)] = &[
         "spec.dns.logQueries",
         "`true`: each query is written to the log that `vswitch logs -n kube-system kube-dns` shows",
     ),
+    (
+        "Cluster",
+        "spec.defaultPolicy",
+        "`allow`, or `deny`: what holds for connections of pods that no policy says anything about",
+    ),
+    ("Cluster", "spec.policyMode", "`enforce`, or `audit`: what policies deny is counted and let through"),
     ("Cluster", "spec.mtu", "largest IP packet on every link; below 1280 there is no IPv6"),
     ("Cluster", "spec.segments[].name", "names an L3 segment of the underlay"),
     ("Cluster", "spec.segments[].cidrs", "its prefixes; the router has the first address of each"),
@@ -251,6 +257,23 @@ pub const EFFECTS: &[(&str, &str, &str)] = &[
     ),
     ("L2Advertisement", "spec.ipAddressPoolSelectors", "the pools by label"),
     ("L2Advertisement", "spec.nodeSelectors", "the nodes one of which announces each address; all if unset"),
+    ("NetworkPolicy", "spec.podSelector", "the pods of its namespace that it is about; all if unset"),
+    (
+        "NetworkPolicy",
+        "spec.policyTypes",
+        "`Ingress`, `Egress`; unset: the former, and the latter if there are rules for it",
+    ),
+    ("NetworkPolicy", "spec.ingress", "what may be opened to them: `from` and `ports`"),
+    ("NetworkPolicy", "spec.egress", "what they may open: `to` and `ports`"),
+    ("ClusterNetworkPolicy", "spec.tier", "`Admin`, before NetworkPolicies, or `Baseline`, behind them"),
+    ("ClusterNetworkPolicy", "spec.priority", "0 to 1000; within a tier lower ones are asked first"),
+    ("ClusterNetworkPolicy", "spec.subject", "the pods it is about: `namespaces` or `pods`"),
+    ("ClusterNetworkPolicy", "spec.ingress", "rules in order: `action`, `from`, `protocols`"),
+    (
+        "ClusterNetworkPolicy",
+        "spec.egress",
+        "rules in order: `action`, `to` (`namespaces`, `pods`, `nodes`, `networks`), `protocols`",
+    ),
 ];
 
 /// A pod inside a Deployment.

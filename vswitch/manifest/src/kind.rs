@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, PodSpec, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde::de::DeserializeOwned;
@@ -14,6 +15,7 @@ use serde_json::Value as Json;
 use super::cluster::Cluster;
 use super::decode::DecodeError;
 use super::metallb::{self, IPAddressPool, L2Advertisement};
+use super::policy::{self, ClusterNetworkPolicy};
 use super::schema::nearest;
 use super::tree;
 
@@ -38,6 +40,10 @@ pub enum Object {
     IPAddressPool(Box<IPAddressPool>),
     /// Which nodes announce them.
     L2Advertisement(Box<L2Advertisement>),
+    /// Who may talk to the pods of a namespace.
+    NetworkPolicy(Box<NetworkPolicy>),
+    /// Who may talk to whom.
+    ClusterNetworkPolicy(Box<ClusterNetworkPolicy>),
 }
 
 /// Does the same with the object of whichever kind it is.
@@ -53,6 +59,8 @@ macro_rules! with {
             Object::EndpointSlice($inner) => $what,
             Object::IPAddressPool($inner) => $what,
             Object::L2Advertisement($inner) => $what,
+            Object::NetworkPolicy($inner) => $what,
+            Object::ClusterNetworkPolicy($inner) => $what,
         }
     };
 }
@@ -97,7 +105,11 @@ impl Object {
     /// Its kind, namespace and name.
     pub fn key(&self) -> Key {
         let metadata = self.metadata();
-        let namespaced = !matches!(self, Self::Cluster(_) | Self::Namespace(_) | Self::Node(_));
+        let everywhere = matches!(
+            self,
+            Self::Cluster(_) | Self::Namespace(_) | Self::Node(_) | Self::ClusterNetworkPolicy(_)
+        );
+        let namespaced = !everywhere;
         let namespace = metadata.namespace.clone().filter(|_| namespaced);
         let unset = if namespaced { "default" } else { "" };
         Key {
@@ -119,6 +131,8 @@ impl Object {
             Self::EndpointSlice(_) => "EndpointSlice",
             Self::IPAddressPool(_) => "IPAddressPool",
             Self::L2Advertisement(_) => "L2Advertisement",
+            Self::NetworkPolicy(_) => "NetworkPolicy",
+            Self::ClusterNetworkPolicy(_) => "ClusterNetworkPolicy",
         }
     }
 
@@ -166,7 +180,7 @@ fn decode<T: DeserializeOwned>(node: &tree::Node, wrap: fn(Box<T>) -> Object) ->
 }
 
 /// Every kind that has an effect.
-pub(super) static KINDS: [Kind; 9] = [
+pub(super) static KINDS: [Kind; 11] = [
     Kind {
         api_version: super::cluster::API_VERSION,
         name: "Cluster",
@@ -248,6 +262,24 @@ pub(super) static KINDS: [Kind; 9] = [
         },
         decode: |node| decode(node, Object::L2Advertisement),
     },
+    Kind {
+        api_version: "networking.k8s.io/v1",
+        name: "NetworkPolicy",
+        schema: {
+            static SCHEMA: LazyLock<Json> = LazyLock::new(schema::<NetworkPolicy>);
+            &SCHEMA
+        },
+        decode: |node| decode(node, Object::NetworkPolicy),
+    },
+    Kind {
+        api_version: policy::API_VERSION,
+        name: "ClusterNetworkPolicy",
+        schema: {
+            static SCHEMA: LazyLock<Json> = LazyLock::new(schema::<ClusterNetworkPolicy>);
+            &SCHEMA
+        },
+        decode: |node| decode(node, Object::ClusterNetworkPolicy),
+    },
 ];
 
 /// Kinds of Kubernetes that are read past with a warning: people have them in the same files.
@@ -270,7 +302,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "Lease",
     "LimitRange",
     "MutatingWebhookConfiguration",
-    "NetworkPolicy",
     "PersistentVolume",
     "PersistentVolumeClaim",
     "PodDisruptionBudget",

@@ -15,6 +15,7 @@ mod kind;
 mod load;
 mod metallb;
 pub mod parallel;
+mod policy;
 mod schema;
 mod tree;
 
@@ -22,13 +23,18 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use cluster::{
-    API_VERSION, Cluster, ClusterSpec, DnsSpec, HostSpec, PortsSpec, ProxyMode, RecordSpec, SegmentSpec,
-    StormControlSpec,
+    API_VERSION, Cluster, ClusterSpec, DefaultPolicy, DnsSpec, HostSpec, PolicyMode, PortsSpec, ProxyMode,
+    RecordSpec, SegmentSpec, StormControlSpec,
 };
 pub use effect::EFFECTS;
 pub use kind::{Key, Object, pod_spec_json};
 pub use load::load;
 pub use metallb::{AdvertisementSpec, IPAddressPool, L2Advertisement, PoolSpec, ServiceAllocationSpec};
+pub use policy::{
+    ClusterEgressRule, ClusterIngressRule, ClusterNetworkPolicy, ClusterPolicySpec, NamespacedPods,
+    PolicyAction, PolicyDestination, PolicyPort, PolicyPortRange, PolicyPorts, PolicyProtocol, PolicySubject,
+    PolicyTier,
+};
 pub use tree::{MAX_DEPTH, MAX_NODES, MAX_TEXT, Mark};
 
 use self::kind::Known;

@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use super::{Table, services};
+use super::{Table, policy, services};
 use crate::control::table::bytes;
 
 /// How one kind of thing is listed.
@@ -51,6 +51,11 @@ pub(super) fn listing(table: Table) -> Listing {
         Table::EndpointSlices => object("/v1/objects/endpointslices", services::SLICES, 5),
         Table::Pools => object("/v1/objects/ipaddresspools", services::POOLS, 4),
         Table::Advertisements => object("/v1/objects/l2advertisements", services::ADVERTISEMENTS, 3),
+        Table::Policies => Listing {
+            volatile: Some("dropped"),
+            namespace: |o| o.pointer("/namespace").and_then(Json::as_str).map(str::to_owned),
+            ..view("/v1/policies", policy::COLUMNS, 7, |o| text(o, "/name"))
+        },
         Table::Dns => view("/v1/names", NAMES, 3, |o| text(o, "/name")),
         Table::Places => view("/v1/places", PLACES, 4, |o| text(o, "/place")),
         Table::Ports => {

@@ -10,7 +10,7 @@ use serde_json::Value as Json;
 
 use super::capture::escaped;
 use super::columns::{Listing, listing, text};
-use super::{Describe, Failure, Format, Get, Table, services, wrong};
+use super::{Describe, Failure, Format, Get, Table, policy, services, wrong};
 use crate::control::api::ConnectionsView;
 use crate::control::client::Client;
 use crate::control::table::render;
@@ -204,6 +204,7 @@ pub(super) fn describe(client: &Client, what: &Describe) -> Result<ExitCode, Fai
     let concerns: Box<dyn Fn(&Json) -> bool> = match what.kind {
         Table::Pods => {
             let full = format!("{}/{name}", (listing.namespace)(object).unwrap_or_default());
+            policy::of_pod(client, &full, &mut out)?;
             Box::new(move |row| text(row, "/port") == full || text(row, "/text").contains(&full))
         }
         Table::Nodes => Box::new(move |row| text(row, "/switch") == name),
@@ -212,7 +213,8 @@ pub(super) fn describe(client: &Client, what: &Describe) -> Result<ExitCode, Fai
             services::describe(client, &full, &mut out)?;
             return Ok(ExitCode::SUCCESS);
         }
-        Table::Namespaces
+        Table::Policies
+        | Table::Namespaces
         | Table::Deployments
         | Table::Clusters
         | Table::Endpoints

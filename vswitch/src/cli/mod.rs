@@ -11,6 +11,7 @@ mod manifests;
 mod manual;
 mod pace;
 mod place;
+mod policy;
 mod probe;
 mod ready;
 mod run;
@@ -119,6 +120,11 @@ enum Verb {
     /// Show what the containers of a pod have written
     #[command(after_help = "Example: vswitch logs web -c server -f")]
     Logs(Logs),
+    /// Say who can reach whom, as policies have it
+    Policy {
+        #[command(subcommand)]
+        what: policy::Policy,
+    },
     /// Follow an imagined packet: every decision on its way, with its reason
     #[command(after_help = "Example: vswitch trace alpha 'tcp 10.244.1.2:80'")]
     Trace(Trace),
@@ -421,6 +427,7 @@ fn dispatch(verb: Verb, state: StatePaths) -> Result<ExitCode, Failure> {
         Verb::Get(get) => get::get(&client(), &get),
         Verb::Describe(what) => get::describe(&client(), &what),
         Verb::Logs(what) => logs::logs(&client(), &what),
+        Verb::Policy { what } => policy::run(&client(), &what),
         Verb::Trace(trace) => ask::trace(&client(), &trace),
         Verb::Capture(what) => capture::capture(&client(), &what),
         Verb::Doctor(output) => doctor(&output),

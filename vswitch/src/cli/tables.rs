@@ -35,6 +35,17 @@ pub(super) enum Table {
     /// Which nodes announce them.
     #[value(name = "l2advertisements", alias = "l2advertisement")]
     Advertisements,
+    /// Who may talk to whom: policies of namespaces and of the cluster.
+    #[value(
+        alias = "policy",
+        alias = "networkpolicies",
+        alias = "networkpolicy",
+        alias = "netpol",
+        alias = "clusternetworkpolicies",
+        alias = "clusternetworkpolicy",
+        alias = "cnp"
+    )]
+    Policies,
     /// What the cluster's names stand for: the zone as it is served.
     #[value(alias = "names")]
     Dns,

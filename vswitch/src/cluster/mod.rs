@@ -28,6 +28,7 @@ use netstack::config::StormControl;
 
 use crate::container::{Images, PodSpec};
 use crate::helper::{Existing, MIN_IPV6_MTU};
+use crate::policy::ClusterPolicies;
 use crate::service::Frame;
 
 /// A whole cluster.
@@ -54,6 +55,8 @@ pub struct Cluster {
     pub images: Images,
     /// What Services have in common.
     pub services: Frame,
+    /// Who may talk to whom.
+    pub policies: Arc<ClusterPolicies>,
 }
 
 /// An L3 segment of the underlay. The router has the first address of each prefix.

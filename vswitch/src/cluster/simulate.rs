@@ -2,14 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use netstack::config::Snapshot;
 use netstack::host::{HostConfig, HostEvent};
+use netstack::parse::protocol;
+use netstack::policy::Question;
 use netstack::seed::Seed;
 use netstack::sim::{HostId, Lab, LinkProfile};
 
 use super::{Cluster, Endpoint, Place, PortNumbers, wire};
+use crate::policy::Keeper;
 
 /// Up to so many end stations everyone asks everyone; beyond, each asks so many others.
 const EVERYONE: usize = 64;
@@ -32,7 +36,7 @@ pub struct Reachability {
 
 /// Builds the cluster on memory links and virtual time, and lets its end stations ping each other: pods, nodes and hosts
 /// must reach each other by every address; but hosts of external segments, who have no routes to pods, do not reach those, nor
-/// do pods reach them with addresses of their own.
+/// do pods reach them with addresses of their own. Whom policies keep from each other must not reach each other.
 ///
 /// # Errors
 /// In a sentence, when the laboratory cannot be built or an invariant of the switches does not hold.
@@ -58,6 +62,7 @@ pub fn simulate(cluster: &Cluster, seed: u64) -> Result<Reachability, String> {
 struct Trial {
     lab: Lab,
     endpoints: Vec<(Endpoint, HostId)>,
+    policies: Keeper,
 }
 
 impl Trial {
@@ -66,9 +71,15 @@ impl Trial {
         let mut lab = Lab::new(Seed::from_u64(seed));
         let cable = LinkProfile::delayed(DELAY);
         let mut switches = BTreeMap::new();
+        let mut policies = Keeper::default();
+        policies.update(cluster);
         for plan in &wiring.switches {
-            let snapshot =
-                Snapshot::compile(plan.config.clone(), None).map_err(|e| format!("{}: {e}", plan.name))?;
+            let snapshot = Snapshot::compile(plan.config.clone(), None);
+            let snapshot = snapshot.and_then(|snapshot| match policies.of(&plan.name) {
+                Some(enforced) => snapshot.with_policies(Some(Arc::clone(enforced))),
+                None => Ok(snapshot),
+            });
+            let snapshot = snapshot.map_err(|e| format!("{}: {e}", plan.name))?;
             let switch = lab.add_switch(&plan.name, snapshot, plan.limits);
             switches.insert(plan.name.as_str(), switch.map_err(|e| e.to_string())?);
         }
@@ -92,7 +103,7 @@ impl Trial {
             endpoints.push((endpoint.clone(), host));
         }
         lab.run_for(PROBING).map_err(|error| error.to_string())?;
-        Ok(Self { lab, endpoints })
+        Ok(Self { lab, endpoints, policies })
     }
 
     /// Lets one station ask all addresses of others, and notes whom it should have reached and did not, or the other way
@@ -118,7 +129,9 @@ impl Trial {
                 }),
         ) {
             found.asked += 1;
-            if should_reach(cluster, asker, endpoint, address) {
+            if should_reach(cluster, asker, endpoint, address)
+                && is_let(&self.policies, asker, endpoint, address)
+            {
                 expected.insert(address);
             } else {
                 unexpected.insert(address, &endpoint.place);
@@ -174,6 +187,18 @@ fn should_reach(cluster: &Cluster, from: &Endpoint, to: &Endpoint, address: IpAd
     !(external(one) && pod(other) || external(other) && pod(one) && kept())
 }
 
+/// Whether policies let one station ping another: each end's node judges its own pods.
+fn is_let(policies: &Keeper, from: &Endpoint, to: &Endpoint, address: IpAddr) -> bool {
+    const ECHO_REQUEST: [(u8, u16); 2] = [(protocol::ICMP, 8), (protocol::ICMPV6, 128)];
+    let own = from.addresses.iter().map(|net| net.addr()).find(|own| own.is_ipv4() == address.is_ipv4());
+    let Some(source) = own else { return true };
+    let (protocol, port) = ECHO_REQUEST[usize::from(address.is_ipv6())];
+    let question = Question { source, destination: address, protocol, port };
+    let egress = policies.of(&from.attachment.switch).and_then(|policies| policies.judge(&question).egress);
+    let ingress = policies.of(&to.attachment.switch).and_then(|policies| policies.judge_ingress(&question));
+    [egress, ingress].into_iter().flatten().all(|judgement| judgement.is_allowed || policies.audits())
+}
+
 /// Whether nothing is bridged between a station and others of its kind.
 fn isolated(cluster: &Cluster, place: &Place) -> bool {
     match place {
@@ -192,6 +217,7 @@ mod tests {
     use super::*;
     use crate::cluster::{Host, RouterServices};
     use crate::objects::builtin;
+    use crate::policy::{ClusterPolicies, Defaults};
 
     #[test]
     fn everyone_of_the_builtin_cluster_reaches_everyone() {
@@ -227,6 +253,15 @@ mod tests {
         // The pod that has moved is reached through the gateway, wherever it is.
         cluster.pods[1].node = "node-2".into();
         assert_eq!(simulate(&cluster, 6).unwrap(), reached);
+    }
+
+    #[test]
+    fn whom_policies_keep_apart_do_not_reach_each_other() {
+        let mut cluster = builtin("lab");
+        let closed = Defaults { denies: true, audits: false };
+        cluster.policies = Arc::new(ClusterPolicies { defaults: closed, ..ClusterPolicies::default() });
+        let found = simulate(&cluster, 7).unwrap();
+        assert_eq!((found.asked, found.wrong), (6 * 5 * 2, Vec::new()));
     }
 
     #[test]

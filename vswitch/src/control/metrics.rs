@@ -20,7 +20,7 @@ use super::{names, services};
 use crate::container::Phase;
 use crate::names::{BOUNDS, NameServerCounters};
 use crate::proxy::ProxyCounters;
-use crate::runtime::{ConnectionCounts, NameServerCounts, ProxyCounts, RuntimeError};
+use crate::runtime::{ConnectionCounts, NameServerCounts, PolicyCount, ProxyCounts, RuntimeError};
 use crate::service::Kind;
 
 /// Of the text.
@@ -60,6 +60,7 @@ struct Scrape {
     balanced: Vec<(Labels, u64)>,
     proxies: Vec<ProxyCounts>,
     name_servers: Vec<NameServerCounts>,
+    policies: Vec<PolicyCount>,
     stalled: u64,
 }
 
@@ -128,6 +129,7 @@ impl Scrape {
         scrape.balanced = balanced.map(|(switch, count)| (vec![("switch", switch)], count)).collect();
         scrape.proxies = runtime.proxy_counts()?;
         scrape.name_servers = runtime.name_server_counts()?;
+        scrape.policies = runtime.policy_counts()?;
         Ok(scrape)
     }
 
@@ -192,6 +194,7 @@ impl Collector for Scrape {
         counter(to, "vswitch_service_connections", help, None, self.balanced.iter().cloned())?;
         encode_proxies(to, &self.proxies)?;
         encode_name_servers(to, &self.name_servers)?;
+        encode_policies(to, &self.policies)?;
         gauge(to, "vswitch_pods", "Pods by phase.", by("phase", &self.phases))?;
         let help = "How often a container has been started again.";
         counter(to, "vswitch_container_restarts", help, None, self.restarts.iter().cloned())?;
@@ -311,6 +314,17 @@ const NAME_SERVER_COUNTERS: [NameServerCounter; 6] = [
     ("vswitch_dns_unlogged", "Queries that the log could not take.", |c| c.unlogged),
 ];
 
+/// What holds without a policy has the label `default`.
+fn encode_policies(to: &mut DescriptorEncoder<'_>, all: &[PolicyCount]) -> fmt::Result {
+    let labels = |(switch, policy, _): &PolicyCount| {
+        vec![("switch", switch.clone()), ("policy", policy.as_deref().unwrap_or("default").to_owned())]
+    };
+    let help = "Packets that a policy has stopped.";
+    counter(to, "vswitch_policy_drops", help, None, all.iter().map(|one| (labels(one), one.2.dropped)))?;
+    let help = "Connections that a policy would have stopped if it were enforced.";
+    counter(to, "vswitch_policy_audited", help, None, all.iter().map(|one| (labels(one), one.2.audited)))
+}
+
 fn counter(
     to: &mut DescriptorEncoder<'_>,
     name: &str,
@@ -400,6 +414,14 @@ mod tests {
                 },
                 connected: 42,
             }],
+            policies: vec![
+                (
+                    "s".into(),
+                    Some("NetworkPolicy a/b".into()),
+                    netstack::switch::PolicyCounters { dropped: 43, audited: 44 },
+                ),
+                ("s".into(), None, netstack::switch::PolicyCounters { dropped: 45, audited: 46 }),
+            ],
             stalled: 10,
         };
         let mut registry = Registry::default();
@@ -460,6 +482,10 @@ mod tests {
                 r#"vswitch_dns_response_seconds_count{node="s"} 3"#,
                 r#"vswitch_dns_response_seconds_bucket{le="0.00005",node="s"} 1"#,
                 r#"vswitch_dns_response_seconds_bucket{le="+Inf",node="s"} 3"#,
+                r#"vswitch_policy_drops_total{switch="s",policy="NetworkPolicy a/b"} 43"#,
+                r#"vswitch_policy_drops_total{switch="s",policy="default"} 45"#,
+                r#"vswitch_policy_audited_total{switch="s",policy="NetworkPolicy a/b"} 44"#,
+                r#"vswitch_policy_audited_total{switch="s",policy="default"} 46"#,
                 r#"vswitch_pods{phase="Running"} 8"#,
                 r#"vswitch_container_restarts_total{namespace="n",pod="p",container="c"} 9"#,
                 "vswitch_control_stalled_total 10",

@@ -36,7 +36,7 @@ use crate::service::Controller;
 use crate::state::StatePaths;
 
 /// Kinds of objects that say nothing of nodes, pods and what is between them.
-const BESIDE_CLUSTER: [&str; 4] = ["EndpointSlice", "L2Advertisement", "Namespace", "Service"];
+const BESIDE_CLUSTER: [&str; 3] = ["EndpointSlice", "L2Advertisement", "Service"];
 
 /// So many ports of Services that no proxy listens for are told by name.
 const UNHEARD: usize = 5;

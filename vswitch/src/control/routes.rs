@@ -16,6 +16,7 @@ use super::api::{
 use super::names::NameView;
 use super::objects::Listed;
 use super::plane::Plane;
+use super::policies::{MatrixView, PolicyView};
 use super::server::{self, Shared, ask, problem};
 use super::services::BalancedView;
 use super::{metrics, openapi};
@@ -155,6 +156,20 @@ pub(super) const ROUTES: &[Route] = &[
         })
     },
     view::<Vec<NameView>>("/v1/names", "What the cluster's names stand for", || get(server::names)),
+    view::<Vec<PolicyView>>(
+        "/v1/policies",
+        "Every policy, whom it is about, and what it has stopped",
+        || get(server::policies),
+    ),
+    Route {
+        parameters: &[
+            filter("namespace", "Only pods of this namespace", schema::<String>),
+            filter("ports", "Ports that each is asked for, as `tcp/80,udp/53`", schema::<String>),
+        ],
+        ..view::<MatrixView>("/v1/policies/matrix", "Which pods can reach which, at which ports", || {
+            get(server::matrix)
+        })
+    },
     Route {
         parameters: &[Parameter {
             name: "service",

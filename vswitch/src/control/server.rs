@@ -31,7 +31,7 @@ use super::connections::Connections;
 use super::objects::{Listed, list};
 use super::plane::{Plane, PlaneError};
 use super::routes::MAX_BODY;
-use super::{names, routes, services};
+use super::{names, policies as rules, routes, services};
 use crate::cluster::Place;
 use crate::runtime::{Capture, ConnectionFilter, PacketSpec, Runtime, RuntimeError};
 
@@ -213,6 +213,31 @@ pub(super) async fn balancing(State(shared): State<Shared>, Query(query): Query<
         Ok(Ok(Some(views))) => Json(views).into_response(),
         Ok(Ok(None)) => problem(StatusCode::NOT_FOUND, missing),
         Ok(Err(error)) => problem(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
+}
+
+/// Policies, and what they have stopped.
+pub(super) async fn policies(State(shared): State<Shared>) -> Response {
+    match tokio::task::spawn_blocking(move || rules::policies(&shared.plane)).await {
+        Ok(Ok(views)) => Json(views).into_response(),
+        Ok(Err(error)) => problem(status_of(&error), error.to_string()),
+        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct MatrixQuery {
+    namespace: Option<String>,
+    ports: Option<String>,
+}
+
+/// Who can reach whom.
+pub(super) async fn matrix(State(shared): State<Shared>, Query(query): Query<MatrixQuery>) -> Response {
+    let compute = move || rules::matrix(&shared.plane, query.namespace.as_deref(), query.ports.as_deref());
+    match tokio::task::spawn_blocking(compute).await {
+        Ok(Ok(view)) => Json(view).into_response(),
+        Ok(Err(error)) => problem(StatusCode::BAD_REQUEST, error),
         Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
     }
 }

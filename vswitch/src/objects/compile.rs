@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use manifest::{Invalid, Located, Object, Problem};
 use netstack::addr::IpNet;
@@ -43,6 +44,7 @@ pub fn compile(store: &Store, before: &Allocations, name: &str) -> Result<Compil
             hosts: Vec::new(),
             images: BTreeMap::new(),
             services: Frame::default(),
+            policies: Arc::default(),
         },
         pod_cidrs: Vec::new(),
         allocations: Allocations::default(),
@@ -54,6 +56,7 @@ pub fn compile(store: &Store, before: &Allocations, name: &str) -> Result<Compil
         warnings: Vec::new(),
     };
     compiler.keep_pools();
+    compiler.policies();
     compiler.underlay();
     // What follows would only be confused by prefixes that are wrong.
     if compiler.problems.is_empty() {

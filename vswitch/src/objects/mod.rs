@@ -14,6 +14,7 @@ mod host_ports;
 mod names;
 mod node;
 mod pod;
+mod policies;
 mod replacement;
 mod services;
 mod store;

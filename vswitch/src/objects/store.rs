@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use manifest::{Invalid, Key, Located, Manifests, Object, Problem, Source, Strictness, load};
 
+use super::policies::ReadPolicies;
+
 /// What became of one object.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -40,6 +42,8 @@ pub type Changes = Vec<(Key, Change)>;
 #[derive(Clone, Debug, Default)]
 pub struct Store {
     objects: RedBlackTreeMapSync<Key, Arc<Located>>,
+    /// What its policies, and those of its clones, were read to say.
+    pub(super) read: Arc<ReadPolicies>,
 }
 
 impl Store {
@@ -50,9 +54,13 @@ impl Store {
 
     /// Every object of a kind, in order of namespace and name.
     pub fn of_kind(&self, kind: &'static str) -> impl Iterator<Item = &Located> {
+        self.shared(kind).map(|(_, located)| located.as_ref())
+    }
+
+    /// The same as they are in memory, for whoever keeps what it made of them.
+    pub(super) fn shared(&self, kind: &'static str) -> impl Iterator<Item = (&Key, &Arc<Located>)> {
         let first = Key { kind, namespace: String::new(), name: String::new() };
-        let from_there = self.objects.range(first..);
-        from_there.take_while(move |(key, _)| key.kind == kind).map(|(_, located)| located.as_ref())
+        self.objects.range(first..).take_while(move |(key, _)| key.kind == kind)
     }
 
     /// What tells every object from every other.

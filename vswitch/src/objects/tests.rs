@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use manifest::{Source, Strictness, load};
 
@@ -43,6 +44,34 @@ fn one_pod_alone_is_a_cluster() {
     for plan in &crate::cluster::wire(&cluster, &mut crate::cluster::PortNumbers::default()).switches {
         netstack::config::Snapshot::compile(plan.config.clone(), None).unwrap();
     }
+}
+
+#[test]
+fn of_policies_those_alone_that_change_are_read_again() {
+    let policy = |name: &str, kind: &str| {
+        format!(
+            "---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: {name}}}\n\
+             spec: {{podSelector: {{}}, policyTypes: [{kind}]}}\n"
+        )
+    };
+    let mut objects = store(&[policy("a", "Ingress"), policy("b", "Ingress")].concat());
+    let change = |objects: &mut Store, text: String| {
+        let read = load(&[Source { name: "change.yaml".into(), text }], Strictness::Strict).unwrap();
+        objects.apply(read);
+    };
+    let policies =
+        |objects: &Store| compile(objects, &Allocations::default(), "lab").unwrap().cluster.policies;
+    let first = policies(&objects);
+    assert!(Arc::ptr_eq(&first, &policies(&objects.clone())));
+    change(&mut objects, policy("b", "Egress"));
+    let second = policies(&objects);
+    let [a, b] = ["NetworkPolicy default/a", "NetworkPolicy default/b"];
+    assert!(Arc::ptr_eq(&first.policies[a], &second.policies[a]));
+    assert_ne!(first.policies[b], second.policies[b]);
+    change(&mut objects, policy("a", "Ingress"));
+    assert!(Arc::ptr_eq(&second, &policies(&objects)), "it says the same");
+    change(&mut objects, pod("web", ""));
+    assert!(Arc::ptr_eq(&second, &policies(&objects)));
 }
 
 #[test]

@@ -1,9 +1,12 @@
-//! What each node's switch balances.
+//! What each node's switch balances, and what it lets through.
 //!
 //! # Theory of operation
 //! Services change more often than anything else of a cluster, so they reach a switch without its configuration being made
 //! again: the snapshot that it has is taken with another registry in it. The lock here is held while snapshots are made and
 //! installed, by changes of Services and by changes of the cluster alike: neither undoes what the other has just done.
+//!
+//! Policies come with the cluster: a snapshot that names a pod's port says what is let through to the pod, so that there is
+//! no moment in between.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -16,6 +19,7 @@ use netstack::switch::{ConnectionEntry, Switch};
 
 use super::paths::by_thread;
 use super::{Runtime, RuntimeError};
+use crate::policy::Keeper;
 
 /// Clients of one switch that are shown.
 const AFFINITIES: usize = 1000;
@@ -25,10 +29,12 @@ const AFFINITIES: usize = 1000;
 pub(super) struct Balance {
     registries: BTreeMap<String, Registry>,
     snapshots: BTreeMap<String, Arc<Snapshot>>,
+    /// Who may talk to whom.
+    pub(super) policies: Keeper,
 }
 
 impl Balance {
-    /// A snapshot of this switch, with what the switch balances. It is taken to be installed next.
+    /// A snapshot of this switch, with what the switch balances and lets through. It is taken to be installed next.
     pub(super) fn complete(
         &mut self,
         switch: &str,
@@ -36,6 +42,10 @@ impl Balance {
     ) -> Result<Arc<Snapshot>, ConfigErrors> {
         let snapshot = match self.registries.get(switch) {
             Some(registry) => with_registry(&snapshot, registry.clone())?,
+            None => snapshot,
+        };
+        let snapshot = match self.policies.of(switch) {
+            Some(policies) => snapshot.with_policies(Some(Arc::clone(policies)))?,
             None => snapshot,
         };
         self.snapshots.insert(switch.to_owned(), Arc::clone(&snapshot));

@@ -112,6 +112,7 @@ impl Runtime {
         self.succeed(&cluster, &difference, &mut made, &mut applied);
         applied.made = made.iter().map(|one| one.endpoint.place.clone()).collect();
         applied.moved = difference.moved.iter().map(|e| e.place.clone()).collect();
+        self.balance.lock().policies.update(&cluster);
         let (switches, places) = self.rewire(&now, compiled, links, &difference, made, &mut applied)?;
         let proxies = self.change_proxies(proxies, &switches, &mut applied)?;
         let name_servers = self.change_name_servers(servers, &switches, &mut applied)?;

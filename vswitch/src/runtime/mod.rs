@@ -11,6 +11,7 @@ mod making;
 mod name_servers;
 mod packet;
 mod paths;
+mod policies;
 mod proxies;
 mod questions;
 mod rewiring;
@@ -26,6 +27,7 @@ pub use connections::{ConnectionFilter, FilterError};
 pub use fabric::Applied;
 pub(crate) use name_servers::NameServerCounts;
 pub use packet::{Kind, PacketSpec, PacketSpecError};
+pub(crate) use policies::PolicyCount;
 pub(crate) use proxies::ProxyCounts;
 pub use station::Exchange;
 

@@ -10,6 +10,7 @@ mod expect;
 mod family;
 mod fragments;
 mod packet;
+mod policy;
 mod reason;
 mod service;
 
@@ -33,6 +34,9 @@ use nat::{Nat, Renewal};
 use self::family::{Family, found};
 use self::packet::Opening;
 pub(super) use self::packet::{Denial, Going, Held, Kind, Passage, Seen, Tracked, What};
+use self::policy::Finding;
+pub(super) use self::policy::Policing;
+pub use self::policy::PolicyCounters;
 use self::reason::{refusal_named, refusal_reason};
 pub(super) use self::service::{Balancing, Judged, mark};
 use self::service::{Orphan, Standing, orphan, renew};
@@ -44,6 +48,7 @@ use crate::config::{Limits, Segment, Services, Translator, translator};
 use crate::flow::{Change, Translation};
 use crate::frame::Frame;
 use crate::parse::{self, Network};
+use crate::policy::Policies;
 use crate::verdict::DropReason;
 
 /// Counters of identifications that IPv4 packets are given.
@@ -56,6 +61,7 @@ pub(super) struct Connections {
     v6: Family<Ipv6Addr>,
     identifications: Identifications,
     balancing: Balancing,
+    policing: Policing,
     /// What the pools and rules were made from.
     translator: Option<Arc<Translator>>,
     /// Fragments whose first one has gone on just now.
@@ -72,6 +78,7 @@ impl Connections {
             v6: Family::new(limits, translator, seed ^ 1),
             identifications: Identifications::new(IDENTIFICATIONS, seed ^ 2),
             balancing: Balancing::new(limits.affinities, seed ^ 3),
+            policing: Policing::default(),
             translator: None,
             released: Vec::new(),
             lost: Vec::new(),
@@ -83,9 +90,11 @@ impl Connections {
         &mut self,
         translator: &Arc<Translator>,
         services: Option<&Arc<Services>>,
+        policies: Option<&Arc<Policies>>,
         now: Duration,
     ) {
         self.balancing.configure(services);
+        self.policing.configure(policies);
         if self.translator.as_ref().is_some_and(|before| Arc::ptr_eq(before, translator)) {
             return;
         }
@@ -98,6 +107,16 @@ impl Connections {
 
     pub(super) fn balancing(&self) -> &Balancing {
         &self.balancing
+    }
+
+    /// The policies in use.
+    pub(super) fn policing(&self) -> &Policing {
+        &self.policing
+    }
+
+    /// The same, to count what they stop.
+    pub(super) fn policing_mut(&mut self) -> &mut Policing {
+        &mut self.policing
     }
 
     /// What chooses backends, if services were ever configured.
@@ -195,7 +214,26 @@ impl Connections {
         if let (Some((id, _)), Orphan::Moves(_) | Orphan::Reset) = (stands, &orphaned) {
             family.nat.remove(id, now);
         }
-        known(family, balancing, now, (tracked, orphaned), ingress)
+        let what = known(family, balancing, now, (tracked, orphaned), ingress)?;
+        Ok(self.police(what))
+    }
+
+    /// What a packet is after all that policies say, and takes note of that.
+    fn police<A: Kind>(&mut self, what: What<A>) -> What<A> {
+        let number = self.policing.number();
+        let let_through = match self.policing.find(&A::of(self).nat, &what) {
+            Finding::Free => None,
+            Finding::Renewed(id) => Some(id),
+            Finding::Forbidden(judgement, id) if self.policing.audits() => {
+                self.policing.count_audited(&judgement);
+                id
+            }
+            Finding::Forbidden(judgement, _) => return policy::forbidden(judgement),
+        };
+        if let Some(connection) = let_through.and_then(|id| A::of_mut(self).nat.get_mut(id)) {
+            policy::renew(connection, number);
+        }
+        let_through_under(what, number)
     }
 
     /// Whether there is a translated connection that a packet belongs to.
@@ -219,7 +257,13 @@ impl Connections {
         let tracked = family.nat.look(now, 0, packet, frame.bytes(), trust(frame));
         let stands = standing(&self.balancing, &family.nat, &tracked, ingress);
         let orphaned = orphaned(&family.nat, stands, now, packet, frame);
-        known(family, &self.balancing, now, (tracked, orphaned), ingress)
+        let what = known(family, &self.balancing, now, (tracked, orphaned), ingress)?;
+        Ok(match self.policing.find(&family.nat, &what) {
+            Finding::Forbidden(judgement, _) if !self.policing.audits() => policy::forbidden(judgement),
+            Finding::Free | Finding::Renewed(_) | Finding::Forbidden(..) => {
+                let_through_under(what, self.policing.number())
+            }
+        })
     }
 
     /// How a packet leaves for `egress`: puts it into `passage` if that is not as it came.
@@ -392,6 +436,19 @@ fn orphaned<A: Kind>(
     orphan(connection, reset, || nat.reopening(now, 0, packet, frame.bytes(), trust(frame)))
 }
 
+/// A packet whose connection remembers under which policies it was let through, if it is about to begin.
+fn let_through_under<A>(what: What<A>, number: u32) -> What<A> {
+    match what {
+        What::Opens { new, towards, judged } => What::Opens { new, towards, judged: judged.under(number) },
+        What::Known { .. }
+        | What::Related { .. }
+        | What::Denied(_)
+        | What::Later(_)
+        | What::Waits
+        | What::Untracked => what,
+    }
+}
+
 /// What a packet is, after all that services say.
 fn known<A: Kind>(
     family: &Family<A>,
@@ -406,7 +463,7 @@ fn known<A: Kind>(
         Orphan::Moves(new) => Ok(balancing.opens(now, &family.nat, new, ingress, way)),
         Orphan::Reset => {
             let (reason, how) = (DropReason::ServiceBackendGone, Refusal::Reject);
-            Ok(What::Denied(Denial { reason, how, mark: None }))
+            Ok(What::Denied(Denial { reason, how, mark: None, judgement: None }))
         }
     }
 }

@@ -20,6 +20,7 @@ use crate::flow::cache::Cache;
 use crate::flow::glance::{self, PacketKey};
 use crate::flow::{Change, Translation};
 use crate::frame::Frame;
+use crate::policy::Judgement;
 use crate::switch::explain::{Recorder, Stage};
 use crate::switch::flows::{Caches, Through};
 use crate::verdict::DropReason;
@@ -67,7 +68,7 @@ pub(in crate::switch) enum What<A> {
     Related { id: ConnectionId, rewrite: Option<Rewrite<A>>, source: A },
     /// The first of a connection that does not exist yet, and where a service, a rule or a mapping sends it.
     Opens { new: New<A>, towards: Towards<A>, judged: Judged },
-    /// One that goes no further, because of the service that it asks for.
+    /// One that goes no further, because of the service that it asks for or of a policy.
     Denied(Denial),
     /// A fragment other than the first, which was told what the first was.
     Later(Verdict<A>),
@@ -77,13 +78,15 @@ pub(in crate::switch) enum What<A> {
     Untracked,
 }
 
-/// Why a service does not take a packet, and what its sender is told.
+/// Why a service or a policy does not take a packet, and what its sender is told.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::switch) struct Denial {
     pub(in crate::switch) reason: DropReason,
     pub(in crate::switch) how: Refusal,
     /// Of which service.
     pub(in crate::switch) mark: Option<Mark>,
+    /// What policies said, if they were who denied it.
+    pub(in crate::switch) judgement: Option<Judgement>,
 }
 
 /// How a packet goes on.
@@ -172,12 +175,21 @@ impl Tracked {
         }
     }
 
-    /// Why a service does not take it, if it was asked and does not.
+    /// Why a service or a policy does not take it, if it was asked and does not.
     pub(in crate::switch) fn denial(&self) -> Option<Denial> {
         match self {
             Self::Not => None,
             Self::V4(seen) => seen.denial(),
             Self::V6(seen) => seen.denial(),
+        }
+    }
+
+    /// Whether it is of a connection, or may be, so that policies have been asked about it.
+    pub(in crate::switch) fn is_judged(&self) -> bool {
+        match self {
+            Self::Not => false,
+            Self::V4(seen) => !matches!(seen.what, What::Untracked),
+            Self::V6(seen) => !matches!(seen.what, What::Untracked),
         }
     }
 

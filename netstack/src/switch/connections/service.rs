@@ -39,6 +39,8 @@ pub(in crate::switch) struct Balancing {
 pub(in crate::switch) struct Judged {
     /// The registry's version; 0 if there are no services.
     version: u32,
+    /// The number of the policies; 0 if there have been none.
+    policies: u32,
     /// How it got a backend, if a service was asked.
     pub(in crate::switch) selected: Option<Selected>,
 }
@@ -145,10 +147,11 @@ impl Balancing {
     ) -> What<A> {
         let (origin, verdict) = self.choose(now, &new, ingress);
         let version = self.version;
-        let denied = |reason, how, mark| What::Denied(Denial { reason, how, mark: Some(mark) });
+        let denied =
+            |reason, how, mark| What::Denied(Denial { reason, how, mark: Some(mark), judgement: None });
         match verdict {
             Verdict::NotAService => {
-                let judged = Judged { version, selected: None };
+                let judged = Judged { version, policies: 0, selected: None };
                 What::Opens { new, towards: nat.destination(&new, way).into(), judged }
             }
             Verdict::Refused { mark, how, why } => match why {
@@ -164,7 +167,7 @@ impl Balancing {
                 let destination = Some(Endpoint { address, port });
                 let towards = Towards { destination, masquerade: pool.filter(|_| masquerade) };
                 let selected = Some(Selected { slot: mark.slot, origin, masquerade, sticky });
-                What::Opens { new, towards, judged: Judged { version, selected } }
+                What::Opens { new, towards, judged: Judged { version, policies: 0, selected } }
             }
         }
     }
@@ -196,7 +199,7 @@ impl Balancing {
 
     /// A connection has begun that a backend was chosen for.
     pub(super) fn begun<A: Address>(&mut self, now: Duration, opening: &Opening<A>) {
-        let Judged { version, selected } = opening.judged;
+        let Judged { version, selected, .. } = opening.judged;
         let (Some(selected), Some(backend)) = (selected, opening.towards.destination) else { return };
         let Selected { slot, origin, masquerade, sticky } = selected;
         let mark = Mark { slot, version };
@@ -286,11 +289,16 @@ fn frontend<A: Address>(tuple: &Tuple<A>) -> Frontend {
 }
 
 impl Judged {
-    /// What the connection remembers of it: the number after the slot of its service, 0 if there is none, and under which
-    /// version it was last looked at.
+    /// What the connection remembers of it: the number after the slot of its service, 0 if there is none, under which
+    /// version it was last looked at, and under which policies.
     pub(super) fn marks(&self) -> [u32; 3] {
         let slot = self.selected.map_or(0, |selected| selected.slot.saturating_add(1));
-        [slot, self.version, 0]
+        [slot, self.version, self.policies]
+    }
+
+    /// The same, let through under these policies.
+    pub(super) const fn under(self, policies: u32) -> Self {
+        Self { policies, ..self }
     }
 }
 

@@ -85,7 +85,7 @@ fn sctp(packet: &Packet, (source, destination): (u16, u16), tag: [u8; 4], chunks
     packet.protocol(SCTP, &octets)
 }
 
-fn sctp_init(packet: &Packet, source_port: u16, destination_port: u16) -> Vec<u8> {
+pub(crate) fn sctp_init(packet: &Packet, source_port: u16, destination_port: u16) -> Vec<u8> {
     let init = [1, 0, 0, 20, 0, 0, 0, 7, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 9];
     sctp(packet, (source_port, destination_port), [0; 4], &init)
 }
