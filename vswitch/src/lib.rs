@@ -13,6 +13,7 @@ pub mod container;
 pub mod control;
 pub mod demo;
 pub mod doctor;
+pub mod edge;
 mod ephemeral;
 pub mod helper;
 pub mod names;

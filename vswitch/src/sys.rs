@@ -120,6 +120,31 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<R
     Ok(Received { length: message.bytes, truncated, descriptors })
 }
 
+/// Sets an option of a socket that is a number.
+///
+/// # Errors
+/// Those of `setsockopt(2)`.
+pub(crate) fn set_number(socket: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> io::Result<()> {
+    const LENGTH: libc::socklen_t = 4;
+    // SAFETY: the descriptor is open; the kernel reads the four octets of `value`, which outlives the call.
+    let result =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), LENGTH) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Takes up to `count` octets out of a TCP socket without looking at them, and says how many there were. Of no other
+/// socket: for those the same flags mean something else.
+///
+/// # Errors
+/// Those of `recv(2)`.
+pub(crate) fn discard(socket: BorrowedFd<'_>, count: usize) -> io::Result<usize> {
+    let flags = libc::MSG_TRUNC | libc::MSG_DONTWAIT;
+    // SAFETY: with MSG_TRUNC a TCP socket copies nothing (tcp(7)); if it is another kind of socket, copying to the null
+    // address fails with EFAULT and touches nothing.
+    let result = unsafe { libc::recv(socket.as_raw_fd(), std::ptr::null_mut(), count, flags) };
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
 /// Accepts one connection, close-on-exec.
 ///
 /// # Errors

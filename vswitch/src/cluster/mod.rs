@@ -1,5 +1,6 @@
 //! The cluster as a model: nodes, pods, plain hosts and the segments that join them. Nothing here touches the system.
 
+mod egress;
 mod host_port;
 mod name_server;
 mod numbers;
@@ -8,6 +9,7 @@ mod simulate;
 mod translation;
 mod wire;
 
+pub use egress::{EGRESS_PREFIXES, Egress, EgressPlan};
 pub use host_port::{HostPort, Protocol};
 pub use name_server::NameServerPlan;
 pub use numbers::PortNumbers;
@@ -54,6 +56,8 @@ pub struct Cluster {
     pub images: Images,
     /// What Services have in common.
     pub services: Frame,
+    /// How everyone reaches what is outside.
+    pub egress: Egress,
 }
 
 /// An L3 segment of the underlay. The router has the first address of each prefix.

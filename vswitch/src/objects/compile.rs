@@ -9,7 +9,7 @@ use netstack::addr::IpNet;
 use super::Store;
 use super::allocations::{Allocations, Used, overlap};
 use super::host_ports::Holders;
-use crate::cluster::{Cluster, PortGuards};
+use crate::cluster::{Cluster, Egress, PortGuards};
 use crate::service::{AddressPool, Complaints, Frame};
 
 /// What follows from all objects.
@@ -43,6 +43,7 @@ pub fn compile(store: &Store, before: &Allocations, name: &str) -> Result<Compil
             hosts: Vec::new(),
             images: BTreeMap::new(),
             services: Frame::default(),
+            egress: Egress::None,
         },
         pod_cidrs: Vec::new(),
         allocations: Allocations::default(),

@@ -144,12 +144,25 @@ impl Cluster {
         Self::up(label, &[&["-f", file.path()], arguments].concat())
     }
 
+    /// Starts the cluster of a manifest as a child of a program that becomes it, as `nsenter` does.
+    pub(crate) fn of_by(label: &str, by: &[&str], manifest: &str, arguments: &[&str]) -> Self {
+        let file = ManifestFile::new(label, manifest);
+        let name = format!("vst-{label}-{}", std::process::id());
+        Self::up_by(by, &name, &[&["-f", file.path()], arguments].concat())
+    }
+
     /// The same with a given name: to start once more what was killed.
     pub(crate) fn up_as(name: &str, arguments: &[&str]) -> Self {
+        Self::up_by(&[], name, arguments)
+    }
+
+    fn up_by(by: &[&str], name: &str, arguments: &[&str]) -> Self {
         let state = std::env::temp_dir().join(name);
         let log = std::env::temp_dir().join(format!("{name}.log"));
         let taps = host_taps();
-        let mut process = Command::new(executable())
+        let line = [by, &[executable()]].concat();
+        let mut process = Command::new(line[0])
+            .args(&line[1..])
             .arg("up")
             .args(["--require", "tap", "--name", name, "--state-dir"])
             .arg(&state)

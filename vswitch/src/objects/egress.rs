@@ -1,0 +1,55 @@
+//! How pods reach what is outside, and what of it.
+
+use manifest::{ClusterSpec, EgressMode, EgressOpening, EgressPolicySpec, Located};
+use netstack::addr::IpNet;
+
+use super::allocations::overlap;
+use super::compile::Compiler;
+use crate::cluster::{EGRESS_PREFIXES, Egress};
+use crate::edge::{Opening, Reach};
+
+impl Compiler<'_> {
+    /// Reads how the cluster is left, or the default. Prefixes of Services are known by now.
+    pub(super) fn egress(&mut self, described: Option<(&Located, &ClusterSpec)>) {
+        let mode = described.and_then(|(_, spec)| spec.egress).unwrap_or_default();
+        let policy = described.map(|(at, spec)| (at, &spec.egress_policy));
+        let reach = policy.map(|(at, policy)| self.reach(at, policy)).unwrap_or_default();
+        match mode {
+            EgressMode::None => {
+                if let Some((at, _)) = policy.filter(|_| reach != Reach::default()) {
+                    self.warn(at, "spec.egressPolicy", "nothing is open where `egress` is `none`");
+                }
+            }
+            EgressMode::User => {
+                let own = EGRESS_PREFIXES.into_iter().filter(|net| self.carried(*net)).collect::<Vec<IpNet>>();
+                let services = self.cluster.services.cidrs.clone();
+                for (services, own) in services.iter().flat_map(|s| own.iter().map(move |own| (s, own))) {
+                    if let Some((at, _)) = policy.filter(|_| overlap(*services, *own)) {
+                        let message = format!("{services} overlaps with {own} of egress; choose another prefix");
+                        self.fault(at, "spec.serviceCIDRs", message);
+                    }
+                }
+                self.prefixes.extend(own.into_iter().map(|net| (net, "egress".to_owned())));
+                self.cluster.egress = Egress::User(reach);
+            }
+        }
+    }
+
+    fn reach(&mut self, at: &Located, policy: &EgressPolicySpec) -> Reach {
+        for (list, nets) in [("allow", &policy.allow), ("deny", &policy.deny)] {
+            for (index, net) in nets.iter().enumerate().filter(|(_, net)| net.trunc() != **net) {
+                let message = format!("{net} has bits behind its length; did you mean {}?", net.trunc());
+                self.fault(at, &format!("spec.egressPolicy.{list}[{index}]"), message);
+            }
+        }
+        for (index, net) in policy.allow.iter().enumerate().filter(|(_, net)| policy.deny.contains(net)) {
+            let message = format!("{net} is denied as well; take it out of one of the lists");
+            self.fault(at, &format!("spec.egressPolicy.allow[{index}]"), message);
+        }
+        let openings = policy.open.iter().map(|opening| match opening {
+            EgressOpening::MachineLoopback => Opening::MachineLoopback,
+            EgressOpening::Metadata => Opening::Metadata,
+        });
+        Reach { openings: openings.collect(), allow: policy.allow.clone(), deny: policy.deny.clone() }
+    }
+}
