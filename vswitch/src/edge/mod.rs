@@ -171,14 +171,14 @@ impl<O: Outside> Edge<O> {
 
     /// What is to be done after a flow's turn.
     fn after(&mut self, slot: u32, fate: Option<Fate>) {
-        let deadline = match (fate, self.flows.get_mut(slot)) {
-            (None, _) | (_, None) => return,
-            (Some(Fate::Over), Some(_)) => {
-                self.flows.remove(slot);
-                return;
-            }
-            (Some(Fate::Stays), Some((_, Flow::Messages(flow)))) => flow.deadline(),
-            (Some(Fate::Stays), Some((_, Flow::Tcp(tcp)))) => {
+        if fate == Some(Fate::Over) {
+            self.flows.remove(slot);
+            return;
+        }
+        let deadline = match self.flows.get_mut(slot) {
+            None => return,
+            Some((_, Flow::Messages(flow))) => flow.deadline(),
+            Some((_, Flow::Tcp(tcp))) => {
                 if tcp.wants_turn() && !tcp.queued {
                     tcp.queued = true;
                     self.line.push_back(slot);
@@ -222,6 +222,16 @@ impl<O: Outside> Edge<O> {
         }
     }
 
+    /// Has a connection looked at when it now wants to be.
+    fn rearm(&mut self, slot: u32) {
+        let deadline = match self.flows.get_mut(slot) {
+            Some((_, Flow::Tcp(tcp))) => tcp.deadline(),
+            Some((_, Flow::Messages(flow))) => flow.deadline(),
+            None => return,
+        };
+        self.flows.arm(slot, deadline);
+    }
+
     /// Makes segments until the batch is full or there are none.
     fn make_segments(&mut self, batch: &mut FrameBatch) {
         while !batch.is_full() && let Some(slot) = self.line.pop_front() {
@@ -238,12 +248,7 @@ impl<O: Outside> Edge<O> {
                     debug_assert!(refused.is_ok(), "the batch is not full");
                     self.after(slot, Some(Fate::Stays));
                 }
-                Some(Ok(None)) => {
-                    if let Some((_, Flow::Tcp(tcp))) = self.flows.get_mut(slot) {
-                        let deadline = tcp.deadline();
-                        self.flows.arm(slot, deadline);
-                    }
-                }
+                Some(Ok(None)) => self.rearm(slot),
                 Some(Err(fate)) => self.after(slot, Some(fate)),
                 None => {}
             }

@@ -22,7 +22,7 @@ pub(super) struct Running {
 }
 
 /// An edge that is to be plugged in.
-struct New {
+pub(super) struct New {
     plan: EgressPlan,
     engine: Box<Edge<Sockets>>,
     bell: Bell,
@@ -35,7 +35,7 @@ pub(super) enum EgressChange {
     /// The same, or none as before; with another reach, if there is one.
     Stays(Option<Running>, Option<Reach>),
     /// Another, or one less.
-    Replaced(Option<Running>, Option<New>),
+    Replaced(Option<Running>, Option<Box<New>>),
 }
 
 /// What the edge has done so far, and does now.
@@ -65,7 +65,7 @@ impl Runtime {
         };
         if !same {
             let new = wanted.map(|plan| self.make_edge(plan)).transpose()?;
-            return Ok(EgressChange::Replaced(running.cloned(), new));
+            return Ok(EgressChange::Replaced(running.cloned(), new.map(Box::new)));
         }
         let mut stays = running.cloned();
         let mut other = None;

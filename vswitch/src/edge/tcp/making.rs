@@ -24,16 +24,19 @@ impl Tcp {
         if std::mem::take(&mut self.sending.again) && self.sending.is_owed() {
             return self.send_again(turn);
         }
-        let room = usize::try_from(self.sending.room()).unwrap_or(usize::MAX);
-        let fresh = self.sending.next == self.sending.max;
+        // What is to be sent again, without an end.
+        let left = segment::distance(self.sending.next, self.sending.max);
+        let (fresh, again) = (left == 0, left.saturating_sub(u32::from(self.end_sent)));
         if fresh && (self.end_sent || !(self.readable || self.ended)) {
             return Ok(None);
         }
-        let offset = self.octets_under_way();
         // An end needs no room.
-        if self.ended && fresh {
+        if (fresh && self.ended) || (!fresh && again == 0) {
             return Ok(Some(self.send_end(turn)));
         }
+        let offset = self.octets_under_way();
+        let room = self.sending.room();
+        let room = usize::try_from(if fresh { room } else { room.min(again) }).unwrap_or(usize::MAX);
         if room == 0 {
             self.wait_for_window(turn);
             return Ok(None);

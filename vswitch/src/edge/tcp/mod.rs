@@ -278,7 +278,8 @@ impl Tcp {
 
     /// Asks whether the pod is still there, and what it takes: a segment before its window, which it must answer.
     fn probe<O: Outside>(&mut self, turn: &mut Turn<'_, O>) -> Fate {
-        if self.probes >= PROBES {
+        // A pod that takes nothing has something to do, and is given more time.
+        if self.probes >= if self.sending.is_shut() { TIMEOUTS } else { PROBES } {
             return self.give_up(turn);
         }
         self.probes += 1;

@@ -219,7 +219,7 @@ impl Lab {
                 Err(error) => return Err(error),
             }
             let count = match self.pod.tcp_recv(self.now, connection, &mut buffer) {
-                Ok(0) => {
+                Ok(0) if said == octets.len() => {
                     if !closed {
                         self.pod.tcp_close(self.now, connection);
                     }
