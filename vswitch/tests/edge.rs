@@ -63,7 +63,8 @@ struct Lab {
 impl Lab {
     fn new() -> Self {
         let seed = Seed::from_u64(1);
-        let mut config = HostConfig::new(POD, vec!["10.0.0.2/24".parse().unwrap(), "fd00::2/64".parse().unwrap()]);
+        let mut config =
+            HostConfig::new(POD, vec!["10.0.0.2/24".parse().unwrap(), "fd00::2/64".parse().unwrap()]);
         config.gateway_v4 = Some(Ipv4Addr::new(192, 0, 0, 2));
         config.gateway_v6 = Some(EDGE.link_local());
         let host = Host::new(config, seed).unwrap();
@@ -117,7 +118,12 @@ impl Lab {
         let (mut sent, mut heard, mut buffer) = (0, Vec::new(), vec![0; 65_536]);
         let deadline = self.now() + PATIENCE;
         loop {
-            assert!(self.now() < deadline, "{sent} said, {} heard: {:?}", heard.len(), self.edge().counters());
+            assert!(
+                self.now() < deadline,
+                "{sent} said, {} heard: {:?}",
+                heard.len(),
+                self.edge().counters()
+            );
             self.turn();
             let now = self.now();
             let host = self.host();
@@ -199,7 +205,9 @@ fn megabytes_go_there_and_back_by_both_families() {
             // A pod that says nothing ends by itself.
             let heard = if length == 0 {
                 let connection = lab.connect(to);
-                lab.until("it stands", |lab| lab.edge().counters().established > 0 && lab.host().tcp_writable(connection) > 0);
+                lab.until("it stands", |lab| {
+                    lab.edge().counters().established > 0 && lab.host().tcp_writable(connection) > 0
+                });
                 let now = lab.now();
                 lab.host().tcp_close(now, connection);
                 lab.until("the other side has ended", |lab| {
@@ -289,7 +297,7 @@ fn datagrams_and_their_errors() {
         let socket = lab.host().udp_bind(any.parse().unwrap()).unwrap();
         for length in [0, 1, 1000, 1400] {
             let now = lab.now();
-            lab.host().udp_send_to(now, socket, to, &octets(length)).unwrap();
+            lab.host().udp_send_to(now, socket, &octets(length), to).unwrap();
             let mut buffer = vec![0; 70_000];
             lab.until("it has come and gone back", |lab| {
                 if let Ok((count, from)) = server.recv_from(&mut buffer) {
@@ -303,7 +311,7 @@ fn datagrams_and_their_errors() {
         drop(server);
         while lab.host().poll_event().is_some() {}
         let now = lab.now();
-        lab.host().udp_send_to(now, socket, to, b"is anybody there").unwrap();
+        lab.host().udp_send_to(now, socket, b"is anybody there", to).unwrap();
         lab.until("nobody is, which is told", |lab| {
             let told: Vec<HostEvent> = std::iter::from_fn(|| lab.host().poll_event()).collect();
             told.iter().any(|event| matches!(event, HostEvent::IcmpError { .. }))

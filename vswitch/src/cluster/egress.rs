@@ -6,7 +6,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netstack::addr::{IpNet, MacAddr, PortId, SegmentId};
-use netstack::config::{GatewayConfig, NextHop, PortConfig, RouteConfig, RouteTarget, SegmentConfig, VlanMode};
+use netstack::config::{
+    GatewayConfig, NextHop, PortConfig, RouteConfig, RouteTarget, SegmentConfig, VlanMode,
+};
 use netstack::offload::OffloadFeatures;
 
 use super::{Attachment, Cluster, PortNumbers, SwitchPlan, UNDERLAY};
@@ -21,14 +23,10 @@ pub const EGRESS_PREFIXES: [IpNet; 2] = [
     IpNet::V6(ipnet::Ipv6Net::new_assert(Ipv6Addr::new(0xfd00, 0x192, 0, 0, 0, 0, 0, 0), 64)),
 ];
 /// The router's addresses there, and the edge's.
-const ROUTER: [IpAddr; 2] = [
-    IpAddr::V4(Ipv4Addr::new(192, 0, 0, 1)),
-    IpAddr::V6(Ipv6Addr::new(0xfd00, 0x192, 0, 0, 0, 0, 0, 1)),
-];
-const EDGE: [IpAddr; 2] = [
-    IpAddr::V4(Ipv4Addr::new(192, 0, 0, 2)),
-    IpAddr::V6(Ipv6Addr::new(0xfd00, 0x192, 0, 0, 0, 0, 0, 2)),
-];
+const ROUTER: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(192, 0, 0, 1)), IpAddr::V6(Ipv6Addr::new(0xfd00, 0x192, 0, 0, 0, 0, 0, 1))];
+const EDGE: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(192, 0, 0, 2)), IpAddr::V6(Ipv6Addr::new(0xfd00, 0x192, 0, 0, 0, 0, 0, 2))];
 
 /// How everyone reaches what is outside the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]

@@ -16,7 +16,10 @@ use netstack::config::{
 };
 use netstack::offload::OffloadFeatures;
 
-use super::{Cluster, EgressPlan, NameServerPlan, Node, Place, Pod, PortGuards, PortNumbers, ProxyPlan, UnderlaySegment};
+use super::{
+    Cluster, EgressPlan, NameServerPlan, Node, Place, Pod, PortGuards, PortNumbers, ProxyPlan,
+    UnderlaySegment,
+};
 use super::{egress, name_server, service_proxy, translation};
 use crate::helper::Existing;
 

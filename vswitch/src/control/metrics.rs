@@ -349,9 +349,9 @@ fn encode_egress(to: &mut DescriptorEncoder<'_>, egress: &EgressCounts) -> fmt::
     counter(to, "vswitch_egress_tcp", "Octets carried over TCP.", Some(&Unit::Bytes), octets)?;
     let messages = both(egress.counters.messages);
     counter(to, "vswitch_egress_messages", "Datagrams and echo messages carried.", None, messages)?;
-    let drops = EdgeDrop::ALL.iter().map(|reason| {
-        (vec![("reason", reason.name().to_owned())], egress.counters.dropped(*reason))
-    });
+    let drops = EdgeDrop::ALL
+        .iter()
+        .map(|reason| (vec![("reason", reason.name().to_owned())], egress.counters.dropped(*reason)));
     counter(to, "vswitch_egress_drops", "What went no further on the way out.", None, drops)
 }
 

@@ -245,7 +245,8 @@ mod tests {
 
     #[test]
     fn each_reason_has_its_place_and_name() {
-        let names: std::collections::BTreeSet<&str> = EdgeDrop::ALL.iter().map(|reason| reason.name()).collect();
+        let names: std::collections::BTreeSet<&str> =
+            EdgeDrop::ALL.iter().map(|reason| reason.name()).collect();
         assert_eq!(names.len(), EdgeDrop::ALL.len());
         for (at, reason) in EdgeDrop::ALL.iter().enumerate() {
             assert_eq!(reason.index(), at);

@@ -8,10 +8,10 @@ use netstack::flow::FlowKey;
 use netstack::frame::{Frame, SegmentKind};
 use netstack::parse::{self, Arp, Ip, NeighborDiscovery, Network, Transport};
 
+use super::Edge;
 use super::config::EdgeDrop;
 use super::outside::{Messages, Outside};
 use super::reach::Opening;
-use super::Edge;
 
 /// Kinds of ICMP messages.
 pub(super) const ECHO_REQUEST: u8 = 8;
@@ -76,12 +76,7 @@ impl<O: Outside> Edge<O> {
         Ok(true)
     }
 
-    fn receive_packet(
-        &mut self,
-        frame: &Frame,
-        link: &parse::Link,
-        ip: &Ip,
-    ) -> Result<(), EdgeDrop> {
+    fn receive_packet(&mut self, frame: &Frame, link: &parse::Link, ip: &Ip) -> Result<(), EdgeDrop> {
         if self.receive_discovery(frame, ip)? {
             return Ok(());
         }

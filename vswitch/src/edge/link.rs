@@ -231,8 +231,9 @@ impl Link {
         let identification = self.identification;
         let frame = self.headers(frame, ends, protocol, upper, Some(identification));
         let mut pieces = Vec::new();
-        let cut = parsed(&frame)
-            .and_then(|ip| fragment_ipv4(&frame, &ip, self.mtu, &mut self.pool, &mut |piece| pieces.push(piece)).ok());
+        let cut = parsed(&frame).and_then(|ip| {
+            fragment_ipv4(&frame, &ip, self.mtu, &mut self.pool, &mut |piece| pieces.push(piece)).ok()
+        });
         self.pool.recycle(frame);
         if cut.is_none() {
             counters.drop(EdgeDrop::Malformed);

@@ -55,8 +55,9 @@ use self::turn::{Fate, Turn};
 pub const LINK: PortId = PortId(0);
 /// The port with the device that tells that sockets have got on.
 pub const BELL: PortId = PortId(1);
-/// Batches of segments made in one turn: a quarter of what a link of this process holds.
-const BATCHES_PER_TURN: usize = 16;
+/// Batches of segments made at a time. Whoever is at the other end of the link takes one at a time, too: what is made faster than
+/// that only fills the link.
+const BATCHES_PER_TURN: usize = 2;
 /// Flows looked at in one turn because their time has come.
 const DEADLINES_PER_TURN: usize = 256;
 /// The longest message.
@@ -234,7 +235,9 @@ impl<O: Outside> Edge<O> {
 
     /// Makes segments until the batch is full or there are none.
     fn make_segments(&mut self, batch: &mut FrameBatch) {
-        while !batch.is_full() && let Some(slot) = self.line.pop_front() {
+        while !batch.is_full()
+            && let Some(slot) = self.line.pop_front()
+        {
             let made = self.with(slot, |flow, turn, _| match flow {
                 Flow::Tcp(tcp) => {
                     tcp.queued = false;

@@ -6,6 +6,7 @@ use netstack::flow::FlowKey;
 use netstack::frame::Frame;
 use netstack::parse::{self, Ip, protocol};
 
+use super::Edge;
 use super::config::EdgeDrop;
 use super::flows::Flow;
 use super::intake::{ECHO_REQUEST, ECHO_REQUEST_V6};
@@ -13,7 +14,6 @@ use super::messages::MessageFlow;
 use super::outside::{Farewell, Messages, Outside, Refusal, SocketId};
 use super::tcp::{Segment, Tcp};
 use super::turn::{Fate, Turn};
-use super::Edge;
 
 const UDP_HEADER: usize = 8;
 
@@ -140,18 +140,31 @@ impl<O: Outside> Edge<O> {
             }
             (protocol::ICMP, true) if first[0] == ECHO_REQUEST => {
                 let good = checksum::is_valid(sum);
-                if !good { Err(EdgeDrop::Checksum) } else { self.receive_message(of(word(4), word(4)), Messages::Echo, upper) }
+                if !good {
+                    Err(EdgeDrop::Checksum)
+                } else {
+                    self.receive_message(of(word(4), word(4)), Messages::Echo, upper)
+                }
             }
             (protocol::ICMPV6, false) if first[0] == ECHO_REQUEST_V6 => {
                 let good = checksum::is_valid(pseudo + sum);
-                if !good { Err(EdgeDrop::Checksum) } else { self.receive_message(of(word(4), word(4)), Messages::Echo, upper) }
+                if !good {
+                    Err(EdgeDrop::Checksum)
+                } else {
+                    self.receive_message(of(word(4), word(4)), Messages::Echo, upper)
+                }
             }
             _ => Err(EdgeDrop::NotCarried),
         }
     }
 
     /// A message of a pod's, whole.
-    pub(super) fn receive_message(&mut self, key: FlowKey, messages: Messages, message: &[u8]) -> Result<(), EdgeDrop> {
+    pub(super) fn receive_message(
+        &mut self,
+        key: FlowKey,
+        messages: Messages,
+        message: &[u8],
+    ) -> Result<(), EdgeDrop> {
         let slot = match self.flows.slot_of(&key) {
             Some(slot) => slot,
             None => self.open_messages(key, messages)?,

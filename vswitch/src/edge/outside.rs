@@ -21,7 +21,8 @@ pub enum Messages {
 /// What there is to read at a place of a stream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Peeked {
-    /// So many octets, at least one. If that is less than there was room for, there is no more for now.
+    /// So many octets, at least one. If that is less than there was room for, there are no more for now, though an end may
+    /// follow.
     Octets(usize),
     /// Nothing yet.
     Nothing,
@@ -43,6 +44,8 @@ pub enum Farewell {
 pub struct Ready {
     /// There may be something to read: octets, an end, an error.
     pub readable: bool,
+    /// After what there is to read comes an end or an error.
+    pub ended: bool,
     /// There may be room to send, or a connection may stand.
     pub writable: bool,
 }

@@ -56,7 +56,8 @@ impl Reach {
     }
 
     fn is_listed(&self, to: IpAddr) -> bool {
-        let longest = |nets: &[IpNet]| nets.iter().filter(|net| net.contains(&to)).map(IpNet::prefix_len).max();
+        let longest =
+            |nets: &[IpNet]| nets.iter().filter(|net| net.contains(&to)).map(IpNet::prefix_len).max();
         match (longest(&self.allow), longest(&self.deny)) {
             (Some(allowed), Some(denied)) => allowed > denied,
             (None, Some(_)) => false,
@@ -76,7 +77,11 @@ fn is_never(to: IpAddr) -> bool {
         }
         IpAddr::V6(v6) => {
             let embeds_v4 = v6.to_ipv4().is_some();
-            embeds_v4 || v6.is_loopback() || v6.is_unspecified() || v6.is_unicast_link_local() || v6.is_multicast()
+            embeds_v4
+                || v6.is_loopback()
+                || v6.is_unspecified()
+                || v6.is_unicast_link_local()
+                || v6.is_multicast()
         }
     }
 }
@@ -100,9 +105,26 @@ mod tests {
             assert!(permits(&reach, open), "{open}");
         }
         let closed = [
-            "127.0.0.1", "127.255.255.254", "0.0.0.0", "0.1.2.3", "::1", "::", "::ffff:127.0.0.1",
-            "::ffff:198.51.100.1", "::127.0.0.1", "169.254.169.254", "169.254.1.1", "fe80::1", "fd00:ec2::254",
-            "100.100.100.200", "168.63.129.16", "192.0.0.192", "224.0.0.1", "255.255.255.255", "240.0.0.1", "ff02::1",
+            "127.0.0.1",
+            "127.255.255.254",
+            "0.0.0.0",
+            "0.1.2.3",
+            "::1",
+            "::",
+            "::ffff:127.0.0.1",
+            "::ffff:198.51.100.1",
+            "::127.0.0.1",
+            "169.254.169.254",
+            "169.254.1.1",
+            "fe80::1",
+            "fd00:ec2::254",
+            "100.100.100.200",
+            "168.63.129.16",
+            "192.0.0.192",
+            "224.0.0.1",
+            "255.255.255.255",
+            "240.0.0.1",
+            "ff02::1",
         ];
         for closed in closed {
             assert!(!permits(&reach, closed), "{closed}");

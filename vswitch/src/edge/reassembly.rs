@@ -74,7 +74,8 @@ impl Reassembly {
         octets: &[u8],
         counters: &mut EdgeCounters,
     ) -> Option<Vec<u8>> {
-        let name = Name { source: ip.source, destination: ip.destination, protocol: ip.protocol, id: fragment.id };
+        let name =
+            Name { source: ip.source, destination: ip.destination, protocol: ip.protocol, id: fragment.id };
         let at = self.partial.iter().position(|partial| partial.name == name).unwrap_or_else(|| {
             if self.partial.len() >= self.most {
                 self.partial.pop_front();

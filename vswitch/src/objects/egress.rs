@@ -21,11 +21,13 @@ impl Compiler<'_> {
                 }
             }
             EgressMode::User => {
-                let own = EGRESS_PREFIXES.into_iter().filter(|net| self.carried(*net)).collect::<Vec<IpNet>>();
+                let own =
+                    EGRESS_PREFIXES.into_iter().filter(|net| self.carried(*net)).collect::<Vec<IpNet>>();
                 let services = self.cluster.services.cidrs.clone();
                 for (services, own) in services.iter().flat_map(|s| own.iter().map(move |own| (s, own))) {
                     if let Some((at, _)) = policy.filter(|_| overlap(*services, *own)) {
-                        let message = format!("{services} overlaps with {own} of egress; choose another prefix");
+                        let message =
+                            format!("{services} overlaps with {own} of egress; choose another prefix");
                         self.fault(at, "spec.serviceCIDRs", message);
                     }
                 }

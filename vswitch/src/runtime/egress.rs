@@ -156,7 +156,12 @@ impl Runtime {
         Some(if open {
             (format!("carried on to {what} by a socket of this machine"), true)
         } else {
-            (format!("refused by egress: pods may not reach {what}; `spec.egressPolicy` says what they may"), false)
+            (
+                format!(
+                    "refused by egress: pods may not reach {what}; `spec.egressPolicy` says what they may"
+                ),
+                false,
+            )
         })
     }
 }

@@ -44,7 +44,10 @@ impl Net {
             run(&["ip", "netns", "add", name]);
         }
         let (machine, internet) = (&net.machine[..], &net.internet[..]);
-        run(&["ip", "-n", machine, "link", "add", "up", "type", "veth", "peer", "name", "down", "netns", internet]);
+        run(&[
+            "ip", "-n", machine, "link", "add", "up", "type", "veth", "peer", "name", "down", "netns",
+            internet,
+        ]);
         for (name, link, [v4, v6]) in [(machine, "up", MACHINE), (internet, "down", INTERNET)] {
             run(&["ip", "-n", name, "address", "add", &format!("{v4}/24"), "dev", link]);
             run(&["ip", "-n", name, "address", "add", &format!("{v6}/64"), "dev", link, "nodad"]);

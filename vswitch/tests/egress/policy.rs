@@ -6,7 +6,8 @@ use crate::common::{ManifestFile, both, ready};
 fn asks(cluster: &Cluster, address: &str) -> Option<i32> {
     let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
     let url = format!("http://{host}:8080/");
-    let output = cluster.exec("alpha", &["curl", "-sS", "-o", "/dev/null", "--noproxy", "*", "-m", "5", &url]);
+    let output =
+        cluster.exec("alpha", &["curl", "-sS", "-o", "/dev/null", "--noproxy", "*", "-m", "5", &url]);
     output.status.code()
 }
 
@@ -36,14 +37,16 @@ fn the_machine_s_loopback_is_closed_until_it_is_opened_and_lists_are_heeded_at_o
     assert!(both(&told).contains("spec.egressPolicy"), "{}", both(&told));
     let apply = |more: &str| {
         let builtin = include_str!("../../src/objects/builtin.yaml");
-        let file = ManifestFile::new("policy", &builtin.replacen("\nspec:\n", &format!("\nspec:\n{more}"), 1));
+        let file =
+            ManifestFile::new("policy", &builtin.replacen("\nspec:\n", &format!("\nspec:\n{more}"), 1));
         success("apply", &cluster.verb(&["apply", "-f", file.path()]));
         pause();
     };
     apply("  egressPolicy: {open: [machineLoopback]}\n");
     assert_eq!((asks(&cluster, "192.0.0.2"), asks(&cluster, INTERNET[0])), (YES, YES));
     apply("  egressPolicy: {deny: [198.51.100.0/24]}\n");
-    let (loopback, v4, v6) = (asks(&cluster, "192.0.0.2"), asks(&cluster, INTERNET[0]), asks(&cluster, INTERNET[1]));
+    let (loopback, v4, v6) =
+        (asks(&cluster, "192.0.0.2"), asks(&cluster, INTERNET[0]), asks(&cluster, INTERNET[1]));
     assert_eq!((loopback, v4, v6), (NO, NO, YES));
     apply("  egressPolicy: {allow: [198.51.100.1/32]}\n");
     assert_eq!((asks(&cluster, INTERNET[0]), asks(&cluster, INTERNET[1])), (YES, NO));

@@ -16,7 +16,9 @@ fn hashes_are_equal_whoever_asks_whom() {
     let net = Net::new();
     let cluster = net.cluster("matrix", "");
     let _servers = [net.probes(&net.internet), net.probes(&net.machine)];
-    for (from, to) in [("alpha", INTERNET), ("gamma", MACHINE), ("node/node-1", INTERNET), ("host/outside", INTERNET)] {
+    for (from, to) in
+        [("alpha", INTERNET), ("gamma", MACHINE), ("node/node-1", INTERNET), ("host/outside", INTERNET)]
+    {
         for address in to {
             let to = at(address, PROBE);
             for octets in [2048u64, 10 << 20] {
@@ -99,7 +101,8 @@ fn pings_are_answered_by_whoever_is_pinged() {
         assert_eq!(output.status.code(), Some(1), "{address}: {}", both(&output));
     }
     // Where nobody may ping there is silence, which is counted.
-    let forbid = [&net.inside(&net.machine)[..], &["sysctl", "-qw", "net.ipv4.ping_group_range=1 0"]].concat();
+    let forbid =
+        [&net.inside(&net.machine)[..], &["sysctl", "-qw", "net.ipv4.ping_group_range=1 0"]].concat();
     run(&forbid);
     let before = metric(&cluster, r#"vswitch_egress_drops_total{reason="refused"}"#);
     let output = cluster.exec("beta", &["ping", "-n", "-c", "1", "-W", "1", INTERNET[0]]);

@@ -123,7 +123,10 @@ impl Outside for Sockets {
     fn connect(&mut self, socket: SocketId, to: SocketAddr) -> Result<(), Refusal> {
         let fd = make(to, SockType::Stream, None).map_err(refusal)?;
         // What a pod sends at once goes at once; and who does not answer any more is found out.
-        for set in [socket::setsockopt(&fd, sockopt::TcpNoDelay, &true), socket::setsockopt(&fd, sockopt::KeepAlive, &true)] {
+        for set in [
+            socket::setsockopt(&fd, sockopt::TcpNoDelay, &true),
+            socket::setsockopt(&fd, sockopt::KeepAlive, &true),
+        ] {
             set.map_err(refusal)?;
         }
         match call(&fd, to) {
@@ -231,8 +234,10 @@ impl Outside for Sockets {
             let flags = event.events();
             let ended = EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR;
             let readable = flags.intersects(EpollFlags::EPOLLIN | ended);
-            let writable = flags.intersects(EpollFlags::EPOLLOUT | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR);
-            self.found.push_back((SocketId(socket), Ready { readable, writable }));
+            let writable =
+                flags.intersects(EpollFlags::EPOLLOUT | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR);
+            let ended = flags.intersects(ended);
+            self.found.push_back((SocketId(socket), Ready { readable, ended, writable }));
         }
     }
 

@@ -17,7 +17,12 @@ pub(super) fn refusal(errno: Errno) -> Refusal {
         libc::EACCES | libc::EPERM => Refusal::Prohibited,
         libc::EMSGSIZE => Refusal::TooLong,
         // The last two are what `connect` says when no local port is left.
-        libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS | libc::ENOSPC | libc::EADDRNOTAVAIL
+        libc::EMFILE
+        | libc::ENFILE
+        | libc::ENOMEM
+        | libc::ENOBUFS
+        | libc::ENOSPC
+        | libc::EADDRNOTAVAIL
         | libc::EAGAIN => Refusal::NoSockets,
         _ => Refusal::Unsupported,
     }

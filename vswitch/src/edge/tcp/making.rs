@@ -17,7 +17,10 @@ enum Read {
 
 impl Tcp {
     /// The next frame for the pod, if there is anything to send and room for it; or the connection's end.
-    pub(in crate::edge) fn next_frame<O: Outside>(&mut self, turn: &mut Turn<'_, O>) -> Result<Option<Frame>, Fate> {
+    pub(in crate::edge) fn next_frame<O: Outside>(
+        &mut self,
+        turn: &mut Turn<'_, O>,
+    ) -> Result<Option<Frame>, Fate> {
         if self.stage != Stage::Open {
             return Ok(None);
         }
@@ -112,8 +115,8 @@ impl Tcp {
             }
         };
         if count < most {
-            // Less than there was room for: the socket tells when there is more.
-            self.readable = false;
+            // Less than there was room for: the socket tells when there is more, but for an end that it has told of.
+            self.readable = self.hung;
         }
         let header = TcpHeader {
             flags: ACK | PSH,

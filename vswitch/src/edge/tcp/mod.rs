@@ -32,8 +32,8 @@ use std::time::Duration;
 
 use netstack::emit::IcmpError;
 
-use self::segment::{ACK, MAXIMUM_SEGMENT_SIZE, RST, SYN, WINDOW_SCALE};
 pub(super) use self::segment::Segment;
+use self::segment::{ACK, MAXIMUM_SEGMENT_SIZE, RST, SYN, WINDOW_SCALE};
 use self::sending::Sending;
 use super::config::EdgeDrop;
 use super::link::{TCP_HEADER, TcpHeader, quote};
@@ -77,6 +77,8 @@ pub(super) struct Tcp {
     held: Vec<u8>,
     /// The socket may have something to read.
     readable: bool,
+    /// After that comes an end or an error, of which nothing more is told.
+    hung: bool,
     /// The other side's stream ends where everything that it sent does.
     ended: bool,
     /// Our FIN was sent, once at least; it is the last place before `sending.max`.
@@ -111,6 +113,7 @@ impl Tcp {
             scaled: false,
             held: Vec::new(),
             readable: false,
+            hung: false,
             ended: false,
             end_sent: false,
             end_acknowledged: false,
@@ -139,11 +142,6 @@ impl Tcp {
         self.deadline
     }
 
-    /// Octets that it holds.
-    pub(super) const fn held(&self) -> usize {
-        self.held.len()
-    }
-
     /// Whether there may be something to send to the pod.
     pub(super) fn wants_turn(&self) -> bool {
         let sending = &self.sending;
@@ -157,7 +155,7 @@ impl Tcp {
             Stage::Connecting => match turn.outside.connected(turn.socket) {
                 Ok(false) => Fate::Stays,
                 Ok(true) => {
-                    self.readable = true;
+                    (self.readable, self.hung) = (true, ready.ended);
                     turn.counters.established += 1;
                     self.answer(turn);
                     Fate::Stays
@@ -170,10 +168,12 @@ impl Tcp {
             },
             Stage::Answered => {
                 self.readable |= ready.readable;
+                self.hung |= ready.ended;
                 Fate::Stays
             }
             Stage::Open => {
                 self.readable |= ready.readable;
+                self.hung |= ready.ended;
                 if self.end_sent && ready.readable && self.is_broken(turn) {
                     return self.broken(turn);
                 }

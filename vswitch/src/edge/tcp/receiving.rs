@@ -136,7 +136,8 @@ impl Tcp {
         }
         if was_shut {
             // It lives, and says how it is.
-            self.sending.backoff = if self.sending.window == 0 { self.sending.backoff.min(SLOWEST) } else { 0 };
+            self.sending.backoff =
+                if self.sending.window == 0 { self.sending.backoff.min(SLOWEST) } else { 0 };
         }
         let same_window = window == self.sending.window;
         let bare = segment.payload.is_empty() && !segment.has(FIN) && same_window;
@@ -175,7 +176,9 @@ impl Tcp {
         }
         self.owes = true;
         let known = usize::try_from(distance(segment.sequence, self.next)).unwrap_or(usize::MAX);
-        let Some(new) = segment.payload.get(known..).filter(|new| !new.is_empty()) else { return Fate::Stays };
+        let Some(new) = segment.payload.get(known..).filter(|new| !new.is_empty()) else {
+            return Fate::Stays;
+        };
         if self.pod_ended {
             turn.drop(EdgeDrop::Unacceptable);
             return Fate::Stays;

@@ -32,7 +32,8 @@ impl<'a> Segment<'a> {
     pub(in crate::edge) fn read(frame: &'a [u8], ip: &Ip) -> Option<Self> {
         let segment = frame.get(ip.transport_offset..ip.end)?;
         let header = segment.first_chunk::<20>()?;
-        let word = |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        let word =
+            |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
         let end = usize::from(header[12] >> 4) * 4;
         Some(Self {
             flags: header[13],

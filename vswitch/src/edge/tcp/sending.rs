@@ -17,8 +17,9 @@ use super::segment::{before, distance};
 const USUAL_SIZE: [u16; 2] = [536, 1220];
 /// The smallest segments that are made, whatever a pod says.
 const LEAST_SIZE: u16 = 88;
-/// The most octets under way to a pod.
-const MOST_UNDER_WAY: u32 = 4 << 20;
+/// The most octets under way to a pod: the way is some queues of this process, which hold that much in a few frames, and
+/// an acknowledgement takes a fraction of a millisecond.
+const MOST_UNDER_WAY: u32 = 512 << 10;
 /// Segments that are sent before anything is known of the way (RFC 6928).
 const FIRST_SEGMENTS: u32 = 10;
 /// Acknowledgements of the same octet that mean that the one behind it is lost (RFC 5681 section 3.2).
@@ -224,7 +225,9 @@ impl Sending {
             self.congestion = self.congestion.saturating_sub(places).saturating_add(size).max(size);
         } else {
             self.recovering = false;
-            self.congestion = self.threshold.min(distance(self.una, self.max).max(u32::from(self.size)) + u32::from(self.size));
+            self.congestion = self
+                .threshold
+                .min(distance(self.una, self.max).max(u32::from(self.size)) + u32::from(self.size));
         }
     }
 

@@ -123,7 +123,8 @@ fn what_pods_may_not_reach_is_prohibited() {
 #[test]
 fn the_machine_s_loopback_is_at_the_edge_s_address_once_it_is_opened() {
     for (to, at) in [("192.0.0.2:22", "127.0.0.1:22"), ("[fd00:192::2]:22", "[::1]:22")] {
-        let mut lab = Lab::with(6, |config| config.reach.openings.push(crate::edge::Opening::MachineLoopback));
+        let mut lab =
+            Lab::with(6, |config| config.reach.openings.push(crate::edge::Opening::MachineLoopback));
         lab.world().serve(at, Manner::Echo);
         assert_eq!(lab.exchange(to, b"hello", true), Ok(b"hello".to_vec()));
     }
@@ -132,6 +133,7 @@ fn the_machine_s_loopback_is_at_the_edge_s_address_once_it_is_opened() {
 #[test]
 fn those_who_wait_for_nobody_hold_up_none() {
     let mut lab = Lab::new(7);
+    lab.meet();
     lab.world().serve("198.51.100.9:80", Manner::Silent);
     lab.world().serve(V4, Manner::Echo);
     let waiting: Vec<_> = (0..200).map(|_| lab.connect("198.51.100.9:80")).collect();
@@ -258,6 +260,7 @@ fn at_the_limit_a_new_connection_is_reset_and_those_that_stand_stay() {
 #[test]
 fn a_thousand_connections_at_once_all_come_to_stand() {
     let mut lab = Lab::new(14);
+    lab.meet();
     lab.world().serve(V4, Manner::Echo);
     let all: Vec<_> = (0..1000).map(|_| lab.connect(V4)).collect();
     lab.run_for(Duration::from_millis(100));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use netstack::addr::{IpNet, MacAddr};
 use netstack::driver::Engine as _;
 use netstack::frame::{Frame, FrameBatch, FramePool, OffloadFeatures};
-use netstack::host::{Host, HostConfig, TcpError, TcpHandle};
+use netstack::host::{Host, HostConfig, TcpError, TcpHandle, TcpState};
 use netstack::offload::{complete_checksum, segment, validate};
 use netstack::parse::{self, Ip, Network};
 use netstack::seed::{Rng, Seed};
@@ -133,7 +133,8 @@ impl Lab {
     pub(super) fn step(&mut self, until: Duration) {
         self.flush();
         let arrival = self.under_way.keys().next().map(|(at, _)| *at);
-        let times = [arrival, self.pod.poll_timeout(), self.edge.poll_timeout(), Some(self.next_step), Some(until)];
+        let times =
+            [arrival, self.pod.poll_timeout(), self.edge.poll_timeout(), Some(self.next_step), Some(until)];
         let next = times.into_iter().flatten().min().unwrap_or(until);
         self.now = self.now.max(next);
         while let Some(entry) = self.under_way.first_entry().filter(|entry| entry.key().0 <= self.now) {
@@ -192,7 +193,12 @@ impl Lab {
     }
 
     /// Has the pod say `octets` and end, and hear the other side to its end; what it has heard.
-    pub(super) fn exchange(&mut self, to: &str, octets: &[u8], ends_first: bool) -> Result<Vec<u8>, TcpError> {
+    pub(super) fn exchange(
+        &mut self,
+        to: &str,
+        octets: &[u8],
+        ends_first: bool,
+    ) -> Result<Vec<u8>, TcpError> {
         let connection = self.connect(to);
         self.talk(connection, octets, ends_first)
     }
@@ -230,7 +236,8 @@ impl Lab {
                 Err(error) => return Err(error),
             };
             heard.extend_from_slice(&buffer[..count]);
-            if said == octets.len() && ends_first && !closed {
+            let stands = self.pod.tcp_state(connection) != TcpState::SynSent;
+            if said == octets.len() && ends_first && stands && !closed {
                 closed = true;
                 self.pod.tcp_close(self.now, connection);
             }

@@ -177,7 +177,10 @@ fn a_batch_is_acknowledged_once() {
     }
     wire.edge.handle_frames(wire.now, LINK, &mut batch);
     let heard = wire.hear();
-    assert_eq!(heard.iter().map(|heard| heard.acknowledgement).collect::<Vec<_>>(), [FIRST.wrapping_add(10_001)]);
+    assert_eq!(
+        heard.iter().map(|heard| heard.acknowledgement).collect::<Vec<_>>(),
+        [FIRST.wrapping_add(10_001)]
+    );
 }
 
 #[test]
@@ -237,7 +240,7 @@ fn a_pod_that_takes_nothing_is_asked_again_and_again() {
     let sent: usize = heard.iter().map(|heard| heard.octets.len()).sum();
     let to = first.wrapping_add(u32::try_from(sent).unwrap());
     // It has all of it, and takes no more.
-    let mut shut = |wire: &mut Wire| {
+    let shut = |wire: &mut Wire| {
         let header = TcpHeader {
             flags: ACK,
             sequence: FIRST.wrapping_add(1),
@@ -253,7 +256,10 @@ fn a_pod_that_takes_nothing_is_asked_again_and_again() {
     assert_eq!(shut(&mut wire), []);
     for _ in 0..50 {
         let asked = wire.wait(Duration::from_secs(61));
-        assert!(asked.iter().all(|heard| heard.octets.is_empty() && heard.sequence == to.wrapping_sub(1)), "{asked:?}");
+        assert!(
+            asked.iter().all(|heard| heard.octets.is_empty() && heard.sequence == to.wrapping_sub(1)),
+            "{asked:?}"
+        );
         assert!(!asked.is_empty());
         assert_eq!(shut(&mut wire), []);
     }

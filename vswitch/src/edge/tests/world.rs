@@ -78,7 +78,7 @@ impl World {
         for (id, peer) in self.peers.iter_mut().filter(|(_, peer)| peer.to == to) {
             peer.broken = Some(Refusal::Reset);
             peer.incoming.clear();
-            self.found.push_back((SocketId(*id), Ready { readable: true, writable: true }));
+            self.found.push_back((SocketId(*id), Ready { readable: true, ended: true, writable: true }));
         }
     }
 
@@ -87,7 +87,7 @@ impl World {
         let to: SocketAddr = to.parse().unwrap();
         let (id, peer) = self.peers.iter_mut().find(|(_, peer)| peer.to == to).unwrap();
         peer.answers.push_back(answer);
-        self.found.push_back((SocketId(*id), Ready { readable: true, writable: false }));
+        self.found.push_back((SocketId(*id), Ready { readable: true, ended: false, writable: false }));
     }
 
     /// Lets everybody go on.
@@ -118,7 +118,9 @@ impl World {
         }
         let unsaid = match &manner {
             Manner::Source(all) => all.iter().copied().collect(),
-            Manner::Echo | Manner::Answer(_) | Manner::Silent | Manner::No(..) | Manner::Deaf => VecDeque::new(),
+            Manner::Echo | Manner::Answer(_) | Manner::Silent | Manner::No(..) | Manner::Deaf => {
+                VecDeque::new()
+            }
         };
         let peer = Peer {
             to,
@@ -155,10 +157,10 @@ impl Peer {
             }
             if let Manner::No(refusal, _) = self.manner {
                 self.broken = Some(refusal);
-                return Ready { readable: true, writable: true };
+                return Ready { readable: true, ended: true, writable: true };
             }
             self.connected = true;
-            return Ready { readable: false, writable: true };
+            return Ready { readable: false, ended: false, writable: true };
         }
         if !matches!(self.manner, Manner::Deaf) {
             self.room = pace;
@@ -182,7 +184,7 @@ impl Peer {
         };
         if done && ends {
             self.ended = true;
-            ready.readable = true;
+            (ready.readable, ready.ended) = (true, true);
         }
         ready
     }
@@ -254,7 +256,7 @@ impl Outside for World {
         peer.sent.push(message.to_vec());
         if matches!(peer.manner, Manner::Echo) {
             peer.answers.push_back(Ok(message.to_vec()));
-            self.found.push_back((socket, Ready { readable: true, writable: false }));
+            self.found.push_back((socket, Ready { readable: true, ended: false, writable: false }));
         }
         Ok(true)
     }
