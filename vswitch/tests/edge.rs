@@ -142,7 +142,7 @@ impl Lab {
                 }
             }
             match host.tcp_recv(now, connection, &mut buffer) {
-                Ok(0) => break,
+                Ok(0) if sent == said.len() => break,
                 Ok(count) => heard.extend_from_slice(&buffer[..count]),
                 Err(TcpError::WouldBlock) => {}
                 Err(error) => return Err(error),
@@ -252,7 +252,11 @@ fn a_server_that_says_much_and_one_that_breaks_off() {
         std::thread::sleep(Duration::from_millis(50));
         drop(stream);
     });
-    assert_eq!(lab.exchange(to, b"hello").map(|heard| heard.len()), Err(TcpError::Reset));
+    let connection = lab.connect(to);
+    lab.until("it stands", |lab| lab.host().tcp_writable(connection) > 0);
+    let now = lab.now();
+    lab.host().tcp_send(now, connection, b"hello").unwrap();
+    lab.until("it is reset", |lab| lab.host().tcp_error(connection) == Some(TcpError::Reset));
     thread.join().unwrap();
     lab.assert_at_rest();
     assert_eq!(lab.edge().counters().reset_by_outside, 1);
@@ -340,6 +344,7 @@ fn hundreds_at_once_and_all_gone_afterwards() {
     lab.until("all are answered", |lab| all.iter().all(|one| lab.host().tcp_readable(*one) > 0));
     for one in all {
         let now = lab.now();
+        assert_eq!(lab.host().tcp_recv(now, one, &mut [0; 10]), Ok(1));
         lab.host().tcp_release(now, one);
     }
     lab.assert_at_rest();
