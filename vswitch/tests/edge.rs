@@ -14,7 +14,7 @@ use netstack::event::Event;
 use netstack::frame::{FrameBatch, FramePool};
 use netstack::host::{Host, HostConfig, HostEvent, TcpError, TcpHandle};
 use netstack::seed::Seed;
-use vswitch::edge::{self, Edge, EdgeConfig, EdgeDrop, Opening, Sockets};
+use vswitch::edge::{self, Carried, Door, Edge, EdgeConfig, EdgeDrop, Opening, Refusal, Sockets};
 
 const POD: MacAddr = MacAddr::local(1);
 const EDGE: MacAddr = MacAddr::local(2);
@@ -375,4 +375,103 @@ fn an_edge_that_carries_nothing_turns_nothing() {
     lab.host().tcp_release(now, connection);
     lab.assert_at_rest();
     thread.join().unwrap();
+}
+
+/// A port that nobody has.
+fn free_port(address: IpAddr) -> SocketAddr {
+    TcpListener::bind((address, 0)).unwrap().local_addr().unwrap()
+}
+
+#[test]
+fn clients_of_this_machine_come_in_by_doors() {
+    let mut lab = Lab::new();
+    for (own, seen, inside) in [
+        (IpAddr::from(Ipv4Addr::LOCALHOST), OWN_V4, "10.0.0.2:80"),
+        (Ipv6Addr::LOCALHOST.into(), OWN_V6, "[fd00::2]:80"),
+    ] {
+        let door = Door { carried: Carried::Tcp, at: free_port(own), to: inside.parse().unwrap() };
+        let listener = lab.host().tcp_listen(door.to).unwrap();
+        lab.edge().publish(door).unwrap();
+        let said = octets(5 << 20);
+        let expected = said.clone();
+        let client = std::thread::spawn(move || {
+            let mut stream = std::net::TcpStream::connect(door.at).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream.write_all(&said).unwrap();
+            stream.shutdown(Shutdown::Write).unwrap();
+            let mut all = Vec::new();
+            stream.read_to_end(&mut all).unwrap();
+            all
+        });
+        let (mut connection, mut heard, mut buffer) = (None, Vec::new(), vec![0; 65_536]);
+        lab.until("all of it is heard", |lab| {
+            connection = connection.or_else(|| lab.host().tcp_accept(listener));
+            let (Some(connection), now) = (connection, lab.now()) else { return false };
+            match lab.host().tcp_recv(now, connection, &mut buffer) {
+                Ok(0) => return true,
+                Ok(count) => heard.extend_from_slice(&buffer[..count]),
+                Err(error) => assert_eq!(error, TcpError::WouldBlock),
+            }
+            false
+        });
+        assert!(heard == expected);
+        let connection = connection.unwrap();
+        assert_eq!(lab.host().tcp_endpoints(connection).unwrap().1.ip(), seen);
+        let mut sent = 0;
+        lab.until("all of it is said", |lab| {
+            let now = lab.now();
+            match lab.host().tcp_send(now, connection, &heard[sent..]) {
+                Ok(count) => sent += count,
+                Err(error) => assert_eq!(error, TcpError::WouldBlock),
+            }
+            sent == heard.len()
+        });
+        let now = lab.now();
+        lab.host().tcp_release(now, connection);
+        lab.until("the client has heard it", |_| client.is_finished());
+        assert!(client.join().unwrap() == expected);
+        lab.assert_at_rest();
+        assert!(lab.edge().withdraw(&door));
+        assert!(std::net::TcpStream::connect(door.at).is_err(), "nobody listens any more");
+    }
+}
+
+#[test]
+fn datagrams_come_in_by_doors_and_are_answered_from_the_address_that_was_asked() {
+    let mut lab = Lab::new();
+    let at: SocketAddr = format!("0.0.0.0:{}", free_port(Ipv4Addr::LOCALHOST.into()).port()).parse().unwrap();
+    let door = Door { carried: Carried::Udp, at, to: "10.0.0.2:53".parse().unwrap() };
+    let socket = lab.host().udp_bind(door.to).unwrap();
+    lab.edge().publish(door).unwrap();
+    for asked in ["127.0.0.1", "127.0.0.77"] {
+        let client = UdpSocket::bind("127.0.0.9:0").unwrap();
+        client.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
+        let asked = SocketAddr::new(asked.parse().unwrap(), at.port());
+        for length in [0, 1, 1400] {
+            client.send_to(&octets(length), asked).unwrap();
+            let mut buffer = vec![0; 2000];
+            lab.until("it has come and gone back", |lab| {
+                let now = lab.now();
+                if let Ok(datagram) = lab.host().udp_recv_from(socket, &mut buffer) {
+                    lab.host().udp_send_to(now, socket, &buffer[..datagram.len], datagram.from).unwrap();
+                }
+                let Ok((count, from)) = client.recv_from(&mut buffer) else { return false };
+                assert_eq!((count, from), (length, asked));
+                true
+            });
+        }
+    }
+}
+
+#[test]
+fn a_port_that_is_in_use_is_told_to_be() {
+    let mut lab = Lab::new();
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = other.local_addr().unwrap();
+    let door = Door { carried: Carried::Tcp, at, to: "10.0.0.2:80".parse().unwrap() };
+    assert_eq!(lab.edge().publish(door), Err(Refusal::InUse));
+    let elsewhere = Door { at: "203.0.113.250:80".parse().unwrap(), ..door };
+    assert_eq!(lab.edge().publish(elsewhere), Err(Refusal::NoRoute));
+    drop(other);
+    assert_eq!(lab.edge().publish(door), Ok(()));
 }

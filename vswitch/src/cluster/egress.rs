@@ -53,6 +53,8 @@ pub struct EgressPlan {
     pub mtu: u16,
     /// What may be reached by it.
     pub reach: Reach,
+    /// Prefixes that are inside: nobody outside is seen there with an address of theirs.
+    pub inside: Vec<IpNet>,
 }
 
 /// Plans the edge, if there is to be one, its port, its segment, and the routes to it.
@@ -65,6 +67,9 @@ pub(super) fn plan(
         Egress::None => return None,
         Egress::User(reach) => reach.clone(),
     };
+    let segments = cluster.segments.iter().flat_map(|segment| &segment.gateways).map(IpNet::trunc);
+    let named = cluster.kept_towards.iter().copied().filter(|net| net.prefix_len() > 0);
+    let inside = segments.chain(named).chain(EGRESS_PREFIXES).collect();
     let port: PortId = numbers.number(UNDERLAY, NAME);
     let id = SegmentId(u16::try_from(underlay.config.segments.len()).unwrap_or(u16::MAX));
     let router = cluster.mac("router egress");
@@ -91,6 +96,7 @@ pub(super) fn plan(
         addresses: EDGE[..families].to_vec(),
         mtu: cluster.mtu,
         reach,
+        inside,
     })
 }
 

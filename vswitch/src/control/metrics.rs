@@ -340,7 +340,8 @@ fn encode_egress(to: &mut DescriptorEncoder<'_>, egress: &EgressCounts) -> fmt::
     to.encode_descriptor("vswitch_egress_held", help, Some(&Unit::Bytes), MetricType::Gauge)?
         .encode_gauge(&(egress.held as u64))?;
     for (name, help, value) in EGRESS_COUNTERS {
-        counter(to, name, help, None, [(Labels::new(), value(&egress.counters))])?;
+        to.encode_descriptor(name, help, None, MetricType::Counter)?
+            .encode_counter(&value(&egress.counters), None::<&Exemplar<Labels, u64>>)?;
     }
     let both = |counts: [u64; 2]| {
         ["out", "in"].into_iter().zip(counts).map(|(way, n)| (vec![("direction", way.to_owned())], n))

@@ -13,6 +13,7 @@ mod naming;
 pub mod objects;
 mod openapi;
 pub mod plane;
+mod published;
 mod rollout;
 mod routes;
 pub mod server;

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use netstack::addr::MacAddr;
+use netstack::addr::{IpNet, MacAddr};
 
 use super::Reach;
 
@@ -20,6 +20,8 @@ pub struct EdgeConfig {
     pub mtu: u16,
     /// What pods may reach.
     pub reach: Reach,
+    /// What is inside: clients of doors who have such an address cannot be seen with it, as no answer to it comes here.
+    pub inside: Vec<IpNet>,
     /// How much it may hold.
     pub limits: EdgeLimits,
     /// How long it waits for what.
@@ -30,7 +32,16 @@ impl EdgeConfig {
     /// An edge with these addresses and everything else as usual.
     pub fn new(mac: MacAddr, addresses: Vec<IpAddr>, router: MacAddr) -> Self {
         let (limits, timers) = (EdgeLimits::default(), EdgeTimers::default());
-        Self { mac, addresses, router, mtu: 1500, reach: Reach::default(), limits, timers }
+        Self {
+            mac,
+            addresses,
+            router,
+            mtu: 1500,
+            reach: Reach::default(),
+            inside: Vec::new(),
+            limits,
+            timers,
+        }
     }
 }
 

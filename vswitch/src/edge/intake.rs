@@ -97,7 +97,8 @@ impl<O: Outside> Edge<O> {
             // Flows are told by their own timers.
             return Ok(());
         }
-        if !self.permits(ip.destination) {
+        // Of fragments it is not known yet what they are of.
+        if ip.fragment.is_none() && !self.permits(&key) {
             self.refuse(frame, ip, IcmpError::AdminProhibited);
             return Err(EdgeDrop::Prohibited);
         }
@@ -128,10 +129,13 @@ impl<O: Outside> Edge<O> {
         }
     }
 
-    /// Whether pods may send to this address; our own one is the machine's loopback.
-    fn permits(&self, to: IpAddr) -> bool {
-        let reach = &self.config.reach;
-        if self.link.is_own(to) { reach.is_open(Opening::MachineLoopback) } else { reach.permits(to) }
+    /// Whether pods may send there: to whom they talk already, and to what is open. Our own address is the machine's
+    /// loopback.
+    pub(super) fn permits(&self, key: &FlowKey) -> bool {
+        let (reach, to) = (&self.config.reach, key.destination);
+        let open =
+            if self.link.is_own(to) { reach.is_open(Opening::MachineLoopback) } else { reach.permits(to) };
+        open || self.flows.slot_of(key).is_some()
     }
 
     /// Where a socket is to go for it.

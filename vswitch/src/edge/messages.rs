@@ -15,6 +15,7 @@ use netstack::emit::IcmpError;
 use netstack::flow::FlowKey;
 
 use super::config::{EdgeDrop, EdgeTimers};
+use super::doors::Client;
 use super::link::quote;
 use super::outside::{Messages, Outside, Refusal};
 use super::turn::Turn;
@@ -32,13 +33,32 @@ const ECHO_REPLY_V6: u8 = 129;
 #[derive(Debug)]
 pub(super) struct MessageFlow {
     messages: Messages,
+    /// Who came in by a door; its socket is the door's then.
+    client: Option<Client>,
     replied: bool,
     deadline: Duration,
 }
 
 impl MessageFlow {
     pub(super) const fn new(messages: Messages) -> Self {
-        Self { messages, replied: false, deadline: Duration::ZERO }
+        Self { messages, client: None, replied: false, deadline: Duration::ZERO }
+    }
+
+    /// The flow of a client who came in by a door.
+    pub(super) const fn of_client(messages: Messages, client: Client) -> Self {
+        Self { client: Some(client), ..Self::new(messages) }
+    }
+
+    /// Who came in by a door, if it is his flow.
+    pub(super) const fn client(&self) -> Option<Client> {
+        self.client
+    }
+
+    /// Brings the inside what a client has sent.
+    pub(super) fn bring<O: Outside>(&mut self, turn: &mut Turn<'_, O>, octets: &[u8]) {
+        self.touch(turn);
+        turn.link.send_datagram(&turn.key, octets, turn.counters);
+        turn.counters.messages[1] += 1;
     }
 
     /// When it ends if nothing more comes.
@@ -61,12 +81,13 @@ impl MessageFlow {
 
     /// Sends a message of the pod's.
     pub(super) fn send<O: Outside>(&mut self, turn: &mut Turn<'_, O>, message: &[u8]) {
+        self.replied |= self.client.is_some();
         self.touch(turn);
-        let mut sent = turn.outside.send_message(turn.socket, message);
+        let mut sent = self.send_once(turn, message);
         if let Err(refusal) = sent {
             // It may be what became of an earlier message: then this one has not been tried yet.
             self.tell(turn, refusal);
-            sent = turn.outside.send_message(turn.socket, message);
+            sent = self.send_once(turn, message);
         }
         match sent {
             Ok(true) => turn.counters.messages[0] += 1,
@@ -80,8 +101,16 @@ impl MessageFlow {
                 | Refusal::Unreachable
                 | Refusal::Prohibited
                 | Refusal::TooLong
+                | Refusal::InUse
                 | Refusal::Unsupported,
             ) => turn.drop(EdgeDrop::Refused),
+        }
+    }
+
+    fn send_once<O: Outside>(&self, turn: &mut Turn<'_, O>, message: &[u8]) -> Result<bool, Refusal> {
+        match self.client {
+            Some(Client { door, at, from }) => turn.outside.send_from(door, at, from, message),
+            None => turn.outside.send_message(turn.socket, message),
         }
     }
 
@@ -124,6 +153,7 @@ impl MessageFlow {
                 | Refusal::Reset
                 | Refusal::TooLong
                 | Refusal::NoSockets
+                | Refusal::InUse
                 | Refusal::Unsupported,
                 _,
             ) => return,

@@ -18,6 +18,7 @@
 //!   happen is never pretended: a ping is answered by whoever was pinged, or not at all.
 
 mod config;
+mod doors;
 mod flows;
 mod intake;
 mod link;
@@ -42,10 +43,12 @@ use netstack::frame::{FrameBatch, FramePool};
 use netstack::seed::{Rng, Seed};
 
 pub use self::config::{EdgeConfig, EdgeCounters, EdgeDrop, EdgeLimits, EdgeTimers};
+pub use self::doors::{Carried, Door};
 pub use self::outside::{Farewell, Messages, Outside, Peeked, Ready, Refusal, SocketId};
 pub use self::reach::{Opening, Reach};
 pub use self::sockets::{Bell, Sockets};
 
+use self::doors::Doors;
 use self::flows::{Flow, Flows};
 use self::link::Link;
 use self::reassembly::Reassembly;
@@ -70,6 +73,7 @@ pub struct Edge<O> {
     outside: O,
     link: Link,
     flows: Flows,
+    doors: Doors,
     /// Octets from pods that are held for sockets.
     held: usize,
     /// Connections that may have something to send, the next one first.
@@ -93,6 +97,7 @@ impl<O: Outside> Edge<O> {
         Self {
             link: Link::new(&config, pool, identification),
             flows: Flows::new(seed.hasher("edge flows")),
+            doors: Doors::default(),
             held: 0,
             line: VecDeque::new(),
             owing: Vec::new(),
@@ -137,6 +142,9 @@ impl<O: Outside> Edge<O> {
         self.now = now;
         self.outside.look();
         while let Some((socket, ready)) = self.outside.poll_ready() {
+            if self.serve_door(socket) {
+                continue;
+            }
             let fate = self.with(socket.0, |flow, turn, scratch| match flow {
                 Flow::Tcp(tcp) => tcp.on_ready(turn, ready),
                 Flow::Messages(flow) => {
@@ -212,14 +220,14 @@ impl<O: Outside> Edge<O> {
         for _ in 0..DEADLINES_PER_TURN {
             let Some(slot) = self.flows.poll_due(self.now) else { return };
             let fate = self.with(slot, |flow, turn, _| match flow {
-                Flow::Tcp(tcp) => tcp.on_deadline(turn),
-                Flow::Messages(flow) if turn.now < flow.deadline() => Fate::Stays,
-                Flow::Messages(_) => {
-                    turn.outside.close(turn.socket, Farewell::Gentle);
-                    Fate::Over
-                }
+                Flow::Tcp(tcp) => Some(tcp.on_deadline(turn)),
+                Flow::Messages(flow) => (turn.now < flow.deadline()).then_some(Fate::Stays),
             });
-            self.after(slot, fate);
+            match fate {
+                Some(None) => self.end_messages(slot),
+                Some(fate) => self.after(slot, fate),
+                None => {}
+            }
         }
     }
 
@@ -281,6 +289,7 @@ impl<O: Outside + Send + 'static> Engine for Edge<O> {
         self.now = now;
         self.budget = BATCHES_PER_TURN;
         self.run_deadlines();
+        self.serve_doors_again();
         self.acknowledge();
     }
 
@@ -301,7 +310,7 @@ impl<O: Outside + Send + 'static> Engine for Edge<O> {
         if !self.line.is_empty() {
             return Some(Duration::ZERO);
         }
-        [self.flows.next_due(), self.reassembly.next_due()].into_iter().flatten().min()
+        [self.flows.next_due(), self.reassembly.next_due(), self.doors.again].into_iter().flatten().min()
     }
 
     fn poll_event(&mut self) -> Option<Event> {

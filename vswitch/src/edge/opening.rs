@@ -117,44 +117,40 @@ impl<O: Outside> Edge<O> {
         }
     }
 
+    /// A datagram, or an echo request, that came in fragments.
     pub(super) fn receive_reassembled(&mut self, ip: &Ip, upper: &[u8]) -> Result<(), EdgeDrop> {
         let first = upper.first_chunk::<8>().ok_or(EdgeDrop::Malformed)?;
         let word = |at: usize| u16::from_be_bytes([first[at], first[at + 1]]);
-        let of = |source_port, destination_port| FlowKey {
+        let (v4, udp) = (ip.source.is_ipv4(), ip.protocol == protocol::UDP);
+        let request = if v4 { (protocol::ICMP, ECHO_REQUEST) } else { (protocol::ICMPV6, ECHO_REQUEST_V6) };
+        if !udp && (ip.protocol, first[0]) != request {
+            return Err(EdgeDrop::NotCarried);
+        }
+        let length = u32::try_from(upper.len()).unwrap_or(u32::MAX);
+        let pseudo = match v4 && !udp {
+            true => 0,
+            false => checksum::pseudo_header(ip.source, ip.destination, ip.protocol, length),
+        };
+        // Over IPv4 a datagram may have none.
+        let none = udp && v4 && word(6) == 0;
+        if !none && !checksum::is_valid(pseudo + checksum::sum(upper)) {
+            return Err(EdgeDrop::Checksum);
+        }
+        let (source_port, destination_port) = if udp { (word(0), word(2)) } else { (word(4), word(4)) };
+        let key = FlowKey {
             source: ip.source,
             destination: ip.destination,
             protocol: ip.protocol,
             source_port,
             destination_port,
         };
-        let length = u32::try_from(upper.len()).unwrap_or(u32::MAX);
-        let pseudo = checksum::pseudo_header(ip.source, ip.destination, ip.protocol, length);
-        let sum = checksum::sum(upper);
-        match (ip.protocol, ip.source.is_ipv4()) {
-            (protocol::UDP, v4) => {
-                let none = v4 && word(6) == 0;
-                if !none && !checksum::is_valid(pseudo + sum) {
-                    return Err(EdgeDrop::Checksum);
-                }
-                self.receive_datagrams(of(word(0), word(2)), upper, None)
-            }
-            (protocol::ICMP, true) if first[0] == ECHO_REQUEST => {
-                let good = checksum::is_valid(sum);
-                if !good {
-                    Err(EdgeDrop::Checksum)
-                } else {
-                    self.receive_message(of(word(4), word(4)), Messages::Echo, upper)
-                }
-            }
-            (protocol::ICMPV6, false) if first[0] == ECHO_REQUEST_V6 => {
-                let good = checksum::is_valid(pseudo + sum);
-                if !good {
-                    Err(EdgeDrop::Checksum)
-                } else {
-                    self.receive_message(of(word(4), word(4)), Messages::Echo, upper)
-                }
-            }
-            _ => Err(EdgeDrop::NotCarried),
+        if !self.permits(&key) {
+            return Err(EdgeDrop::Prohibited);
+        }
+        if udp {
+            self.receive_datagrams(key, upper, None)
+        } else {
+            self.receive_message(key, Messages::Echo, upper)
         }
     }
 
@@ -195,7 +191,9 @@ impl<O: Outside> Edge<O> {
             Err(Refusal::NoRoute) => IcmpError::NoRoute,
             Err(Refusal::Unreachable | Refusal::TimedOut) => IcmpError::AddressUnreachable,
             Err(Refusal::Prohibited) => IcmpError::AdminProhibited,
-            Err(Refusal::Refused | Refusal::Reset | Refusal::TooLong | Refusal::Unsupported) => {
+            Err(
+                Refusal::Refused | Refusal::Reset | Refusal::TooLong | Refusal::InUse | Refusal::Unsupported,
+            ) => {
                 return Err(EdgeDrop::Refused);
             }
         };
@@ -205,11 +203,21 @@ impl<O: Outside> Edge<O> {
     }
 
     /// Ends the flow of messages that is missed least; false if there is none.
-    fn displace(&mut self) -> bool {
+    pub(super) fn displace(&mut self) -> bool {
         let Some(slot) = self.flows.least() else { return false };
-        self.outside.close(SocketId(slot), Farewell::Gentle);
-        self.flows.remove(slot);
+        self.end_messages(slot);
         self.counters.displaced += 1;
         true
+    }
+
+    /// Ends a flow of messages.
+    pub(super) fn end_messages(&mut self, slot: u32) {
+        match self.flows.remove(slot) {
+            Some(Flow::Messages(flow)) => match flow.client() {
+                Some(client) => self.doors.forget(&client),
+                None => self.outside.close(SocketId(slot), Farewell::Gentle),
+            },
+            Some(Flow::Tcp(_)) | None => debug_assert!(false, "it is a flow of messages"),
+        }
     }
 }

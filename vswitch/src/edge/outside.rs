@@ -3,7 +3,7 @@
 //! Nothing here waits. Who begins something is told later, by [`Outside::poll_ready`], that it may have got on, and asks
 //! then. Being told so once too often does no harm; that is what makes it safe to give a number to another socket at once.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// A socket, by the number that the edge has given it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -77,6 +77,9 @@ pub enum Refusal {
     /// This process or this machine has no descriptor, port or memory left.
     #[error("there are no sockets left")]
     NoSockets,
+    /// Somebody else has the address and port.
+    #[error("the address and port are in use")]
+    InUse,
     /// This machine carries nothing of that kind.
     #[error("this machine does not carry it")]
     Unsupported,
@@ -131,6 +134,46 @@ pub trait Outside {
     /// # Errors
     /// What became of a message that was sent; told once.
     fn receive_message(&mut self, socket: SocketId, into: &mut [u8]) -> Result<Option<usize>, Refusal>;
+
+    /// Listens for connections at an address of this machine.
+    ///
+    /// # Errors
+    /// Why it cannot be; the number is free then.
+    fn listen(&mut self, socket: SocketId, at: SocketAddr) -> Result<(), Refusal>;
+
+    /// Takes the next connection that waits at a socket that listens, gives it a number, and says whose it is.
+    ///
+    /// # Errors
+    /// Why the next one was not taken.
+    fn accept(&mut self, listener: SocketId, socket: SocketId) -> Result<Option<SocketAddr>, Refusal>;
+
+    /// Waits for datagrams of anybody at an address of this machine.
+    ///
+    /// # Errors
+    /// Why it cannot be; the number is free then.
+    fn bind(&mut self, socket: SocketId, at: SocketAddr) -> Result<(), Refusal>;
+
+    /// Takes in one of those: how long it is, who sent it, and to which address; none if none waits.
+    ///
+    /// # Errors
+    /// What became of a datagram that was sent; told once.
+    fn receive_from(
+        &mut self,
+        socket: SocketId,
+        into: &mut [u8],
+    ) -> Result<Option<(usize, SocketAddr, IpAddr)>, Refusal>;
+
+    /// Sends a datagram from an address of this machine; false if there is no room for it, and it is gone.
+    ///
+    /// # Errors
+    /// Why it was not sent, or what became of an earlier one.
+    fn send_from(
+        &mut self,
+        socket: SocketId,
+        at: IpAddr,
+        to: SocketAddr,
+        octets: &[u8],
+    ) -> Result<bool, Refusal>;
 
     /// Gives a socket up. Its number is free from now on.
     fn close(&mut self, socket: SocketId, farewell: Farewell);

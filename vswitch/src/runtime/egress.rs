@@ -1,5 +1,7 @@
 //! The way out of the cluster: an edge beside the switch between the nodes, on a memory link to it.
 
+use std::collections::BTreeSet;
+
 use netstack::addr::PortId;
 use netstack::device::memory::{self, MemoryDevice, MemoryOptions};
 use netstack::driver::{Driver, EngineId};
@@ -12,7 +14,7 @@ use super::paths::{EngineAt, Switches};
 use super::rewiring::attach;
 use super::{LINK_BATCHES, Runtime, RuntimeError};
 use crate::cluster::EgressPlan;
-use crate::edge::{self, Bell, Edge, EdgeConfig, EdgeCounters, Opening, Reach, Sockets};
+use crate::edge::{self, Bell, Door, Edge, EdgeConfig, EdgeCounters, Opening, Reach, Refusal, Sockets};
 
 /// The edge that runs.
 #[derive(Clone, Debug)]
@@ -81,6 +83,7 @@ impl Runtime {
     fn make_edge(&self, plan: &EgressPlan) -> Result<New, RuntimeError> {
         let mut config = EdgeConfig::new(plan.mac, plan.addresses.clone(), plan.router);
         (config.mtu, config.reach) = (plan.mtu, plan.reach.clone());
+        config.inside.clone_from(&plan.inside);
         raise_descriptors();
         let sockets = Sockets::new()?;
         let bell = sockets.bell()?;
@@ -123,6 +126,25 @@ impl Runtime {
         let (id, problems) = self.paths.call(thread, move |driver| new.plug_in(driver, switch))?;
         applied.problems.extend(problems);
         Ok(Some(Running { plan, engine: EngineAt { thread, id } }))
+    }
+
+    /// Has these doors be open, and no others; returns those that cannot be, and why.
+    ///
+    /// # Errors
+    /// When the data path has stopped.
+    pub(crate) fn set_doors(&self, wanted: BTreeSet<Door>) -> Result<Vec<(Door, Refusal)>, RuntimeError> {
+        let Some(Running { engine, .. }) = self.fabric.read().egress.clone() else {
+            return Ok(wanted.into_iter().map(|door| (door, Refusal::Unsupported)).collect());
+        };
+        Ok(self.paths.call(engine.thread, move |driver| {
+            let Some(edge) = driver.engine_mut::<Edge<Sockets>>(engine.id) else { return Vec::new() };
+            let open: BTreeSet<Door> = edge.doors().copied().collect();
+            for door in open.difference(&wanted) {
+                edge.withdraw(door);
+            }
+            let new = wanted.difference(&open);
+            new.filter_map(|door| Some((*door, edge.publish(*door).err()?))).collect()
+        })?)
     }
 
     /// What the edge has done and does, if there is one.

@@ -6,6 +6,7 @@
 mod common;
 mod limits;
 mod policy;
+mod published;
 mod traffic;
 
 use std::process::{Child, Command, Stdio};
@@ -45,10 +46,10 @@ impl Net {
         }
         let (machine, internet) = (&net.machine[..], &net.internet[..]);
         run(&[
-            "ip", "-n", machine, "link", "add", "up", "type", "veth", "peer", "name", "down", "netns",
-            internet,
+            "ip", "-n", machine, "link", "add", "uplink", "type", "veth", "peer", "name", "downlink",
+            "netns", internet,
         ]);
-        for (name, link, [v4, v6]) in [(machine, "up", MACHINE), (internet, "down", INTERNET)] {
+        for (name, link, [v4, v6]) in [(machine, "uplink", MACHINE), (internet, "downlink", INTERNET)] {
             run(&["ip", "-n", name, "address", "add", &format!("{v4}/24"), "dev", link]);
             run(&["ip", "-n", name, "address", "add", &format!("{v6}/64"), "dev", link, "nodad"]);
             run(&["ip", "-n", name, "link", "set", link, "up"]);
@@ -86,7 +87,8 @@ impl Net {
         let line = [&self.inside(name)[..], argv].concat();
         let child = Command::new(line[0]).args(&line[1..]).stdin(Stdio::null()).stdout(Stdio::null()).spawn();
         let server = Server(child.unwrap());
-        let look = [&self.inside(name)[..], &["ss", "-Hltn", &format!("sport = :{port}")]].concat();
+        let filter = format!("sport = :{port}");
+        let look = [&self.inside(name)[..], &["ss", "-Hltn", &filter]].concat();
         until("a server listens", || {
             let seen = Command::new(look[0]).args(&look[1..]).output().unwrap();
             !success("ss", &seen).trim().is_empty()

@@ -8,12 +8,13 @@
 //! None of them waits, none raises SIGPIPE, and none is passed on to a program that is started.
 
 mod bell;
+mod listening;
 mod peeking;
 mod words;
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
 
 use nix::errno::Errno;
@@ -26,7 +27,8 @@ use nix::sys::socket::{
 
 pub use self::bell::Bell;
 use self::peeking::Peeking;
-use self::words::refusal;
+use self::words::{refusal, refusal_to_listen};
+use super::doors::place;
 use super::outside::{Farewell, Messages, Outside, Peeked, Ready, Refusal, SocketId};
 use crate::sys;
 
@@ -34,6 +36,9 @@ use crate::sys;
 const FOUND: usize = 256;
 /// Descriptors that are not used for sockets; of few a quarter.
 const KEPT: u64 = 64;
+/// What is told of a stream, each time it changes.
+const EDGES: EpollFlags =
+    EpollFlags::EPOLLIN.union(EpollFlags::EPOLLOUT).union(EpollFlags::EPOLLRDHUP).union(EpollFlags::EPOLLET);
 /// How what never waits and raises no signal is sent.
 const SEND: MsgFlags = MsgFlags::MSG_DONTWAIT.union(MsgFlags::MSG_NOSIGNAL);
 
@@ -49,6 +54,7 @@ struct Socket {
 pub struct Sockets {
     epoll: Epoll,
     sockets: Vec<Option<Socket>>,
+    doors: Vec<Option<Socket>>,
     events: Vec<EpollEvent>,
     found: VecDeque<(SocketId, Ready)>,
 }
@@ -62,6 +68,7 @@ impl Sockets {
         Ok(Self {
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
             sockets: Vec::new(),
+            doors: Vec::new(),
             events: vec![EpollEvent::empty(); FOUND],
             found: VecDeque::new(),
         })
@@ -85,18 +92,25 @@ impl Sockets {
     }
 
     fn get(&self, socket: SocketId) -> Result<&Socket, Refusal> {
-        self.sockets.get(socket.0 as usize).and_then(Option::as_ref).ok_or(Refusal::Reset)
+        let found = match place(socket) {
+            Some(door) => self.doors.get(door as usize),
+            None => self.sockets.get(socket.0 as usize),
+        };
+        found.and_then(Option::as_ref).ok_or(Refusal::Reset)
     }
 
     /// Watches a socket and gives it its number.
     fn add(&mut self, id: SocketId, socket: Socket, events: EpollFlags) -> Result<(), Refusal> {
         self.epoll.add(socket.fd.as_fd(), EpollEvent::new(events, id.0.into())).map_err(refusal)?;
-        let at = id.0 as usize;
-        if self.sockets.len() <= at {
-            self.sockets.resize_with(at + 1, || None);
+        let (all, at) = match place(id) {
+            Some(door) => (&mut self.doors, door as usize),
+            None => (&mut self.sockets, id.0 as usize),
+        };
+        if all.len() <= at {
+            all.resize_with(at + 1, || None);
         }
-        debug_assert!(self.sockets[at].is_none(), "a number has one socket at a time");
-        self.sockets[at] = Some(socket);
+        debug_assert!(all[at].is_none(), "a number has one socket at a time");
+        all[at] = Some(socket);
         Ok(())
     }
 }
@@ -134,8 +148,7 @@ impl Outside for Sockets {
             Err(errno) => return Err(refusal(errno)),
         }
         let peeking = Some(Peeking::new(fd.as_fd()));
-        let edges = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
-        self.add(socket, Socket { fd, peeking }, edges)
+        self.add(socket, Socket { fd, peeking }, EDGES)
     }
 
     fn connected(&mut self, socket: SocketId) -> Result<bool, Refusal> {
@@ -219,12 +232,62 @@ impl Outside for Sockets {
     }
 
     fn close(&mut self, socket: SocketId, farewell: Farewell) {
-        let Some(of) = self.sockets.get_mut(socket.0 as usize).and_then(Option::take) else { return };
+        let all = match place(socket) {
+            Some(door) => self.doors.get_mut(door as usize),
+            None => self.sockets.get_mut(socket.0 as usize),
+        };
+        let Some(of) = all.and_then(Option::take) else { return };
         if farewell == Farewell::Abrupt && of.peeking.is_some() {
             let at_once = libc::linger { l_onoff: 1, l_linger: 0 };
             let _ = socket::setsockopt(&of.fd, sockopt::Linger, &at_once);
         }
         // Closing takes it out of the epoll as well: nobody else has this descriptor.
+    }
+
+    fn listen(&mut self, socket: SocketId, at: SocketAddr) -> Result<(), Refusal> {
+        let fd = listening::listen(at).map_err(refusal_to_listen)?;
+        // By edges: who cannot be taken for want of descriptors must not be told of again and again.
+        self.add(socket, Socket { fd, peeking: None }, EpollFlags::EPOLLIN | EpollFlags::EPOLLET)
+    }
+
+    fn accept(&mut self, listener: SocketId, socket: SocketId) -> Result<Option<SocketAddr>, Refusal> {
+        let Some((fd, from)) = listening::accept(&self.get(listener)?.fd).map_err(refusal)? else {
+            return Ok(None);
+        };
+        let peeking = Some(Peeking::new(fd.as_fd()));
+        self.add(socket, Socket { fd, peeking }, EDGES)?;
+        Ok(Some(from))
+    }
+
+    fn bind(&mut self, socket: SocketId, at: SocketAddr) -> Result<(), Refusal> {
+        let fd = listening::bind(at).map_err(refusal_to_listen)?;
+        self.add(socket, Socket { fd, peeking: None }, EpollFlags::EPOLLIN)
+    }
+
+    fn receive_from(
+        &mut self,
+        socket: SocketId,
+        into: &mut [u8],
+    ) -> Result<Option<(usize, SocketAddr, IpAddr)>, Refusal> {
+        match listening::receive(&self.get(socket)?.fd, into) {
+            Ok(received) => Ok(Some(received)),
+            Err(Errno::EAGAIN | Errno::EINTR) => Ok(None),
+            Err(errno) => Err(refusal(errno)),
+        }
+    }
+
+    fn send_from(
+        &mut self,
+        socket: SocketId,
+        at: IpAddr,
+        to: SocketAddr,
+        octets: &[u8],
+    ) -> Result<bool, Refusal> {
+        match listening::send(&self.get(socket)?.fd, at, to, octets) {
+            Ok(()) => Ok(true),
+            Err(Errno::EAGAIN | Errno::EINTR | Errno::ENOBUFS) => Ok(false),
+            Err(errno) => Err(refusal(errno)),
+        }
     }
 
     fn look(&mut self) {

@@ -16,6 +16,7 @@ pub(super) fn refusal(errno: Errno) -> Refusal {
         }
         libc::EACCES | libc::EPERM => Refusal::Prohibited,
         libc::EMSGSIZE => Refusal::TooLong,
+        libc::EADDRINUSE => Refusal::InUse,
         // The last two are what `connect` says when no local port is left.
         libc::EMFILE
         | libc::ENFILE
@@ -25,6 +26,15 @@ pub(super) fn refusal(errno: Errno) -> Refusal {
         | libc::EADDRNOTAVAIL
         | libc::EAGAIN => Refusal::NoSockets,
         _ => Refusal::Unsupported,
+    }
+}
+
+/// Why nobody can be waited for there.
+pub(super) fn refusal_to_listen(errno: Errno) -> Refusal {
+    match errno {
+        // Here it is not about ports that have run out: no interface has that address.
+        Errno::EADDRNOTAVAIL => Refusal::NoRoute,
+        errno => refusal(errno),
     }
 }
 

@@ -22,6 +22,7 @@
 //! each direction, and up to 64 KiB leave in one frame. What is needed for that is a quarter of a TCP: there is one stream
 //! each way whose octets somebody else keeps, and one route to the other side.
 
+mod calling;
 mod making;
 mod receiving;
 mod segment;
@@ -55,6 +56,8 @@ const PROBES: u8 = 8;
 enum Stage {
     /// The socket is being connected; the pod waits.
     Connecting,
+    /// The socket is somebody's who came in; the pod is called.
+    Calling,
     /// The pod was answered, and has not acknowledged that yet.
     Answered,
     /// Both stand.
@@ -105,11 +108,28 @@ impl Tcp {
         first: u32,
     ) -> Option<Self> {
         let v4 = turn.key.source.is_ipv4();
-        let mut tcp = Self {
-            stage: Stage::Connecting,
-            sending: Sending::new(first, v4, turn.link.mtu),
-            next: syn.sequence.wrapping_add(1),
-            edge: syn.sequence.wrapping_add(1),
+        let sending = Sending::new(first, v4, turn.link.mtu);
+        let deadline = turn.now + turn.timers.connect;
+        let mut tcp = Self::resting(Stage::Connecting, sending, syn.sequence.wrapping_add(1), deadline);
+        let (size, scale) = syn.offers();
+        tcp.scaled = scale.is_some();
+        tcp.sending.agree(size, scale, v4);
+        tcp.sending.offer(syn.sequence, first, syn.window, false);
+        match turn.outside.connect(turn.socket, to) {
+            Ok(()) => Some(tcp),
+            Err(refusal) => {
+                tcp.refuse(turn, refusal);
+                None
+            }
+        }
+    }
+
+    fn resting(stage: Stage, sending: Sending, next: u32, deadline: Duration) -> Self {
+        Self {
+            stage,
+            sending,
+            next,
+            edge: next,
             scaled: false,
             held: Vec::new(),
             readable: false,
@@ -121,19 +141,8 @@ impl Tcp {
             pod_end_passed: false,
             owes: false,
             probes: 0,
-            deadline: turn.now + turn.timers.connect,
+            deadline,
             queued: false,
-        };
-        let (size, scale) = syn.offers();
-        tcp.scaled = scale.is_some();
-        tcp.sending.agree(size, scale, v4);
-        tcp.sending.offer(syn.sequence, first, syn.window, false);
-        match turn.outside.connect(turn.socket, to) {
-            Ok(()) => Some(tcp),
-            Err(refusal) => {
-                tcp.refuse(turn, refusal);
-                None
-            }
         }
     }
 
@@ -166,7 +175,7 @@ impl Tcp {
                     Fate::Over
                 }
             },
-            Stage::Answered => {
+            Stage::Calling | Stage::Answered => {
                 self.readable |= ready.readable;
                 self.hung |= ready.ended;
                 Fate::Stays
@@ -201,7 +210,7 @@ impl Tcp {
                 turn.drop(EdgeDrop::NoSockets);
                 return self.send_reset(turn);
             }
-            Refusal::Refused | Refusal::Reset | Refusal::TooLong | Refusal::Unsupported => {
+            Refusal::Refused | Refusal::Reset | Refusal::TooLong | Refusal::InUse | Refusal::Unsupported => {
                 return self.send_reset(turn);
             }
         };
@@ -224,6 +233,11 @@ impl Tcp {
     /// Sends SYN and ACK.
     fn answer<O: Outside>(&mut self, turn: &mut Turn<'_, O>) {
         self.stage = Stage::Answered;
+        self.send_opening(turn, SYN | ACK);
+    }
+
+    /// Sends our SYN, with what else the segment says.
+    fn send_opening<O: Outside>(&mut self, turn: &mut Turn<'_, O>, flags: u8) {
         let headers = if turn.key.source.is_ipv4() { 40 } else { 60 };
         let size = u16::try_from(turn.link.mtu.saturating_sub(headers)).unwrap_or(u16::MAX);
         let [high, low] = size.to_be_bytes();
@@ -233,9 +247,9 @@ impl Tcp {
         let window = u16::MAX;
         self.edge = segment::on(self.next, usize::from(window));
         let header = TcpHeader {
-            flags: SYN | ACK,
+            flags,
             sequence: self.sending.una,
-            acknowledgement: self.next,
+            acknowledgement: if flags & ACK > 0 { self.next } else { 0 },
             window,
             options,
         };
@@ -257,6 +271,7 @@ impl Tcp {
                 turn.outside.close(turn.socket, Farewell::Abrupt);
                 Fate::Over
             }
+            Stage::Calling => self.call_again(turn),
             Stage::Answered if self.sending.backoff >= SYNS => self.give_up(turn),
             Stage::Answered => {
                 self.sending.timed_out();
@@ -322,7 +337,7 @@ impl Tcp {
     fn settle<O: Outside>(&mut self, turn: &Turn<'_, O>) {
         let patience = match self.stage {
             Stage::Connecting | Stage::Over => return,
-            Stage::Answered => self.sending.patience(),
+            Stage::Calling | Stage::Answered => self.sending.patience(),
             Stage::Open if self.sending.is_owed() || self.is_waiting_for_window() => self.sending.patience(),
             Stage::Open if self.pod_ended || self.end_sent => turn.timers.half_closed,
             Stage::Open => turn.timers.idle,

@@ -17,6 +17,7 @@ impl Tcp {
     ) -> Fate {
         match self.stage {
             Stage::Connecting => self.while_connecting(turn, segment),
+            Stage::Calling => self.while_calling(turn, segment),
             Stage::Answered => self.while_answered(turn, segment),
             Stage::Open => self.while_open(turn, segment),
             Stage::Over => {
@@ -37,7 +38,7 @@ impl Tcp {
         match self.stage {
             Stage::Over => newer,
             Stage::Connecting => syn.sequence != self.next.wrapping_sub(1),
-            Stage::Answered | Stage::Open => false,
+            Stage::Calling | Stage::Answered | Stage::Open => false,
         }
     }
 

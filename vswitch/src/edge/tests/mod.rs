@@ -2,6 +2,7 @@
 //! does what it is told to. On a clock of their own: a run follows from a number.
 
 mod connections;
+mod doors;
 mod lab;
 mod messages;
 mod segments;

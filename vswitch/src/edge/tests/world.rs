@@ -1,7 +1,7 @@
 //! An outside in memory.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::edge::{Farewell, Messages, Outside, Peeked, Ready, Refusal, SocketId};
 
@@ -50,6 +50,11 @@ pub(super) struct World {
     pub(super) peers: BTreeMap<u32, Peer>,
     found: VecDeque<(SocketId, Ready)>,
     pub(super) sockets: usize,
+    /// Doors, and who waits at them.
+    pub(super) doors: BTreeMap<u32, (SocketAddr, VecDeque<(SocketAddr, Manner)>)>,
+    /// Datagrams to doors: from where, to which address. And from them: to where, from which.
+    pub(super) coming: VecDeque<(SocketAddr, IpAddr, Vec<u8>)>,
+    pub(super) going: Vec<(SocketAddr, IpAddr, Vec<u8>)>,
     /// Those that were closed: where to, what they got, whether it ended, how they ended.
     pub(super) closed: Vec<(SocketAddr, Vec<u8>, bool, Farewell)>,
     /// Octets that a socket takes between two steps, and says.
@@ -80,6 +85,22 @@ impl World {
             peer.incoming.clear();
             self.found.push_back((SocketId(*id), Ready { readable: true, ended: true, writable: true }));
         }
+    }
+
+    /// Somebody comes to a door.
+    pub(super) fn come(&mut self, door: &str, from: &str, manner: Manner) {
+        let door: SocketAddr = door.parse().unwrap();
+        let (id, (_, waiting)) = self.doors.iter_mut().find(|(_, (at, _))| *at == door).unwrap();
+        waiting.push_back((from.parse().unwrap(), manner));
+        self.found.push_back((SocketId(*id), Ready { readable: true, ended: false, writable: false }));
+    }
+
+    /// A datagram comes to a door.
+    pub(super) fn send_in(&mut self, door: &str, from: &str, at: &str, octets: &[u8]) {
+        let door: SocketAddr = door.parse().unwrap();
+        let (id, _) = self.doors.iter().find(|(_, (at, _))| *at == door).unwrap();
+        self.coming.push_back((from.parse().unwrap(), at.parse().unwrap(), octets.to_vec()));
+        self.found.push_back((SocketId(*id), Ready { readable: true, ended: false, writable: false }));
     }
 
     /// A message for whoever has asked there.
@@ -273,8 +294,60 @@ impl Outside for World {
     }
 
     fn close(&mut self, socket: SocketId, farewell: Farewell) {
+        if self.doors.remove(&socket.0).is_some() {
+            return;
+        }
         let peer = self.peers.remove(&socket.0).unwrap_or_else(|| panic!("{socket:?} is not open"));
         self.closed.push((peer.to, peer.got, peer.got_end, farewell));
+    }
+
+    fn listen(&mut self, socket: SocketId, at: SocketAddr) -> Result<(), Refusal> {
+        if self.doors.values().any(|(other, _)| *other == at) {
+            return Err(Refusal::InUse);
+        }
+        self.doors.insert(socket.0, (at, VecDeque::new()));
+        Ok(())
+    }
+
+    fn accept(&mut self, listener: SocketId, socket: SocketId) -> Result<Option<SocketAddr>, Refusal> {
+        let (_, waiting) = self.doors.get_mut(&listener.0).unwrap();
+        if waiting.is_empty() {
+            return Ok(None);
+        }
+        if self.peers.len() >= self.sockets {
+            return Err(Refusal::NoSockets);
+        }
+        let (from, manner) = waiting.pop_front().unwrap();
+        self.manners.insert(from, manner);
+        self.add(socket, from, None)?;
+        self.of(socket).connected = true;
+        Ok(Some(from))
+    }
+
+    fn bind(&mut self, socket: SocketId, at: SocketAddr) -> Result<(), Refusal> {
+        self.listen(socket, at)
+    }
+
+    fn receive_from(
+        &mut self,
+        _socket: SocketId,
+        into: &mut [u8],
+    ) -> Result<Option<(usize, SocketAddr, IpAddr)>, Refusal> {
+        Ok(self.coming.pop_front().map(|(from, at, octets)| {
+            into[..octets.len()].copy_from_slice(&octets);
+            (octets.len(), from, at)
+        }))
+    }
+
+    fn send_from(
+        &mut self,
+        _socket: SocketId,
+        at: IpAddr,
+        to: SocketAddr,
+        octets: &[u8],
+    ) -> Result<bool, Refusal> {
+        self.going.push((to, at, octets.to_vec()));
+        Ok(true)
     }
 
     fn look(&mut self) {}

@@ -1,0 +1,123 @@
+//! Ports of the machine that lead to pods.
+
+use super::*;
+use crate::common::{Background, both, ready};
+
+/// Says to each client who he is.
+const WHO: &str = r#"
+import socketserver
+class Who(socketserver.BaseRequestHandler):
+    def handle(self):
+        self.request.sendall(self.client_address[0].removeprefix("::ffff:").encode())
+class Server(socketserver.ThreadingTCPServer):
+    address_family = 10
+    allow_reuse_address = True
+Server(("::", 8080), Who).serve_forever()
+"#;
+
+/// The same over UDP.
+const WHO_UDP: &str = r#"
+import socket
+s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+s.bind(("::", 8080))
+while True:
+    octets, client = s.recvfrom(2000)
+    s.sendto(client[0].removeprefix("::ffff:").encode(), client)
+"#;
+
+fn servers(cluster: &Cluster) -> [Background; 2] {
+    let tcp = cluster.serve("alpha", 8080, &["python3", "-c", WHO]);
+    let udp = cluster.spawn("alpha", &["python3", "-c", WHO_UDP]);
+    until("it listens for datagrams, too", || {
+        !cluster.must("alpha", &["ss", "-Hlun", "sport = :8080"]).trim().is_empty()
+    });
+    [tcp, udp]
+}
+
+/// Asks from one of the two namespaces who one is seen as; none if nobody answers.
+fn asks(net: &Net, from: &str, kind: &str, host: &str, port: u16) -> Option<String> {
+    let tcp = "s=socket.create_connection((h,p),5)";
+    let udp = "s=socket.socket(socket.getaddrinfo(h,p)[0][0],socket.SOCK_DGRAM); s.settimeout(5); s.connect((h,p)); s.send(b\"x\")";
+    let script = format!(
+        "import socket\nh,p=\"{host}\",{port}\n{}\nprint(s.recv(100).decode())",
+        if kind == "tcp" { tcp } else { udp }
+    );
+    let line = [&net.inside(from)[..], &["python3", "-c", &script]].concat();
+    let output = Command::new(line[0]).args(&line[1..]).output().unwrap();
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+#[test]
+fn ports_of_the_machine_lead_to_pods_who_see_their_clients() {
+    if !ready(&["ip", "nsenter", "ss", "curl", "python3", "sysctl"]) {
+        return;
+    }
+    let net = Net::new();
+    let cluster = net.cluster("published", "");
+    let _servers = servers(&cluster);
+    let (machine, internet) = (&net.machine[..], &net.internet[..]);
+    assert_eq!(asks(&net, machine, "tcp", "127.0.0.1", 8080), None);
+    let text = success("publish", &cluster.verb(&["publish", "8080:alpha:8080", "8080:alpha:8080/udp"]));
+    assert!(text.contains("TCP 127.0.0.1:8080 leads to 10.244.0.2:8080"), "{text}");
+    for kind in ["tcp", "udp"] {
+        // Loopback means somebody else in a pod.
+        assert_eq!(asks(&net, machine, kind, "127.0.0.1", 8080).as_deref(), Some("192.0.0.2"), "{kind}");
+        assert_eq!(asks(&net, machine, kind, "::1", 8080).as_deref(), Some("fd00:192::2"), "{kind}");
+    }
+    for host in MACHINE {
+        assert_eq!(asks(&net, internet, "tcp", host, 8080), None, "nobody else on the network sees it");
+    }
+    let wide = ["0.0.0.0:8081-8083:alpha:8078", "[::]:8083:alpha:8080", "0.0.0.0:8083:alpha:8080/udp4"];
+    success("publish", &cluster.verb(&[&["publish"][..], &wide].concat()));
+    assert_eq!(asks(&net, internet, "tcp", MACHINE[0], 8083).as_deref(), Some(INTERNET[0]));
+    assert_eq!(asks(&net, internet, "tcp", MACHINE[1], 8083).as_deref(), Some(INTERNET[1]));
+    assert_eq!(asks(&net, internet, "udp", MACHINE[0], 8083).as_deref(), Some(INTERNET[0]));
+    assert_eq!(asks(&net, internet, "tcp", MACHINE[0], 8082), None, "nobody listens in the pod");
+    // A port has one owner, and it is said who does not get it.
+    let taken = cluster.verb(&["publish", "127.0.0.1:8083:beta:80", "127.0.0.1:8090:beta:80"]);
+    assert!(!taken.status.success() && both(&taken).contains("in use"), "{}", both(&taken));
+    assert_eq!(cluster.get("published").len(), 5, "all or none");
+    let wrong = cluster.verb(&["publish", "8080:alpha"]);
+    assert!(both(&wrong).contains("write [IP:]PORT"), "{}", both(&wrong));
+    success("withdraw", &cluster.verb(&["withdraw", "8080:alpha:8080", "8080:alpha:8080/udp"]));
+    assert_eq!(asks(&net, machine, "tcp", "127.0.0.1", 8080), None);
+    assert_eq!(asks(&net, machine, "tcp", "127.0.0.1", 8083).as_deref(), Some("192.0.0.2"));
+    assert!(!cluster.verb(&["withdraw", "8080:alpha:8080"]).status.success());
+}
+
+/// {TCP, UDP} by {IPv4, IPv6} by {2 KiB, 10 MiB}, from outside and from the machine.
+#[test]
+fn hashes_are_equal_through_published_ports() {
+    if !ready(&["ip", "nsenter", "ss", "curl", "sysctl"]) {
+        return;
+    }
+    let net = Net::new();
+    let cluster = net.cluster("inward", "");
+    let _server = cluster.probe_server("alpha", PROBE);
+    let probe = PROBE.to_string();
+    let ports: Vec<String> = ["0.0.0.0", "[::]"]
+        .iter()
+        .flat_map(|at| ["tcp", "udp"].map(|kind| format!("{at}:{probe}:alpha:{probe}/{kind}")))
+        .collect();
+    let ports: Vec<&str> = ports.iter().map(String::as_str).collect();
+    success("publish", &cluster.verb(&[&["publish"][..], &ports].concat()));
+    let from = [(&net.internet, MACHINE), (&net.machine, ["127.0.0.1", "::1"])];
+    for (from, hosts) in from {
+        for host in hosts {
+            let to = if host.contains(':') { format!("[{host}]:{probe}") } else { format!("{host}:{probe}") };
+            let probe = |arguments: &[&str]| {
+                let line = [&net.inside(from)[..], &[executable(), "__probe"], arguments].concat();
+                let text = run(&line);
+                serde_json::from_str::<serde_json::Value>(&text).unwrap()
+            };
+            for octets in [2048u64, 10 << 20] {
+                assert_eq!(probe(&["tcp", &to, &octets.to_string()])["bytes"], octets * 2, "{to}");
+            }
+            for (count, size) in [("50", "0"), ("50", "2048"), ("200", "52428"), ("20", "65507")] {
+                let report = probe(&["udp", &to, count, size]);
+                assert_eq!(report["sent"], report["received"], "{to} {size}");
+            }
+        }
+    }
+    at_rest(&cluster);
+}
