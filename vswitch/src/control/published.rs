@@ -48,7 +48,7 @@ pub(super) struct Publication {
 #[error(
     "{text:?}: {why}; write [IP:]PORT[-PORT]:POD:PORT or [IP:]PORT[-PORT]:svc/SERVICE:PORT, and /udp, /tcp4 and so on behind it"
 )]
-pub struct PublicationError {
+pub(super) struct PublicationError {
     text: String,
     why: &'static str,
 }
