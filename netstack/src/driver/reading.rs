@@ -211,7 +211,16 @@ impl Driver {
             return Ok(true);
         }
         if self.reads.ring.as_mut().is_some_and(Ring::take_watched) {
-            found |= self.ask_epoll(Some(Duration::ZERO))?;
+            let ready = self.ask_epoll(Some(Duration::ZERO))?;
+            found |= ready;
+            // What was ready is not any more. The watch is used up all the same, and whoever sleeps next must hear of epoll.
+            if !ready
+                && let Some(ring) = &mut self.reads.ring
+                && let Err(error) = ring.watch(self.epoll.as_raw_fd())
+            {
+                self.lose_ring(&error);
+                return Ok(true);
+            }
         }
         Ok(found)
     }
