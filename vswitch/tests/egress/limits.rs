@@ -152,8 +152,10 @@ fn a_black_hole_holds_up_nobody() {
          print(time.time()-b)",
         INTERNET[0]
     );
-    let text = cluster.must("alpha", &["python3", "-c", &script]);
-    assert!(text.trim().parse::<f64>().unwrap() < 0.1, "{text}");
+    // A machine that has much else to do may take its time now and then.
+    until("a connection stands within a tenth of a second", || {
+        cluster.must("alpha", &["python3", "-c", &script]).trim().parse::<f64>().unwrap() < 0.1
+    });
 }
 
 #[test]

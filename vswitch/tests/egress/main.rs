@@ -144,6 +144,21 @@ fn descriptors(cluster: &Cluster) -> usize {
     std::fs::read_dir(format!("/proc/{}/fd", cluster.pid())).unwrap().count()
 }
 
+/// Has datagrams exchanged, one at a time, until all of them have come back. One that takes a second is lost to its sender,
+/// and those behind it are each taken for the one before: a machine that has much else to do gets another try.
+#[track_caller]
+fn all_come_back(what: &str, mut exchange: impl FnMut() -> String) {
+    let mut text = String::new();
+    for _ in 0..4 {
+        text = exchange();
+        let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+        if report["sent"] == report["received"] {
+            return;
+        }
+    }
+    panic!("{what}: {text}");
+}
+
 fn pause() {
     std::thread::sleep(Duration::from_millis(100));
 }

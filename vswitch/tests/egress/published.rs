@@ -106,16 +106,14 @@ fn hashes_are_equal_through_published_ports() {
         for host in hosts {
             let to = if host.contains(':') { format!("[{host}]:{probe}") } else { format!("{host}:{probe}") };
             let probe = |arguments: &[&str]| {
-                let line = [&net.inside(from)[..], &[executable(), "__probe"], arguments].concat();
-                let text = run(&line);
-                serde_json::from_str::<serde_json::Value>(&text).unwrap()
+                run(&[&net.inside(from)[..], &[executable(), "__probe"], arguments].concat())
             };
             for octets in [2048u64, 10 << 20] {
-                assert_eq!(probe(&["tcp", &to, &octets.to_string()])["bytes"], octets * 2, "{to}");
+                let text = probe(&["tcp", &to, &octets.to_string()]);
+                assert!(text.contains(&format!("\"bytes\":{},", octets * 2)), "{to}: {text}");
             }
             for (count, size) in [("50", "0"), ("50", "2048"), ("200", "52428"), ("20", "65507")] {
-                let report = probe(&["udp", &to, count, size]);
-                assert_eq!(report["sent"], report["received"], "{to} {size}");
+                all_come_back(&format!("{to} {size}"), || probe(&["udp", &to, count, size]));
             }
         }
     }

@@ -53,10 +53,9 @@ pub(super) fn accept(listener: &OwnedFd) -> Result<Option<(OwnedFd, SocketAddr)>
     let fd = match sys::accept(listener.as_fd()) {
         Ok(fd) => fd,
         Err(error) => {
-            return match Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)) {
-                Errno::EAGAIN | Errno::EINTR => Ok(None),
-                errno => Err(errno),
-            };
+            let errno = Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
+            let nobody = matches!(errno, Errno::EAGAIN | Errno::EINTR);
+            return if nobody { Ok(None) } else { Err(errno) };
         }
     };
     let from = socket::getpeername::<SockaddrStorage>(fd.as_raw_fd())?;

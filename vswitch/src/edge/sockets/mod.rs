@@ -197,10 +197,10 @@ impl Outside for Sockets {
             Messages::Udp => make(to, SockType::Datagram, None).map_err(refusal)?,
             Messages::Echo => {
                 let protocol = if to.is_ipv4() { SockProtocol::Icmp } else { SockProtocol::IcmpV6 };
-                make(to, SockType::Datagram, Some(protocol)).map_err(|errno| match errno {
-                    // Not everybody may ping; nobody is told so, as nobody along the way forbids it.
-                    Errno::EACCES | Errno::EPERM => Refusal::Unsupported,
-                    errno => refusal(errno),
+                // Not everybody may ping; nobody is told so, as nobody along the way forbids it.
+                let forbidden = |errno| matches!(errno, Errno::EACCES | Errno::EPERM);
+                make(to, SockType::Datagram, Some(protocol)).map_err(|errno| {
+                    if forbidden(errno) { Refusal::Unsupported } else { refusal(errno) }
                 })?
             }
         };

@@ -31,11 +31,8 @@ pub(super) fn refusal(errno: Errno) -> Refusal {
 
 /// Why nobody can be waited for there.
 pub(super) fn refusal_to_listen(errno: Errno) -> Refusal {
-    match errno {
-        // Here it is not about ports that have run out: no interface has that address.
-        Errno::EADDRNOTAVAIL => Refusal::NoRoute,
-        errno => refusal(errno),
-    }
+    // Here it is not about ports that have run out: no interface has that address.
+    if errno == Errno::EADDRNOTAVAIL { Refusal::NoRoute } else { refusal(errno) }
 }
 
 #[cfg(test)]
