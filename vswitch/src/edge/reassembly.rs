@@ -105,7 +105,7 @@ impl Partial {
         let beyond = to > LONGEST || self.length.is_some_and(|length| to > length || !more);
         let short_of = !more && self.come.iter().any(|&(_, other_to)| other_to > to);
         // All but the last are a multiple of eight octets long, or the next would have no place.
-        if overlaps || beyond || short_of || (more && octets.len() % 8 != 0) || octets.is_empty() {
+        if overlaps || beyond || short_of || (more && !octets.len().is_multiple_of(8)) || octets.is_empty() {
             self.spoilt = true;
             (self.octets, self.come) = (Vec::new(), Vec::new());
             return;

@@ -199,9 +199,8 @@ impl Outside for Sockets {
                 let protocol = if to.is_ipv4() { SockProtocol::Icmp } else { SockProtocol::IcmpV6 };
                 // Not everybody may ping; nobody is told so, as nobody along the way forbids it.
                 let forbidden = |errno| matches!(errno, Errno::EACCES | Errno::EPERM);
-                make(to, SockType::Datagram, Some(protocol)).map_err(|errno| {
-                    if forbidden(errno) { Refusal::Unsupported } else { refusal(errno) }
-                })?
+                make(to, SockType::Datagram, Some(protocol))
+                    .map_err(|errno| if forbidden(errno) { Refusal::Unsupported } else { refusal(errno) })?
             }
         };
         if to.is_ipv4() {

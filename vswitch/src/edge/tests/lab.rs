@@ -95,7 +95,7 @@ impl Lab {
         }
     }
 
-    fn from_edge(&mut self, mut frame: Frame) {
+    fn take_from_edge(&mut self, mut frame: Frame) {
         self.to_pod += 1;
         let Some(ip) = packet(&frame) else { return self.send(true, frame) };
         validate(&frame, &ip).expect("what the edge says of its frames is true");
@@ -125,7 +125,7 @@ impl Lab {
         }
         while self.edge.poll_transmit(&mut batch) == Some(LINK) {
             let frames: Vec<Frame> = batch.drain().collect();
-            frames.into_iter().for_each(|frame| self.from_edge(frame));
+            frames.into_iter().for_each(|frame| self.take_from_edge(frame));
         }
     }
 
