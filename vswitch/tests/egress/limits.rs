@@ -110,7 +110,8 @@ fn a_thousand_at_once_none_refused_and_nothing_left() {
         assert_eq!(many(&cluster, host, (9000, 1), 1000, "1"), (1000, 0), "{host}");
     }
     at_rest(&cluster);
-    until("as many descriptors are open as before", || descriptors(&cluster) <= before);
+    // Under such load frames are read through a ring, which has a descriptor and stays.
+    until("as many descriptors are open as before", || descriptors(&cluster) <= before + 1);
 }
 
 #[test]
@@ -128,7 +129,8 @@ fn connect_request_close_again_and_again_without_a_reset() {
         assert_eq!(many(&cluster, INTERNET[0], (9000, 8), 2000, "0"), (2000, 0));
     }
     at_rest(&cluster);
-    until("as many descriptors are open as before", || descriptors(&cluster) <= before);
+    // Under such load frames are read through a ring, which has a descriptor and stays.
+    until("as many descriptors are open as before", || descriptors(&cluster) <= before + 1);
     assert_eq!(metric(&cluster, "vswitch_egress_established_total"), 10_008);
     assert_eq!(metric(&cluster, "vswitch_egress_reset_by_outside_total"), 0);
 }
