@@ -214,9 +214,7 @@ impl<F: Forwards> Bed<F> {
         self.forwards.take(sample.port, &mut self.batch);
         while self.forwards.give(&mut self.batch) {
             self.received += self.batch.len() as u64;
-            while let Some(frame) = self.batch.pop() {
-                self.forwards.pool().recycle(frame);
-            }
+            self.forwards.pool().recycle_all(&mut self.batch);
         }
     }
 }

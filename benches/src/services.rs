@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lb::{Backend, Entrance, Frontend, Policy, Pool, Refusal, Registry, Service, Way};
 use netstack::addr::PortId;
-use netstack::config::{Config, Limits, NatConfig, ServicesConfig, Snapshot};
+use netstack::config::{Config, Limits, NatConfig, RouteConfig, RouteTarget, ServicesConfig, Snapshot};
 use netstack::frame::{FrameBatch, FramePool, OffloadFeatures};
 use netstack::seed::Seed;
 use netstack::switch::Switch;
@@ -21,16 +21,32 @@ const BATCH: usize = 32;
 /// Backends of each service: L4 ports of the stations beside the client.
 const ENDPOINTS: u16 = 10;
 
+/// Routes that lead elsewhere, where there are many.
+const ROUTES: u16 = 1000;
+
+/// What there is among which a datagram finds its way.
+#[derive(Clone, Copy)]
+struct Among {
+    services: u32,
+    /// How many of them are asked.
+    asked: u32,
+    /// Routes that lead elsewhere.
+    routes: u16,
+}
+
 /// All pieces of work, for each number of services; 0 is without any, the client asking a backend itself.
 pub fn cases(services: &[u32]) -> Vec<Case> {
     let mut cases = Vec::new();
-    for &count in services {
-        for (asked, of) in [("", count), ("/one", 1)] {
-            if !asked.is_empty() && count < 2 {
+    for &services in services {
+        let all = Among { services, asked: services, routes: 0 };
+        for (suffix, among) in
+            [("", all), ("/one", Among { asked: 1, ..all }), ("/routes", Among { routes: ROUTES, ..all })]
+        {
+            if suffix == "/one" && services < 2 || suffix == "/routes" && services != 1 {
                 continue;
             }
-            cases.push(begin(format!("packet/{count}{asked}"), move || Through::established(count, of)));
-            cases.push(begin(format!("new/{count}{asked}"), move || Through::new(count, of)));
+            cases.push(begin(format!("packet/{services}{suffix}"), move || Through::established(among)));
+            cases.push(begin(format!("new/{services}{suffix}"), move || Through::new(among)));
         }
     }
     cases
@@ -66,7 +82,18 @@ fn service(n: u32) -> Service {
     }
 }
 
-fn switch(services: u32) -> Switch {
+/// Prefixes of different lengths, so that each of them has to be told apart from shorter ones.
+fn route(n: u16) -> RouteConfig {
+    let [high, low] = n.to_be_bytes();
+    let prefix = match n % 3 {
+        0 => format!("100.{high}.{low}.0/24"),
+        1 => format!("101.{high}.{low}.128/25"),
+        _ => format!("10.{}.{low}.64/26", 128 + high),
+    };
+    RouteConfig { prefix: prefix.parse().expect("a prefix"), target: RouteTarget::Blackhole }
+}
+
+fn switch(Among { services, routes, .. }: Among) -> Switch {
     let mut registry = Registry::new();
     for n in 0..services {
         registry.set(service(n)).expect("its frontend is free");
@@ -81,6 +108,7 @@ fn switch(services: u32) -> Switch {
     let config = Config {
         nat: Some(NatConfig::default()),
         services: (services > 0).then_some(of),
+        routes: (0..routes).map(route).collect(),
         ..config(OffloadFeatures::NONE)
     };
     let mut switch = Switch::new(Limits::default(), &Seed::from_u64(1), FramePool::new());
@@ -115,8 +143,8 @@ struct Through {
 }
 
 impl Through {
-    /// With so many services, so many of which are asked.
-    fn new(services: u32, asked: u32) -> Self {
+    fn new(among: Among) -> Self {
+        let Among { services, asked, .. } = among;
         let frame = |n: u32| {
             let source_port = u16::try_from(20_000 + n).expect("a port");
             match services {
@@ -130,7 +158,7 @@ impl Through {
             }
         };
         Self {
-            switch: switch(services),
+            switch: switch(among),
             batch: FrameBatch::new(),
             frames: (0..TURN).map(frame).collect(),
             now: NOW,
@@ -139,8 +167,8 @@ impl Through {
         }
     }
 
-    fn established(services: u32, asked: u32) -> Self {
-        let mut through = Self { anew: false, ..Self::new(services, asked) };
+    fn established(among: Among) -> Self {
+        let mut through = Self { anew: false, ..Self::new(among) };
         // The first frame of a flow begins it, the next ones make it known.
         for _ in 0..8 {
             through.turn();

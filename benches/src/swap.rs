@@ -1,6 +1,7 @@
 //! What is measured of a configuration that changes while frames go through.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use netstack::config::{Config, RouteConfig, RouteTarget, Snapshot};
 use netstack::switch::Switch;
@@ -101,4 +102,44 @@ impl Work for After {
             self.changing.pass();
         }
     }
+}
+
+/// Frames of a stretch whose rate is looked at: 32 turns.
+const STRETCH: u32 = 32;
+/// The most stretches that are waited for.
+const ENOUGH: u32 = 10_000;
+/// How much longer than before a frame may take when it is said to be as fast, in percent.
+const AS_FAST: u128 = 105;
+
+/// How long frames of so many known flows, at full rate, take until they go as fast as before a change of the configuration;
+/// nothing when they never do. The rate before is the median of stretches, the one after that of five in a row.
+pub fn recovery(flows: u32, clock: impl Fn() -> Duration) -> Option<Duration> {
+    let mut changing = Changing::new(flows);
+    let stretch = |changing: &mut Changing| {
+        let start = clock();
+        for _ in 0..STRETCH {
+            changing.stream.turn();
+            changing.stream.reset();
+        }
+        (start, clock())
+    };
+    let took = |(start, end): (Duration, Duration)| (end - start).as_nanos();
+    let middle = |times: &[(Duration, Duration)]| {
+        let mut times: Vec<u128> = times.iter().copied().map(took).collect();
+        times.sort_unstable();
+        times[times.len() / 2]
+    };
+    let before: Vec<_> = (0..200).map(|_| stretch(&mut changing)).collect();
+    let usual = middle(&before);
+    let changed = clock();
+    changing.install();
+    let mut after = Vec::new();
+    for _ in 0..ENOUGH {
+        after.push(stretch(&mut changing));
+        let Some(last) = after.last_chunk::<5>() else { continue };
+        if middle(last) * 100 <= usual * AS_FAST {
+            return Some(last[0].0 - changed);
+        }
+    }
+    None
 }

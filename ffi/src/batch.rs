@@ -29,9 +29,7 @@ impl Opaque for netstack_batch {
 impl Batch {
     /// Gives the buffers of all frames back.
     pub(crate) fn clear(&mut self) {
-        for frame in self.frames.drain() {
-            self.pool.recycle(frame);
-        }
+        self.pool.recycle_all(&mut self.frames);
     }
 }
 
@@ -98,14 +96,10 @@ pub unsafe extern "C" fn netstack_batch_reserve(
         if length > MAX_FRAME {
             return Err(Code::TooLong);
         }
-        let before = batch.frames.len();
-        while batch.frames.len() - before < count && !batch.frames.is_full() {
-            let frame = batch.pool.take(length);
-            let refused = batch.frames.push(frame);
-            debug_assert!(refused.is_ok(), "the batch was not full");
-        }
-        added.put(batch.frames.len() - before);
-        show(&mut batch.frames, before, &mut views);
+        let Batch { frames, pool } = &mut *batch;
+        let before = frames.len();
+        added.put(pool.fill(frames, count, length));
+        show(frames.bytes_mut().skip(before), &mut views);
         Ok(())
     })
 }
@@ -163,7 +157,7 @@ pub unsafe extern "C" fn netstack_batch_frames(
         let mut views = caller.out_slice(views, capacity)?;
         let mut batch = caller.write(batch)?;
         count.put(batch.frames.len());
-        show(&mut batch.frames, 0, &mut views);
+        show(batch.frames.bytes_mut(), &mut views);
         Ok(())
     })
 }
@@ -263,8 +257,8 @@ pub unsafe extern "C" fn netstack_batch_set_offload(
 }
 
 /// Where the frames are, from this one on.
-fn show(frames: &mut FrameBatch, first: usize, views: &mut Out<'_, netstack_view>) {
-    for bytes in frames.bytes_mut().skip(first).take(views.room()) {
+fn show<'a>(frames: impl Iterator<Item = &'a mut [u8]>, views: &mut Out<'_, netstack_view>) {
+    for bytes in frames.take(views.room()) {
         views.put(netstack_view { data: bytes.as_mut_ptr(), len: bytes.len() });
     }
 }

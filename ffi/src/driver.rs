@@ -11,12 +11,12 @@ use std::thread::{JoinHandle, ThreadId};
 
 use netstack::addr::PortId;
 use netstack::device::memory::{self, MemoryOptions};
-use netstack::driver::{Clock, Driver, DriverEvent, DriverHandle, EngineId, Latency};
+use netstack::driver::{Clock, Driver, DriverEvent, DriverHandle, Engine, EngineId, Latency};
 
 use crate::caller::{Outcome, Userdata};
 use crate::device::netstack_device;
 use crate::handle::{self, Opaque};
-use crate::host::{HostState, netstack_host};
+use crate::host::netstack_host;
 use crate::result::{Code, found, netstack_result};
 use crate::switch::{SwitchState, netstack_switch};
 
@@ -89,6 +89,30 @@ impl Running {
             return Err(Code::Panic);
         }
         self.handle.call(work).map_err(|_| Code::Stopped)
+    }
+
+    /// Lends an engine to a callback, on the driver's thread.
+    fn lend<O>(
+        &mut self,
+        engine: EngineId,
+        callback: unsafe extern "C" fn(userdata: *mut c_void, handle: *mut O, now_us: u64),
+        userdata: Userdata,
+    ) -> Outcome
+    where
+        O: Opaque<Value: Engine> + 'static,
+    {
+        let clock = self.clock;
+        let called = self.call(move |it| {
+            let userdata = userdata;
+            let state = it.engine_mut::<O::Value>(engine)?;
+            let now = micros(&clock);
+            let run = |handle| call_back!(callback, userdata.0, handle, now);
+            let lent = handle::lend::<O, _>(state, run);
+            Some(lent.inspect_err(|_| give_up(it, engine)))
+        })?;
+        let called = called.ok_or(Code::Stopped)?;
+        self.failed = called == Err(Code::Panic);
+        called
     }
 }
 
@@ -199,20 +223,9 @@ pub unsafe extern "C" fn netstack_driver_with_switch(
 ) -> netstack_result {
     boundary!(caller, {
         let callback = callback.ok_or(Code::NullPointer)?;
-        let userdata = Userdata(userdata);
         let mut driver = caller.write(driver)?;
-        let (engine, clock) = (driver.switch, driver.clock);
-        let called = driver.call(move |it| {
-            let userdata = userdata;
-            let state = it.engine_mut::<SwitchState>(engine)?;
-            let now = micros(&clock);
-            let run = |sw| call_back!(callback, userdata.0, sw, now);
-            let lent = handle::lend::<netstack_switch, _>(state, run);
-            Some(lent.inspect_err(|_| give_up(it, engine)))
-        })?;
-        let called = called.ok_or(Code::Stopped)?;
-        driver.failed = called == Err(Code::Panic);
-        called
+        let engine = driver.switch;
+        driver.lend(engine, callback, Userdata(userdata))
     })
 }
 
@@ -227,21 +240,10 @@ pub unsafe extern "C" fn netstack_driver_with_host(
 ) -> netstack_result {
     boundary!(caller, {
         let callback = callback.ok_or(Code::NullPointer)?;
-        let userdata = Userdata(userdata);
         let mut driver = caller.write(driver)?;
         let index = usize::try_from(id).map_err(|_| Code::NotFound)?;
-        let (engine, clock) = (*found(driver.hosts.get(index))?, driver.clock);
-        let called = driver.call(move |it| {
-            let userdata = userdata;
-            let state = it.engine_mut::<HostState>(engine)?;
-            let now = micros(&clock);
-            let run = |host| call_back!(callback, userdata.0, host, now);
-            let lent = handle::lend::<netstack_host, _>(state, run);
-            Some(lent.inspect_err(|_| give_up(it, engine)))
-        })?;
-        let called = called.ok_or(Code::Stopped)?;
-        driver.failed = called == Err(Code::Panic);
-        called
+        let engine = *found(driver.hosts.get(index))?;
+        driver.lend(engine, callback, Userdata(userdata))
     })
 }
 

@@ -8,14 +8,15 @@
 //!
 //! *Who uses it.* A call that changes a value takes the header for itself, one that only looks shares it. Nobody waits: who
 //! finds it taken is told so (`Busy`). That refuses calls from within a callback, and keeps two threads that use one handle
-//! against the rules from harm. It costs two atomic instructions for each handle of a call.
+//! against the rules from harm. It costs an atomic instruction for each handle of a call to take it, and a second one only
+//! where it is shared: nobody but the call that has a header for itself changes who uses it, so it leaves by a plain store.
 //!
 //! *Poison.* When a call panics, the values that it was changing may be half changed: their headers answer `Panic` from then
 //! on, and can only be freed.
 //!
 //! The queue is under a lock of pthread's, not one of Rust's: so tools that watch threads of C programs, helgrind above
 //! all, understand why one thread's header may become another's. Atomic variables are changed by read-modify-write
-//! instructions alone wherever two threads may meet, for the same reason.
+//! instructions alone wherever two threads that keep to the rules may meet, for the same reason.
 #![allow(
     unsafe_code,
     reason = "handles are raw pointers that C gives back; this file is where they are followed"
@@ -38,7 +39,7 @@ const MARK: u32 = 0x6e73_0000;
 /// The kind of a header without a value.
 const FREE: u32 = MARK;
 /// Who uses a header when one call has it for itself; otherwise the number of calls that look.
-const WRITER: isize = isize::MIN / 2;
+const WRITER: isize = -1;
 
 /// What handles of C lead to. The type that C sees is this one's opaque name.
 pub(crate) trait Opaque {
@@ -150,25 +151,32 @@ impl Header {
         taken.map(drop).map_err(|_| Code::Busy)
     }
 
-    /// Shares it with others who look.
+    /// Shares it with others who look. What is taken is left as it is: see [`Header::leave_alone`].
     fn enter_shared(&self) -> Outcome {
-        if self.users.fetch_add(1, Ordering::Acquire) < 0 {
-            self.users.fetch_sub(1, Ordering::Release);
-            return Err(Code::Busy);
-        }
-        Ok(())
+        let one_more = |users: isize| (users >= 0).then_some(users + 1);
+        let shared = self.users.fetch_update(Ordering::Acquire, Ordering::Relaxed, one_more);
+        shared.map(drop).map_err(|_| Code::Busy)
     }
 
     fn check_sound(&self) -> Outcome {
         if self.poisoned.load(Ordering::Relaxed) { Err(Code::Panic) } else { Ok(()) }
     }
 
-    /// Ends a use; one that a panic ends poisons.
-    fn leave(&self, weight: isize) {
+    /// Ends what [`Header::enter_alone`] began. Whoever finds it taken changes nothing, so there is nothing to add to.
+    fn leave_alone(&self) {
+        self.users.store(0, Ordering::Release);
+    }
+
+    /// Ends what [`Header::enter_shared`] began.
+    fn leave_shared(&self) {
+        self.users.fetch_sub(1, Ordering::Release);
+    }
+
+    /// A use that a panic ends poisons.
+    fn poison_if_panicking(&self) {
         if std::thread::panicking() {
             self.poisoned.swap(true, Ordering::Relaxed);
         }
-        self.users.fetch_sub(weight, Ordering::Release);
     }
 }
 
@@ -194,7 +202,8 @@ impl<O: Opaque> DerefMut for Writing<'_, O> {
 
 impl<O: Opaque> Drop for Writing<'_, O> {
     fn drop(&mut self) {
-        self.header.leave(WRITER);
+        self.header.poison_if_panicking();
+        self.header.leave_alone();
     }
 }
 
@@ -214,7 +223,8 @@ impl<O: Opaque> Deref for Reading<'_, O> {
 
 impl<O: Opaque> Drop for Reading<'_, O> {
     fn drop(&mut self) {
-        self.header.leave(1);
+        self.header.poison_if_panicking();
+        self.header.leave_shared();
     }
 }
 
@@ -229,7 +239,7 @@ impl Caller {
         let header = header_of(handle.cast_const())?;
         header.enter_alone()?;
         if let Err(code) = header.check_sound() {
-            header.users.fetch_sub(WRITER, Ordering::Release);
+            header.leave_alone();
             return Err(code);
         }
         let value: *mut O::Value = header.value.load(Ordering::Relaxed).cast();
@@ -243,7 +253,7 @@ impl Caller {
         let header = header_of(handle)?;
         header.enter_shared()?;
         if let Err(code) = header.check_sound() {
-            header.users.fetch_sub(1, Ordering::Release);
+            header.leave_shared();
             return Err(code);
         }
         let value: *const O::Value = header.value.load(Ordering::Relaxed).cast();
@@ -256,7 +266,7 @@ impl Caller {
         let header = header_of(handle.cast_const())?;
         header.enter_alone()?;
         if header.lent.load(Ordering::Relaxed) {
-            header.users.fetch_sub(WRITER, Ordering::Release);
+            header.leave_alone();
             return Err(Code::Busy);
         }
         let value: *mut O::Value = header.value.load(Ordering::Relaxed).cast();

@@ -80,6 +80,11 @@ impl StatePaths {
         self.root.join("logs")
     }
 
+    /// What name servers are asked, if that is logged.
+    pub fn query_log(&self) -> PathBuf {
+        self.logs().join("kube-dns.log")
+    }
+
     fn lock(&self) -> PathBuf {
         self.root.join("lock")
     }

@@ -11,9 +11,44 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Cluster, ManifestFile, ready, success, until};
+use common::{Cluster, ManifestFile, both, ready, success, until};
 
 const SERVER: &str = "10.96.0.10";
+
+/// Waits for a line of what `dig` asked to be shown by `logs`.
+fn logged(cluster: &Cluster, wanted: &[&str]) -> bool {
+    let lines = both(&cluster.verb(&["logs", "-n", "kube-system", "kube-dns"]));
+    lines.lines().any(|line| wanted.iter().all(|part| line.contains(part)))
+}
+
+#[test]
+fn what_is_asked_is_logged_while_it_is_wanted() {
+    if !ready(&["dig", "dnsmasq"]) {
+        return;
+    }
+    let file = ResolvConf::new("logged", &["127.0.61.1"]);
+    let _machine = Dnsmasq::start("127.0.61.1", "192.0.2.80");
+    let cluster = lab("logged", &file);
+    let apply = |logs: bool| {
+        let more = format!("spec:\n  dns: {{resolvConf: {}, logQueries: {logs}}}\n", file.0.display());
+        let text = include_str!("../src/objects/builtin.yaml").replacen("spec:\n", &more, 1);
+        let file = ManifestFile::new("logged", &text);
+        success("apply", &cluster.verb(&["apply", "-f", file.path()]));
+    };
+    pod_dig(&cluster, &["before.example.test", "A"]);
+    apply(true);
+    pod_dig(&cluster, &["www.example.test", "A"]);
+    pod_dig(&cluster, &["+tcp", "missing.default.svc.cluster.local", "AAAA"]);
+    let of_others = ["10.244.0.2:", "\"A IN www.example.test. udp", "NOERROR qr,rd,ra"];
+    until("a query for others is logged", || logged(&cluster, &of_others));
+    let own = ["\"AAAA IN missing.default.svc.cluster.local. tcp", "NXDOMAIN qr,aa,rd,ra"];
+    until("a query of the cluster's is logged", || logged(&cluster, &own));
+    apply(false);
+    pod_dig(&cluster, &["after.example.test", "A"]);
+    for unlogged in ["before.", "after."] {
+        assert!(!logged(&cluster, &[unlogged]), "{unlogged}");
+    }
+}
 
 /// A file like `/etc/resolv.conf`.
 struct ResolvConf(PathBuf);

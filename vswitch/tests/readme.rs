@@ -49,6 +49,21 @@ fn every_console_line_of_the_readme_works() {
             format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         (output.status.success(), text)
     };
+    // Whoever types them has seen by then that the pods run.
+    let all_ready = || {
+        let pods: serde_json::Value =
+            serde_json::from_str(&run("vswitch get pods -o json").1).unwrap_or_default();
+        let pods = pods.as_array().map(Vec::as_slice).unwrap_or_default();
+        !pods.is_empty() && pods.iter().all(|pod| pod["status"]["conditions"][0]["status"] == "True")
+    };
+    let wait = || std::thread::sleep(std::time::Duration::from_millis(50));
+    let ready = (0..600).any(|_| {
+        all_ready() || {
+            wait();
+            false
+        }
+    });
+    assert!(ready, "the pods do not get ready");
     let failed: Vec<String> = lines
         .iter()
         .map(|line| (line, run(line)))

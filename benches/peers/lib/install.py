@@ -11,6 +11,7 @@ from machine import Failed, Skipped
 HERE = pathlib.Path(__file__).resolve().parent.parent
 
 PACKAGES = {
+    "dpdk-testpmd": ["dpdk-dev"],
     "ethtool": ["ethtool"],
     "gcc": ["gcc", "libc6-dev"],
     "ip": ["iproute2"],

@@ -17,6 +17,13 @@ struct __attribute__((packed)) message {
 	uint64_t number;
 };
 
+/* What a datagram begins with: the message, and when its sender began, in milliseconds: what was sent before its receiver began
+ * is of an earlier measurement, and has been held up on its way. */
+struct __attribute__((packed)) datagram {
+	struct message message;
+	uint32_t began;
+};
+
 /* Octets of a request and of an answer. */
 #define MESSAGE_SIZE 64
 /* Octets of a datagram: with its headers and the Ethernet checksum, a frame of 64. */
@@ -29,6 +36,11 @@ static inline uint64_t now_ns(void)
 	struct timespec t;
 	clock_gettime(CLOCK_MONOTONIC, &t);
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static inline uint32_t now_ms(void)
+{
+	return (uint32_t)(now_ns() / 1000000u);
 }
 
 static inline _Noreturn void fail(const char *what)

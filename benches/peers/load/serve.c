@@ -19,9 +19,10 @@
 
 static struct {
 	uint64_t accepted, answered, closed, broken, wrong;
-	uint64_t datagrams, twice, late, strange;
+	uint64_t datagrams, twice, late, strange, stale;
 	uint64_t first, last;
 } counts;
+static uint32_t began;
 
 /* What has come of a connection's next request. */
 static struct {
@@ -104,15 +105,23 @@ static void read_requests(int fd)
 	}
 }
 
-static void count_datagram(const unsigned char *bytes, size_t length)
+static void count_datagram(const unsigned char *bytes, size_t length, uint64_t now)
 {
 	static uint64_t highest;
-	struct message message;
-	memcpy(&message, bytes, sizeof message);
+	struct datagram datagram;
+	memcpy(&datagram, bytes, sizeof datagram);
+	struct message message = datagram.message;
 	if (length != DATAGRAM_SIZE || message.mark != MARK_DATAGRAM || message.number >= NUMBERS) {
 		counts.strange++;
 		return;
 	}
+	if ((int32_t)(datagram.began - began) < 0) {
+		counts.stale++;
+		return;
+	}
+	counts.last = now;
+	if (!counts.first)
+		counts.first = now;
 	unsigned char bit = (unsigned char)(1u << (message.number % 8));
 	counts.twice += (seen[message.number / 8] & bit) != 0;
 	seen[message.number / 8] |= bit;
@@ -134,19 +143,17 @@ static void read_datagrams(int fd)
 	int got = recvmmsg(fd, headers, 2 * BATCH, MSG_DONTWAIT, NULL);
 	if (got <= 0)
 		return;
-	counts.last = now_ns();
-	if (!counts.first)
-		counts.first = counts.last;
+	uint64_t now = now_ns();
 	for (int i = 0; i < got; i++)
-		count_datagram(bytes[i], headers[i].msg_len);
+		count_datagram(bytes[i], headers[i].msg_len, now);
 }
 
 static int report(void)
 {
 	printf("{\"accepted\": %lu, \"answered\": %lu, \"closed\": %lu, \"broken\": %lu, \"wrong\": %lu, "
-	       "\"datagrams\": %lu, \"twice\": %lu, \"late\": %lu, \"strange\": %lu, \"seconds\": %.6f}\n",
+	       "\"datagrams\": %lu, \"twice\": %lu, \"late\": %lu, \"strange\": %lu, \"stale\": %lu, \"seconds\": %.6f}\n",
 	       counts.accepted, counts.answered, counts.closed, counts.broken, counts.wrong, counts.datagrams,
-	       counts.twice, counts.late, counts.strange, (double)(counts.last - counts.first) / 1e9);
+	       counts.twice, counts.late, counts.strange, counts.stale, (double)(counts.last - counts.first) / 1e9);
 	return 0;
 }
 
@@ -162,6 +169,7 @@ int serve(uint16_t port)
 	watch(listener);
 	watch(datagrams);
 	watch(STDIN_FILENO);
+	began = now_ms();
 	puts("ready");
 	fflush(stdout);
 	for (;;) {

@@ -16,11 +16,11 @@ static struct mmsghdr headers[BATCH];
 static struct iovec places[BATCH];
 
 /* Sends `count` datagrams from `number` on, and says how many were taken. */
-static uint64_t send_some(int fd, uint64_t number, unsigned count, uint64_t *refused)
+static uint64_t send_some(int fd, uint64_t number, unsigned count, uint32_t began, uint64_t *refused)
 {
 	for (unsigned i = 0; i < count; i++) {
-		struct message message = {MARK_DATAGRAM, number + i};
-		memcpy(bytes[i], &message, sizeof message);
+		struct datagram datagram = {{MARK_DATAGRAM, number + i}, began};
+		memcpy(bytes[i], &datagram, sizeof datagram);
 	}
 	int taken = sendmmsg(fd, headers, count, 0);
 	if (taken >= 0)
@@ -48,6 +48,7 @@ int send_datagrams(const char *address, uint16_t port, double seconds, double ra
 		headers[i] = (struct mmsghdr){.msg_hdr = {.msg_iov = &places[i], .msg_iovlen = 1}};
 	}
 	uint64_t start = now_ns();
+	uint32_t began = now_ms();
 	while ((elapsed = now_ns() - start) < whole) {
 		unsigned count = BATCH;
 		if (rate > 0) {
@@ -58,7 +59,7 @@ int send_datagrams(const char *address, uint16_t port, double seconds, double ra
 			}
 			count = due - sent < BATCH ? (unsigned)(due - sent) : BATCH;
 		}
-		sent += send_some(fd, sent, count, &refused);
+		sent += send_some(fd, sent, count, began, &refused);
 	}
 	printf("{\"sent\": %lu, \"refused\": %lu, \"seconds\": %.6f}\n", sent, refused, (double)elapsed / 1e9);
 	return 0;

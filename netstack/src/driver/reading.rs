@@ -131,6 +131,7 @@ impl Driver {
 
     /// Looks for input without waiting, and says whether there is any.
     fn look(&mut self) -> io::Result<bool> {
+        self.keep_armed();
         match &mut self.reads.ring {
             Some(ring) if self.reads.count > 0 => {
                 if !ring.is_due() {
@@ -145,6 +146,7 @@ impl Driver {
 
     /// Sleeps until there is input, at most `timeout` (`None`: for ever), and says whether there is any.
     fn sleep(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
+        self.keep_armed();
         match &mut self.reads.ring {
             Some(ring) if self.reads.count > 0 => {
                 let entered = ring.enter(timeout);
@@ -211,21 +213,12 @@ impl Driver {
             return Ok(true);
         }
         if self.reads.ring.as_mut().is_some_and(Ring::take_watched) {
-            let ready = self.ask_epoll(Some(Duration::ZERO))?;
-            found |= ready;
-            // What was ready is not any more. The watch is used up all the same, and whoever sleeps next must hear of epoll.
-            if !ready
-                && let Some(ring) = &mut self.reads.ring
-                && let Err(error) = ring.watch(self.epoll.as_raw_fd())
-            {
-                self.lose_ring(&error);
-                return Ok(true);
-            }
+            found |= self.ask_epoll(Some(Duration::ZERO))?;
         }
         Ok(found)
     }
 
-    /// Gives devices to the ring and takes them back, and has the kernel read those whose request has ended.
+    /// Gives devices to the ring and takes them back.
     fn choose_readers(&mut self) {
         while let Some(place) = self.reads.undecided.pop() {
             let Some(Some(attachment)) = self.attachments.get(place) else { continue };
@@ -242,6 +235,11 @@ impl Driver {
                 self.read_directly(place);
             }
         }
+    }
+
+    /// Has the kernel read and watch all that the ring is for, whatever of it has ended since: also what a look has seen end
+    /// that then found nothing. A sleep would not hear of it.
+    fn keep_armed(&mut self) {
         if self.reads.count > 0
             && let Err(error) = self.arm()
         {

@@ -66,6 +66,19 @@ impl FrameBatch {
         Ok(())
     }
 
+    /// How many frames of so many octets can still be added.
+    pub(super) fn room(&self, len: usize) -> usize {
+        let by_octets = BATCH_BYTES.saturating_sub(self.bytes).div_ceil(len.max(1));
+        (BATCH_FRAMES - self.frames.len()).min(by_octets)
+    }
+
+    /// Adds frames that hold so many octets, for which there is room.
+    #[inline]
+    pub(super) fn extend(&mut self, frames: impl Iterator<Item = Frame>, bytes: usize) {
+        self.frames.extend(frames);
+        self.bytes += bytes;
+    }
+
     /// Takes all of a list at once, which holds so many octets, and leaves it an empty one. False, and nothing done, unless
     /// the batch is empty and they fit into one.
     #[inline]
@@ -101,6 +114,7 @@ impl FrameBatch {
     }
 
     /// The octets of the frames, in order, to be changed in place.
+    #[inline]
     pub fn bytes_mut(&mut self) -> impl Iterator<Item = &mut [u8]> {
         self.frames.iter_mut().map(Frame::bytes_mut)
     }

@@ -44,19 +44,14 @@ pub struct Frame {
 }
 
 impl Frame {
-    fn from_slab(slab: Box<[u8]>) -> Self {
+    /// `len` octets of a slab, which has room for them behind [`HEADROOM`].
+    #[inline]
+    fn in_slab(slab: Box<[u8]>, len: usize) -> Self {
         let spare = match slab.len() {
             LARGE_SLAB => (PLACE_IN_PAGE + PAGE - (slab.as_ptr().addr() + HEADROOM) % PAGE) % PAGE,
             _ => 0,
         };
         let start = offset(HEADROOM + spare);
-        Self { slab, start, end: start, offload: Offload::default(), priority: 0, origin: Origin::Forwarded }
-    }
-
-    /// `len` octets of a slab of the small class.
-    #[inline]
-    fn in_small_slab(slab: Box<[u8]>, len: usize) -> Self {
-        let start = offset(HEADROOM);
         Self {
             slab,
             start,
@@ -136,6 +131,11 @@ impl Frame {
         }
         self.start += offset(count);
         true
+    }
+
+    /// Whether the slab is of the small class. One that was taken away is of none.
+    fn is_small(&self) -> bool {
+        self.slab.len() == SMALL_SLAB
     }
 
     /// Whether the slab is of the large class.

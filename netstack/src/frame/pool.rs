@@ -16,7 +16,7 @@ use alloc::vec::Vec;
 #[cfg(feature = "std")]
 use std::sync::Arc;
 
-use super::{Frame, HEADROOM, LARGE_SLAB, MAX_FRAME, SMALL_SLAB};
+use super::{Frame, FrameBatch, HEADROOM, LARGE_SLAB, MAX_FRAME, SMALL_SLAB};
 #[cfg(feature = "std")]
 use crate::sync::Queue;
 
@@ -144,21 +144,21 @@ impl FramePool {
     /// If `len` is over [`MAX_FRAME`], which no caller computes from outside bytes.
     #[inline]
     pub fn take(&mut self, len: usize) -> Frame {
-        if len <= SMALL_SLAB - HEADROOM
+        // A slab is found one way or the other, and then a frame is made once: in registers, not in memory.
+        let slab = if len <= SMALL_SLAB - HEADROOM
             && let Some(slab) = self.small.loaded.pop()
         {
-            return Frame::in_small_slab(slab, len);
-        }
-        self.take_slowly(len)
+            slab
+        } else {
+            self.take_slowly(len)
+        };
+        Frame::in_slab(slab, len)
     }
 
     #[inline(never)]
-    fn take_slowly(&mut self, len: usize) -> Frame {
+    fn take_slowly(&mut self, len: usize) -> Slab {
         assert!(len <= MAX_FRAME, "a frame of {len} octets was asked for; the longest is {MAX_FRAME}");
-        let mut frame = Frame::from_slab(self.take_slab(len > SMALL_SLAB - HEADROOM));
-        let fits = frame.set_len(len);
-        debug_assert!(fits);
-        frame
+        self.take_slab(len > SMALL_SLAB - HEADROOM)
     }
 
     /// A frame holding a copy of `bytes`.
@@ -170,6 +170,26 @@ impl FramePool {
         let mut frame = self.take(bytes.len());
         frame.bytes_mut().copy_from_slice(bytes);
         frame
+    }
+
+    /// Adds `count` frames of `len` octets to a batch, or as many as it has room for; returns how many. What they hold is
+    /// whatever their slabs held before: the caller writes it.
+    ///
+    /// # Panics
+    /// As [`FramePool::take`].
+    pub fn fill(&mut self, batch: &mut FrameBatch, count: usize, len: usize) -> usize {
+        let count = count.min(batch.room(len));
+        let ready = if len <= SMALL_SLAB - HEADROOM { count.min(self.small.loaded.len()) } else { 0 };
+        let first = self.small.loaded.len() - ready;
+        batch.extend(
+            self.small.loaded.drain(first..).rev().map(|slab| Frame::in_slab(slab, len)),
+            ready * len,
+        );
+        for _ in ready..count {
+            let refused = batch.push(self.take(len));
+            debug_assert!(refused.is_ok(), "there was room");
+        }
+        count
     }
 
     /// A second frame like `frame`, with its offload state and priority.
@@ -188,6 +208,18 @@ impl FramePool {
             return self.small.loaded.push(slab);
         }
         self.recycle_slowly(slab);
+    }
+
+    /// Gives the slabs of all frames of a batch back.
+    pub fn recycle_all(&mut self, batch: &mut FrameBatch) {
+        let room = SMALL_MAGAZINE.saturating_sub(self.small.loaded.len());
+        let plain = batch.len() <= room && batch.iter().all(Frame::is_small);
+        let slabs = batch.drain().map(Frame::into_slab);
+        if plain {
+            self.small.loaded.extend(slabs);
+        } else {
+            slabs.for_each(|slab| self.recycle_slowly(slab));
+        }
     }
 
     #[inline(never)]
@@ -241,6 +273,7 @@ impl FramePool {
 
 #[cfg(all(test, feature = "std", not(loom)))]
 mod tests {
+    use super::super::BATCH_FRAMES;
     use super::*;
 
     #[test]
@@ -253,6 +286,28 @@ mod tests {
                 assert_eq!(pool.counters().allocated, SMALL_MAGAZINE as u64);
             }
         }
+    }
+
+    #[test]
+    fn a_batch_is_filled_and_emptied_at_once() {
+        let mut pool = FramePool::new();
+        let mut batch = FrameBatch::new();
+        for (count, len, added) in
+            [(0, 60, 0), (32, 60, 32), (1, 0, 1), (100, 60, BATCH_FRAMES - 33), (1, 60, 0), (0, 60, 0)]
+        {
+            assert_eq!(pool.fill(&mut batch, count, len), added, "{count} of {len}");
+        }
+        pool.recycle_all(&mut batch);
+        assert!(batch.is_empty() && batch.bytes() == 0);
+        for round in 0..3 {
+            assert_eq!(pool.fill(&mut batch, 40, 1500), 33, "48 KiB are full in round {round}");
+            assert_eq!(batch.bytes(), 33 * 1500);
+            assert!(batch.iter().all(|frame| frame.len() == 1500 && frame.headroom() == HEADROOM));
+            pool.recycle_all(&mut batch);
+            assert_eq!(pool.fill(&mut batch, 3, MAX_FRAME), 1);
+            pool.recycle_all(&mut batch);
+        }
+        assert_eq!(pool.counters(), PoolCounters { allocated: BATCH_FRAMES as u64 + 1, released: 0 });
     }
 
     #[test]

@@ -104,8 +104,9 @@ pub enum HostConfigError {
 /// Bounds of a host. At each bound something named happens and is counted in [`HostCounters`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HostLimits {
-    /// TCP connections in any state, TIME-WAIT included. At the limit a connect is refused with an error and a SYN is
-    /// answered by nothing, so that its sender tries again.
+    /// TCP connections in any state, TIME-WAIT included. At the limit those make room that have been in TIME-WAIT for longest
+    /// and that their owner has let go of; if there are none a connect is refused with an error, and a SYN is answered by
+    /// nothing, so that its sender tries again.
     pub tcp_flows: u32,
     /// Closed connections whose buffers are kept for the next ones.
     pub idle_flows: usize,
@@ -220,6 +221,8 @@ pub struct HostCounters {
     pub tcp_table_full: u64,
     /// Connects refused because the table of connections was full.
     pub connects_refused: u64,
+    /// Connections that left TIME-WAIT early to make room for others.
+    pub time_waits_shortened: u64,
     /// Datagrams dropped because their socket's queue was full.
     pub udp_queue_full: u64,
     /// Packets on their way out that were dropped because too many waited for a neighbour.
@@ -251,6 +254,7 @@ impl Default for HostCounters {
             backlog_full: 0,
             tcp_table_full: 0,
             connects_refused: 0,
+            time_waits_shortened: 0,
             udp_queue_full: 0,
             parked_full: 0,
             neighbors_full: 0,

@@ -21,6 +21,7 @@ use smoltcp::socket::tcp::State;
 use super::config::{HostConfig, HostTimers};
 use super::event::{HostEvent, IcmpError, Quoted};
 use super::flow::{Flow, Opening, Tuple};
+use super::lingering::Lingering;
 use super::link::Link;
 use super::segment::{Segment, flag, sequence};
 use super::table::{Handle, Table};
@@ -72,6 +73,7 @@ pub(super) struct Connections {
     deadlines: Deadlines,
     told: VecDeque<Handle>,
     told_listeners: VecDeque<Handle>,
+    lingering: Lingering,
     rng: Rng,
     next_port: u32,
     timers: HostTimers,
@@ -92,6 +94,7 @@ impl Connections {
             deadlines: Deadlines::new(limits.tcp_flows),
             told: VecDeque::new(),
             told_listeners: VecDeque::new(),
+            lingering: Lingering::default(),
             rng,
             timers: config.timers,
             backlog: limits.backlog,
@@ -129,7 +132,7 @@ impl Connections {
         if !link.has_route(address) {
             return Err(ConnectError::NoRoute);
         }
-        if self.flows.is_full() {
+        if !self.make_room(link) {
             link.counters.connects_refused += 1;
             return Err(ConnectError::TableFull);
         }
@@ -153,12 +156,23 @@ impl Connections {
         tuple: Tuple,
         opening: &Opening,
     ) -> Option<Handle> {
-        if self.flows.is_full() {
+        if !self.make_room(link) {
             return None;
         }
         let mut flow = self.idle.pop().unwrap_or_else(|| Flow::new(tuple, config, link));
         flow.open(tuple, opening, self.rng.next_u64(), config, link);
         self.flows.insert(tuple, flow).ok()
+    }
+
+    /// Whether there is room for one more connection, which one in TIME-WAIT may have to make.
+    fn make_room(&mut self, link: &mut Link) -> bool {
+        if self.flows.is_full()
+            && let Some(slot) = self.lingering.oldest(&mut self.flows)
+        {
+            link.counters.time_waits_shortened += 1;
+            self.forget(slot);
+        }
+        !self.flows.is_full()
     }
 
     pub(super) fn listen(&mut self, key: ListenKey) -> Result<Handle, BindError> {
@@ -356,6 +370,9 @@ impl Connections {
         if changed {
             self.tell(slot);
         }
+        if changed && state == State::TimeWait {
+            self.lingering.push(self.flows.handle(slot));
+        }
         if let Some(listener) = listener
             && changed
             && matches!(state, State::Established | State::CloseWait)
@@ -408,6 +425,7 @@ impl Connections {
         self.deadlines.set(slot, None);
         let Some((_, flow)) = self.flows.remove_at(slot) else { return };
         let (flows, most) = (&self.flows, 2 * self.flows.len() + SWEEP_FROM);
+        self.lingering.sweep(flows, most);
         for queue in [&mut self.ready, &mut self.told] {
             if queue.len() > most {
                 queue.retain(|&handle| flows.live(handle).is_some());

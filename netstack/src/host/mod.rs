@@ -26,6 +26,7 @@ mod device;
 mod event;
 mod flow;
 mod icmp;
+mod lingering;
 mod link;
 mod parse;
 mod resolution;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use netstack::addr::{PortId, SegmentId};
 use netstack::config::{Config, Limits, PortConfig, SegmentConfig, Snapshot, VlanMode};
+use netstack::device::memory::{self, MemoryOptions};
 use netstack::device::tap::{Mode, Tap};
 use netstack::device::{Device, DeviceError};
 use netstack::driver::{Clock, Driver, DriverEvent, Engine, EngineId, Latency, Reading};
@@ -132,6 +133,95 @@ fn all_that_the_kernel_sends_is_echoed_whoever_reads() {
             _ => unreachable!(),
         }
     });
+}
+
+/// Passes each frame on as it is told, by the port that it came in by.
+struct Via(Echo, fn(&mut Echo, PortId, Frame));
+
+impl Via {
+    fn boxed(pass: fn(&mut Echo, PortId, Frame)) -> Box<Self> {
+        Box::new(Self(*Echo::boxed(), pass))
+    }
+}
+
+impl Engine for Via {
+    fn handle_frames(&mut self, _now: Duration, port: PortId, batch: &mut FrameBatch) {
+        for frame in batch.drain() {
+            (self.1)(&mut self.0, port, frame);
+        }
+    }
+
+    fn handle_timeout(&mut self, _now: Duration) {}
+
+    fn poll_transmit(&mut self, batch: &mut FrameBatch) -> Option<PortId> {
+        self.0.poll_transmit(batch)
+    }
+
+    fn poll_timeout(&self) -> Option<Duration> {
+        None
+    }
+
+    fn poll_event(&mut self) -> Option<Event> {
+        None
+    }
+
+    fn pool(&mut self) -> &mut FramePool {
+        &mut self.0.pool
+    }
+}
+
+/// Between ports 0 and 1, and from all others back to where it came from.
+fn relay(echo: &mut Echo, port: PortId, frame: Frame) {
+    let to = match port {
+        PortId(0) => PortId(1),
+        PortId(1) => PortId(0),
+        other => other,
+    };
+    echo.out.push_back((to, frame));
+}
+
+/// A look for input sees the ring tell of some that has been taken already; the sleep after it is ended by more all the same.
+#[test]
+fn who_has_looked_in_vain_is_woken_beside_a_ring() {
+    for latency in [Latency::Low, Latency::Balanced, Latency::Idle] {
+        in_namespace(move || {
+            let tap = addressed_tap(Mode::Offload, 1500);
+            let options = MemoryOptions::default();
+            let (there, back) = memory::pair(8, options).unwrap();
+            let (mut ours, theirs) = memory::pair(8, options).unwrap();
+            let (handle, thread) = Driver::spawn(Clock::start(), "relay", move |driver| {
+                driver.set_reading(Reading::Ring);
+                driver.set_latency(latency);
+                let relay = driver.add_engine(Via::boxed(relay));
+                let echo = driver.add_engine(Echo::boxed());
+                driver.attach(relay, PortId(0), Box::new(tap))?;
+                driver.attach(relay, PortId(1), Box::new(there))?;
+                driver.attach(relay, PortId(2), Box::new(theirs))?;
+                driver.attach(echo, PortId(0), Box::new(back))
+            })
+            .unwrap();
+            let socket = socket();
+            socket.set_nonblocking(false).unwrap();
+            socket.set_read_timeout(Some(5000 * MS)).unwrap();
+            let (mut pool, mut batch, mut buffer) = (FramePool::new(), FrameBatch::new(), [0; 64]);
+            for round in 0..100u32 {
+                // What crosses the link within the driver wakes who is awake.
+                socket.send(&round.to_ne_bytes()).unwrap();
+                assert_eq!(socket.recv(&mut buffer).unwrap(), 4, "{latency:?}, round {round}");
+                thread::sleep(3 * MS);
+                batch.push(pool.copy_of(&[7; 60])).unwrap();
+                ours.send_batch(&mut pool, &mut batch).unwrap();
+                let waited = (0..5000).find(|_| {
+                    thread::sleep(MS);
+                    ours.recv_batch(&mut pool, &mut batch).unwrap() > 0
+                });
+                assert!(waited.is_some(), "{latency:?}: nobody has woken up in round {round}");
+                batch.drain().for_each(|frame| pool.recycle(frame));
+            }
+            handle.stop();
+            thread.join().unwrap().unwrap();
+        });
+    }
 }
 
 #[test]
@@ -410,38 +500,14 @@ fn udp_super_frames_arrive_as_datagrams() {
 }
 
 /// Copies what comes from port 0 to ports 1 and 2.
-struct Fork(Echo);
-
-impl Engine for Fork {
-    fn handle_frames(&mut self, _now: Duration, port: PortId, batch: &mut FrameBatch) {
-        for frame in batch.drain() {
-            if port != PortId(0) {
-                self.0.pool.recycle(frame);
-                continue;
-            }
-            let copy = self.0.pool.duplicate(&frame);
-            self.0.out.push_back((PortId(1), copy));
-            self.0.out.push_back((PortId(2), frame));
-        }
+fn fork(echo: &mut Echo, port: PortId, frame: Frame) {
+    if port != PortId(0) {
+        echo.pool.recycle(frame);
+        return;
     }
-
-    fn handle_timeout(&mut self, _now: Duration) {}
-
-    fn poll_transmit(&mut self, batch: &mut FrameBatch) -> Option<PortId> {
-        self.0.poll_transmit(batch)
-    }
-
-    fn poll_timeout(&self) -> Option<Duration> {
-        None
-    }
-
-    fn poll_event(&mut self) -> Option<Event> {
-        None
-    }
-
-    fn pool(&mut self) -> &mut FramePool {
-        &mut self.0.pool
-    }
+    let copy = echo.pool.duplicate(&frame);
+    echo.out.push_back((PortId(1), copy));
+    echo.out.push_back((PortId(2), frame));
 }
 
 #[test]
@@ -455,7 +521,7 @@ fn an_interface_that_refuses_everything_costs_the_others_nothing() {
             ip("link set sink up");
             let mut driver = Driver::new(Clock::start()).unwrap();
             driver.set_reading(reading);
-            let id = driver.add_engine(Box::new(Fork(*Echo::boxed())));
+            let id = driver.add_engine(Via::boxed(fork));
             sink.set_mtu(1500);
             for (port, tap) in (0..).zip([source, down, sink]) {
                 driver.attach(id, PortId(port), Box::new(tap)).unwrap();

@@ -16,6 +16,17 @@ pub enum Code {
 }
 
 impl Code {
+    /// All there are.
+    pub(crate) const ALL: [Self; 7] = [
+        Self::NoError,
+        Self::FormErr,
+        Self::ServFail,
+        Self::NxDomain,
+        Self::NotImp,
+        Self::Refused,
+        Self::BadVers,
+    ];
+
     /// The number.
     pub const fn number(self) -> u16 {
         match self {

@@ -34,7 +34,7 @@ pub use answer::{Foreign, Reply, Resolver, TTL, Transport};
 pub use cache::Cache;
 pub use counters::{Code, Counters, QueryType};
 pub use forward::{Attempt, Heard, Known};
-pub use message::{MAX_UDP, Question};
+pub use message::{MAX_UDP, Question, journal};
 pub use name::{DomainName, NameError};
 pub use registrar::Registrar;
 pub use zone::{Data, Srv, Zone};

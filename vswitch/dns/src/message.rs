@@ -4,7 +4,7 @@ use hickory_proto::op::{Edns, Message, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, AAAA, CNAME, HINFO, NS, PTR, SOA, SRV, TXT};
 use hickory_proto::rr::{DNSClass, Name, RData, Record};
 
-use crate::answer::TTL;
+use crate::answer::{TTL, Transport};
 use crate::counters::{Code, QueryType};
 use crate::name::DomainName;
 use crate::zone::{Data, Srv, Zone};
@@ -80,6 +80,43 @@ pub(crate) fn read(octets: &[u8]) -> Read {
     }))
 }
 
+/// A query and its answer in a line, as CoreDNS writes it into its log: identifier, question, protocol, length, whether
+/// signatures are asked for, and how much is taken; then code, flags and length of the answer. What cannot be read is `-`.
+pub fn journal(query: &[u8], answer: &[u8], transport: Transport) -> String {
+    let id = query.first_chunk().map_or(0, |id| u16::from_be_bytes(*id));
+    let question = match read(query) {
+        Read::Question(question) => Some(question),
+        Read::Wrong(..) | Read::Ignored => None,
+    };
+    let words = question.as_ref().map_or_else(|| "- - -".to_owned(), |question| question.words());
+    let signed = question.as_ref().is_some_and(|question| question.dnssec_ok());
+    let (protocol, most) = match transport {
+        Transport::Udp => {
+            ("udp", question.as_ref().map_or(MIN_UDP, |q| q.edns.map_or(MIN_UDP, |edns| edns.payload)))
+        }
+        Transport::Tcp => ("tcp", u16::MAX),
+    };
+    let code =
+        Message::from_vec(answer).map_or(ResponseCode::ServFail, |message| message.metadata.response_code);
+    let known = Code::ALL.into_iter().find(|known| response_code(*known) == code);
+    let code = known.map_or_else(|| u16::from(code).to_string(), |known| known.name().to_owned());
+    let flags = answer.get(2..4).map_or(0, |flags| u16::from_be_bytes([flags[0], flags[1]]));
+    let flags: Vec<&str> = FLAGS.iter().filter(|(bit, _)| flags & bit != 0).map(|(_, name)| *name).collect();
+    let (asked, answered) = (query.len(), answer.len());
+    format!("{id} \"{words} {protocol} {asked} {signed} {most}\" {code} {} {answered}", flags.join(","))
+}
+
+/// The bits of a header that are either set or not (RFC 1035 section 4.1.1, RFC 4035 section 3).
+const FLAGS: [(u16, &str); 7] = [
+    (0x8000, "qr"),
+    (0x0400, "aa"),
+    (0x0200, "tc"),
+    (0x0100, "rd"),
+    (0x0080, "ra"),
+    (0x0020, "ad"),
+    (0x0010, "cd"),
+];
+
 /// An answer of a header alone, to what cannot be read further.
 fn bare(header: &[u8; HEADER], code: Code) -> Vec<u8> {
     let mut answer = vec![0; HEADER];
@@ -124,6 +161,11 @@ impl Question {
     /// Whether it is of a version of EDNS that there is not.
     pub(crate) fn is_of_another_version(&self) -> bool {
         self.edns.is_some_and(|edns| edns.version > 0)
+    }
+
+    /// What is asked, in words.
+    fn words(&self) -> String {
+        format!("{} {} {}", self.asked.query_type, self.asked.query_class, self.name)
     }
 
     /// How long an answer over UDP may be.

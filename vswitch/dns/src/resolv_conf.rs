@@ -24,6 +24,15 @@ pub fn nameservers(text: &str) -> Vec<IpAddr> {
     servers
 }
 
+/// The domains that a file has names completed with, in order: those of its last line that says any.
+pub fn searches(text: &str) -> Vec<String> {
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';']));
+    let last = lines.rfind(|line| matches!(line.split_whitespace().next(), Some("search" | "domain")));
+    let domains = last.unwrap_or_default().split_whitespace().skip(1);
+    let domains = domains.map(|domain| domain.trim_end_matches('.')).filter(|domain| !domain.is_empty());
+    domains.map(str::to_owned).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -36,5 +45,13 @@ mod tests {
         let expected = ["192.0.2.1", "2001:db8::1", "127.0.0.53"].map(|text| text.parse::<IpAddr>().unwrap());
         assert_eq!(nameservers(text), expected);
         assert!(nameservers("").is_empty());
+    }
+
+    #[test]
+    fn the_last_line_of_domains_counts() {
+        let text = "domain old.example\n# search no.example\nsearch corp.example. .  lan\noptions ndots:2\n";
+        assert_eq!(searches(text), ["corp.example", "lan"]);
+        assert_eq!(searches("search a.example\ndomain b.example\n"), ["b.example"]);
+        assert!(searches("nameserver 192.0.2.1\n").is_empty());
     }
 }

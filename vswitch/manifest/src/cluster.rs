@@ -133,6 +133,8 @@ pub struct DnsSpec {
     pub stub_domains: BTreeMap<String, Vec<IpAddr>>,
     /// Further names.
     pub records: Vec<RecordSpec>,
+    /// Whether each query is written to the log of the pod `kube-system/kube-dns`.
+    pub log_queries: bool,
 }
 
 /// A name that is known besides those of Services and pods.

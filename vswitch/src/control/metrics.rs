@@ -308,12 +308,13 @@ fn encode_name_servers(to: &mut DescriptorEncoder<'_>, all: &[NameServerCounts])
 /// What else is counted of a name server: name, meaning, and where it stands.
 type NameServerCounter = (&'static str, &'static str, fn(&NameServerCounters) -> u64);
 
-const NAME_SERVER_COUNTERS: [NameServerCounter; 5] = [
+const NAME_SERVER_COUNTERS: [NameServerCounter; 6] = [
     ("vswitch_dns_truncated", "Answers cut to what fits a datagram.", |c| c.queries.truncated),
     ("vswitch_dns_ignored", "Messages that are no queries, and were not answered.", |c| c.queries.ignored),
     ("vswitch_dns_foreign", "Queries about names that are not the cluster's.", |c| c.queries.foreign),
     ("vswitch_dns_idle", "Clients that were let go because they were silent.", |c| c.idle),
     ("vswitch_dns_unsent", "Answers that could not be sent.", |c| c.unsent),
+    ("vswitch_dns_unlogged", "Queries that the log could not take.", |c| c.unlogged),
 ];
 
 /// What is counted of the way out: name, unit, meaning, and where it stands.
@@ -463,6 +464,7 @@ mod tests {
                     asked: [38, 39],
                     idle: 40,
                     unsent: 41,
+                    unlogged: 44,
                     latencies: Latencies {
                         counts: [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2],
                         sum: Duration::from_secs(12),
@@ -526,6 +528,7 @@ mod tests {
                 r#"vswitch_dns_foreign_total{node="s"} 37"#,
                 r#"vswitch_dns_idle_total{node="s"} 40"#,
                 r#"vswitch_dns_unsent_total{node="s"} 41"#,
+                r#"vswitch_dns_unlogged_total{node="s"} 44"#,
                 r#"vswitch_dns_response_seconds_sum{node="s"} 12.0"#,
                 r#"vswitch_dns_response_seconds_count{node="s"} 3"#,
                 r#"vswitch_dns_response_seconds_bucket{le="0.00005",node="s"} 1"#,

@@ -4,9 +4,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
+use super::api::LogView;
 use super::plane::Plane;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Place};
 use crate::names::{NAME, NAMESPACE, PORT};
+use crate::state::StatePaths;
+
+/// The only container of its pod.
+const CONTAINER: &str = "dns";
 
 /// One record of the zone as it is served.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -61,6 +66,17 @@ pub(super) fn service(cluster: &Cluster) -> Option<Json> {
     })
 }
 
+/// Whether this is the pod that the name server shows itself as.
+pub(super) fn is_name_server(cluster: &Cluster, place: &Place) -> bool {
+    let own = Place::Pod { namespace: NAMESPACE.to_owned(), name: NAME.to_owned() };
+    *place == own && !cluster.services.names.servers.is_empty()
+}
+
+/// Where it logs what it is asked, if it does.
+pub(super) fn log(state: &StatePaths) -> LogView {
+    LogView { container: CONTAINER.to_owned(), path: state.query_log() }
+}
+
 /// Its pod, if there is one: it is on every node, and has no namespace to be entered.
 pub(super) fn pod(cluster: &Cluster) -> Option<Json> {
     let addresses = &cluster.services.names.servers;
@@ -74,14 +90,14 @@ pub(super) fn pod(cluster: &Cluster) -> Option<Json> {
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {"namespace": NAMESPACE, "name": NAME, "labels": labels()},
-            "spec": {"containers": [{"name": "dns", "image": "vswitch/dns", "ports": ports}]},
+            "spec": {"containers": [{"name": CONTAINER, "image": "vswitch/dns", "ports": ports}]},
             "status": {
                 "phase": "Running",
                 "podIP": addresses[0],
                 "podIPs": ips,
                 "conditions": [{"type": "Ready", "status": "True"}],
                 "containerStatuses": [{
-                    "name": "dns",
+                    "name": CONTAINER,
                     "ready": true,
                     "restartCount": 0,
                     "state": {"running": {}},

@@ -23,6 +23,7 @@ use super::api::{ApplyView, ChangeView, LogView, ScaleRequest};
 use super::balancing::Balancing;
 pub use super::desired::Desired;
 use super::desired::Keeper;
+use super::names;
 use super::published::Published;
 use super::rollout::Rollout;
 use super::workloads::Departures;
@@ -249,6 +250,9 @@ impl Plane {
     /// The logs of a pod's containers, init containers first; `None` if it is no pod.
     pub fn logs(&self, place: &Place) -> Option<Vec<LogView>> {
         let cluster = self.runtime.cluster();
+        if names::is_name_server(&cluster, place) {
+            return Some(vec![names::log(&self.state)]);
+        }
         let pod = cluster.pods.iter().find(|pod| pod.place() == *place)?;
         let workload = &pod.workload;
         let containers = workload.init_containers.iter().chain(&workload.containers);

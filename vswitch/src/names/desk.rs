@@ -10,6 +10,7 @@ use netstack::host::{TcpHandle, UdpHandle};
 
 use super::Forwarding;
 use super::latency::Latencies;
+use super::query_log::Logged;
 
 /// Clients that wait for what others say. More are told at once that nobody knows.
 const OWED: usize = 4096;
@@ -20,7 +21,22 @@ const PATIENCE: Duration = Duration::from_millis(4900);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Client {
     Datagram(UdpHandle, SocketAddr),
-    Stream(TcpHandle),
+    Stream(TcpHandle, SocketAddr),
+}
+
+impl Client {
+    fn transport(self) -> Transport {
+        match self {
+            Self::Datagram(..) => Transport::Udp,
+            Self::Stream(..) => Transport::Tcp,
+        }
+    }
+
+    fn address(self) -> SocketAddr {
+        match self {
+            Self::Datagram(_, from) | Self::Stream(_, from) => from,
+        }
+    }
 }
 
 /// What becomes of a message at once.
@@ -43,6 +59,8 @@ pub(super) struct Desk {
     due: VecDeque<(Duration, u64)>,
     next: u64,
     latencies: Latencies,
+    /// Queries that the log could not take.
+    unlogged: u64,
 }
 
 /// An answer that is to come.
@@ -51,6 +69,8 @@ struct Owed {
     foreign: Arc<Foreign>,
     client: Client,
     asked: Duration,
+    /// What came, if it is to be logged.
+    query: Vec<u8>,
 }
 
 impl Desk {
@@ -74,10 +94,20 @@ impl Desk {
         self.latencies
     }
 
+    /// Queries that the log could not take.
+    pub(super) fn unlogged(&self) -> u64 {
+        self.unlogged
+    }
+
     /// Takes note of an answer to what came at `asked`, if there is a clock that goes on meanwhile.
-    fn note(&mut self, asked: Duration) {
-        if let Some(forwarding) = &self.forwarding {
-            self.latencies.note(forwarding.now().saturating_sub(asked));
+    fn note(&mut self, asked: Duration, client: Client, query: &[u8], answer: &[u8]) {
+        let Some(forwarding) = &self.forwarding else { return };
+        let took = forwarding.now().saturating_sub(asked);
+        self.latencies.note(took);
+        if forwarding.logs() && !query.is_empty() {
+            let (from, transport) = (client.address(), client.transport());
+            let logged = Logged { from, transport, query: query.to_vec(), answer: answer.to_vec(), took };
+            self.unlogged += u64::from(!forwarding.log(logged));
         }
     }
 
@@ -89,13 +119,9 @@ impl Desk {
     /// Answers a message, or has others asked.
     pub(super) fn ask(&mut self, now: Duration, message: &[u8], client: Client) -> Told {
         let Some(resolver) = &mut self.resolver else { return Told::Never };
-        let transport = match client {
-            Client::Datagram(..) => Transport::Udp,
-            Client::Stream(_) => Transport::Tcp,
-        };
-        let foreign = match resolver.query(message, transport) {
+        let foreign = match resolver.query(message, client.transport()) {
             Reply::Answer(answer) => {
-                self.note(now);
+                self.note(now, client, message, &answer);
                 return Told::Answer(answer);
             }
             Reply::Nothing => return Told::Never,
@@ -103,13 +129,16 @@ impl Desk {
         };
         let token = self.next;
         let forwarding = self.forwarding.as_ref().filter(|_| self.owed.len() < OWED);
-        if forwarding.is_some_and(|forwarding| forwarding.ask(token, Arc::clone(&foreign))) {
+        if let Some(forwarding) = forwarding.filter(|way| way.ask(token, Arc::clone(&foreign))) {
             self.next = self.next.wrapping_add(1);
-            self.owed.insert(token, Owed { foreign, client, asked: now });
+            let query = if forwarding.logs() { message.to_vec() } else { Vec::new() };
+            self.owed.insert(token, Owed { foreign, client, asked: now, query });
             self.due.push_back((now + PATIENCE, token));
             return Told::Later;
         }
-        given(resolver.fail(&foreign)).map_or(Told::Never, Told::Answer)
+        let Some(answer) = given(resolver.fail(&foreign)) else { return Told::Never };
+        self.note(now, client, message, &answer);
+        Told::Answer(answer)
     }
 
     /// What the client of a question gets now that others have said something, or that nobody has.
@@ -118,14 +147,15 @@ impl Desk {
         token: u64,
         said: Option<(Arc<Known>, u32)>,
     ) -> Option<(Client, Vec<u8>)> {
-        let Owed { foreign, client, asked } = self.owed.remove(&token)?;
-        self.note(asked);
+        let Owed { foreign, client, asked, query } = self.owed.remove(&token)?;
         let resolver = self.resolver.as_mut()?;
         let reply = match said {
             Some((known, age)) => resolver.pass_on(&foreign, &known, age),
             None => resolver.fail(&foreign),
         };
-        Some((client, given(reply)?))
+        let answer = given(reply)?;
+        self.note(asked, client, &query, &answer);
+        Some((client, answer))
     }
 
     /// A question that nobody has answered in time.
@@ -144,7 +174,7 @@ impl Desk {
 
     /// Forgets a client that has left.
     pub(super) fn forget(&mut self, client: TcpHandle) {
-        self.owed.retain(|_, owed| owed.client != Client::Stream(client));
+        self.owed.retain(|_, owed| !matches!(owed.client, Client::Stream(own, _) if own == client));
     }
 }
 

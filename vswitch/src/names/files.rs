@@ -47,21 +47,25 @@ fn servers(cluster: &Cluster, pod: &Pod) -> Vec<String> {
     all.map(ToString::to_string).collect()
 }
 
-/// What is laid over the machine's files in a pod.
-pub(crate) fn files(cluster: &Cluster, pod: &Pod) -> Vec<PodFile> {
+/// What is laid over the machine's files in a pod. `machine` is what the machine's own file says of names.
+pub(crate) fn files(cluster: &Cluster, pod: &Pod, machine: &str) -> Vec<PodFile> {
     let file = |path: &str, content: Option<String>| Some(PodFile { path: path.into(), content: content? });
-    let all = [file("/etc/resolv.conf", resolv_conf(cluster, pod)), file("/etc/hosts", hosts(cluster, pod))];
+    let all = [
+        file("/etc/resolv.conf", resolv_conf(cluster, pod, machine)),
+        file("/etc/hosts", hosts(cluster, pod)),
+    ];
     all.into_iter().flatten().collect()
 }
 
 /// The resolver's configuration; none if the machine's is the pod's as well.
-fn resolv_conf(cluster: &Cluster, pod: &Pod) -> Option<String> {
+fn resolv_conf(cluster: &Cluster, pod: &Pod, machine: &str) -> Option<String> {
     let config = pod.spec.dns_config.clone().unwrap_or_default();
     let (mut servers, mut searches) = match policy(cluster, pod) {
         Policy::Cluster => {
             let domain = &cluster.services.names.domain;
-            let searches =
+            let mut searches =
                 vec![format!("{}.svc.{domain}", pod.namespace), format!("svc.{domain}"), domain.clone()];
+            searches.extend(dns::resolv_conf::searches(machine));
             (servers(cluster, pod), searches)
         }
         Policy::Machine => return None,
@@ -193,7 +197,7 @@ mod tests {
         change(&mut pod, &mut spec);
         assert_eq!(check(&spec), []);
         pod.spec = Arc::new(spec);
-        let all = files(&cluster, &pod);
+        let all = files(&cluster, &pod, "nameserver 192.0.2.9\nsearch corp.example\n");
         ["/etc/resolv.conf", "/etc/hosts"]
             .map(|path| all.iter().find(|file| file.path.to_str() == Some(path)).map(|f| f.content.clone()))
     }
@@ -205,7 +209,7 @@ mod tests {
     #[test]
     fn a_pod_asks_the_clusters_name_server_unless_it_says_otherwise() {
         let usual = [
-            "search default.svc.cluster.local svc.cluster.local cluster.local",
+            "search default.svc.cluster.local svc.cluster.local cluster.local corp.example",
             "nameserver 10.96.0.10",
             "nameserver fd00:10:96::a",
             "options ndots:5",
@@ -237,7 +241,7 @@ mod tests {
         };
         let added = of(|_, spec| spec.dns_config = Some(config.clone()));
         let expected = [
-            "search default.svc.cluster.local svc.cluster.local cluster.local example.com",
+            "search default.svc.cluster.local svc.cluster.local cluster.local corp.example example.com",
             "nameserver 10.96.0.10",
             "nameserver fd00:10:96::a",
             "nameserver 192.0.2.1",

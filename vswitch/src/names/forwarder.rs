@@ -16,6 +16,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -29,6 +30,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::LocalSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use super::query_log::{Logged, QueryLog};
 use super::{NameServer, PORT};
 use crate::service::Names;
 
@@ -63,12 +65,24 @@ pub(crate) struct Forwarding {
     home: Home,
     orders: mpsc::Sender<Order>,
     clock: Clock,
+    /// Whether what is asked is logged.
+    logs: Arc<AtomicBool>,
 }
 
 impl Forwarding {
     /// The time.
     pub(super) fn now(&self) -> Duration {
         self.clock.now()
+    }
+
+    /// Whether what is asked is logged.
+    pub(super) fn logs(&self) -> bool {
+        self.logs.load(Ordering::Relaxed)
+    }
+
+    /// Has a query logged; whether that can be.
+    pub(super) fn log(&self, logged: Logged) -> bool {
+        self.orders.try_send(Order::Log(Box::new(logged))).is_ok()
     }
 
     /// Has others asked; whether that can be.
@@ -84,6 +98,8 @@ pub(crate) struct Sources {
     file: PathBuf,
     /// Others for what is beneath these domains.
     stubs: Vec<(DomainName, Vec<IpAddr>)>,
+    /// Whether what is asked is logged.
+    logs: bool,
 }
 
 impl Sources {
@@ -93,7 +109,11 @@ impl Sources {
         let stub = |(domain, servers): &(String, Vec<IpAddr>)| {
             Some((DomainName::parse(domain).ok()?, servers.clone()))
         };
-        Self { file: names.resolv_conf.as_str().into(), stubs: names.stubs.iter().filter_map(stub).collect() }
+        Self {
+            file: names.resolv_conf.as_str().into(),
+            stubs: names.stubs.iter().filter_map(stub).collect(),
+            logs: names.log_queries,
+        }
     }
 }
 
@@ -102,6 +122,7 @@ impl Sources {
 enum Order {
     Ask { home: Home, token: u64, foreign: Arc<Foreign> },
     Follow(Sources),
+    Log(Box<Logged>),
     Stop,
 }
 
@@ -110,15 +131,22 @@ enum Order {
 pub(crate) struct Forwarder {
     orders: mpsc::Sender<Order>,
     clock: Clock,
+    logs: Arc<AtomicBool>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Forwarder {
-    /// Starts it; it asks nobody before it knows of a file. `paths` are the threads that name servers are on.
+    /// Starts it; it asks nobody before it knows of a file. `paths` are the threads that name servers are on; queries are
+    /// logged to `log`.
     ///
     /// # Errors
     /// Those of the operating system.
-    pub(crate) fn start(paths: Vec<DriverHandle>, clock: Clock, seed: &Seed) -> io::Result<Self> {
+    pub(crate) fn start(
+        paths: Vec<DriverHandle>,
+        clock: Clock,
+        seed: &Seed,
+        log: PathBuf,
+    ) -> io::Result<Self> {
         let (orders, taken) = mpsc::channel(WAITING);
         let executor = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         let shared = Shared {
@@ -130,20 +158,22 @@ impl Forwarder {
             avoided: HashMap::new(),
             cache: Cache::new(REMEMBERED),
         };
+        let log = QueryLog::new(log);
         let run = move || {
-            LocalSet::new().block_on(&executor, run(taken, paths, Rc::new(RefCell::new(shared))));
+            LocalSet::new().block_on(&executor, run(taken, paths, Rc::new(RefCell::new(shared)), log));
         };
         let thread = std::thread::Builder::new().name("names".to_owned()).spawn(run)?;
-        Ok(Self { orders, clock, thread: Mutex::new(Some(thread)) })
+        Ok(Self { orders, clock, logs: Arc::default(), thread: Mutex::new(Some(thread)) })
     }
 
     /// The way of a name server to ask others.
     pub(crate) fn of(&self, home: Home) -> Forwarding {
-        Forwarding { home, orders: self.orders.clone(), clock: self.clock }
+        Forwarding { home, orders: self.orders.clone(), clock: self.clock, logs: Arc::clone(&self.logs) }
     }
 
     /// Asks these from now on.
     pub(crate) fn follow(&self, sources: Sources) {
+        self.logs.store(sources.logs, Ordering::Relaxed);
         // It takes what it is told, or it has ended.
         let _ = self.orders.blocking_send(Order::Follow(sources));
     }
@@ -215,7 +245,12 @@ impl Shared {
 
 type Done = (Home, Said);
 
-async fn run(mut orders: mpsc::Receiver<Order>, paths: Vec<DriverHandle>, shared: Rc<RefCell<Shared>>) {
+async fn run(
+    mut orders: mpsc::Receiver<Order>,
+    paths: Vec<DriverHandle>,
+    shared: Rc<RefCell<Shared>>,
+    mut log: QueryLog,
+) {
     let (tell, mut told) = mpsc::unbounded_channel::<Done>();
     let asked = Arc::new(Semaphore::new(ASKED));
     let mut ticks = interval(LOOK);
@@ -227,12 +262,16 @@ async fn run(mut orders: mpsc::Receiver<Order>, paths: Vec<DriverHandle>, shared
                 None | Some(Order::Stop) => return,
                 Some(Order::Follow(sources)) => {
                     let mut shared = shared.borrow_mut();
+                    if !sources.logs {
+                        log.close();
+                    }
                     if shared.sources != sources {
                         shared.sources = sources;
                         shared.cache.clear();
                         shared.look();
                     }
                 }
+                Some(Order::Log(logged)) => log.write(&[*logged]),
                 Some(Order::Ask { home, token, foreign }) => {
                     let known = remembered(&shared, &foreign);
                     // The other end is below, as long as this is.

@@ -11,6 +11,7 @@
 //!   the middle of a question.
 //! - *Names of others* are asked for by a thread beside the data path (`forwarder`); the client's turn comes when they are known, or
 //!   when it has waited for five seconds. The cluster's own names never wait for anybody, and are never asked for elsewhere.
+//! - *What is asked* can be logged (`query_log`), by the same thread.
 //! - *Everything is bounded*: clients by the host's table of connections, what each has sent by one message, and what waits
 //!   for it by its answers to those it was read with.
 
@@ -19,12 +20,13 @@ mod files;
 mod forwarder;
 mod latency;
 mod links;
+mod query_log;
 mod stream;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use dns::{Counters, Zone};
@@ -56,6 +58,8 @@ const SWEEP: Duration = Duration::from_secs(1);
 const CONNECTIONS: u32 = 1024;
 /// Datagrams that wait at the same time.
 const DATAGRAMS: usize = 4096;
+/// Of a client that has left before it was greeted.
+const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 /// The longest message.
 const MESSAGE: usize = 65_535;
 
@@ -70,6 +74,8 @@ pub struct NameServerCounters {
     pub idle: u64,
     /// Answers that could not be sent.
     pub unsent: u64,
+    /// Queries that the log could not take.
+    pub unlogged: u64,
     /// How long clients waited for an answer, from when their questions came in.
     pub latencies: Latencies,
 }
@@ -152,7 +158,7 @@ impl NameServer {
                     self.counters.unsent += 1;
                 }
             }
-            Client::Stream(client) => {
+            Client::Stream(client, _) => {
                 if let Some(stream) = self.streams.get_mut(&client) {
                     stream.hear(&answer);
                     self.advance(now, client);
@@ -163,8 +169,12 @@ impl NameServer {
 
     /// What it has done so far.
     pub fn counters(&self) -> NameServerCounters {
-        let (queries, latencies) = (self.desk.counters(), self.desk.latencies());
-        NameServerCounters { queries, latencies, ..self.counters.clone() }
+        NameServerCounters {
+            queries: self.desk.counters(),
+            latencies: self.desk.latencies(),
+            unlogged: self.desk.unlogged(),
+            ..self.counters.clone()
+        }
     }
 
     /// Clients that are connected.
@@ -188,7 +198,8 @@ impl NameServer {
                         if self.streams.is_empty() {
                             self.next_sweep = now + SWEEP;
                         }
-                        self.streams.insert(client, Stream::new(now));
+                        let from = self.host.tcp_endpoints(client).map(|(_, from)| from);
+                        self.streams.insert(client, Stream::new(now, from.unwrap_or(NOBODY)));
                         self.advance(now, client);
                     }
                 }
@@ -218,10 +229,10 @@ impl NameServer {
     /// Goes on with a client that is connected, as far as it goes.
     fn advance(&mut self, now: Duration, client: TcpHandle) {
         let Some(stream) = self.streams.get_mut(&client) else { return };
-        let (asked, desk) = (&mut self.counters.asked[1], &mut self.desk);
+        let (asked, desk, from) = (&mut self.counters.asked[1], &mut self.desk, stream.from());
         let mut ask = |message: &[u8]| {
             *asked += 1;
-            desk.ask(now, message, Client::Stream(client))
+            desk.ask(now, message, Client::Stream(client, from))
         };
         if !stream.advance(&mut self.host, now, client, &mut self.buffer, &mut ask) {
             self.streams.remove(&client);

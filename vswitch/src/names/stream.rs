@@ -1,5 +1,6 @@
 //! A client that is connected: messages one after the other, each behind its length (RFC 1035 section 4.2.2).
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use netstack::host::{Host, TcpError, TcpHandle};
@@ -15,6 +16,7 @@ const WAITING: usize = 64 * 1024;
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Stream {
+    from: SocketAddr,
     /// What was sent, and how much of it has been read.
     input: Vec<u8>,
     read: usize,
@@ -30,9 +32,14 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub(super) fn new(now: Duration) -> Self {
+    pub(super) fn new(now: Duration, from: SocketAddr) -> Self {
         let (input, output) = (Vec::new(), Vec::new());
-        Self { input, read: 0, output, sent: 0, owed: 0, ended: false, until: now + IDLE }
+        Self { from, input, read: 0, output, sent: 0, owed: 0, ended: false, until: now + IDLE }
+    }
+
+    /// Where the client is.
+    pub(super) fn from(&self) -> SocketAddr {
+        self.from
     }
 
     /// When it is let go, unless it asks for something before.

@@ -55,6 +55,7 @@ impl Compiler<'_> {
             resolv_conf,
             stubs: described.map(|(at, spec)| self.stubs(at, spec)).unwrap_or_default(),
             records: described.map(|(at, spec)| self.records(at, spec)).unwrap_or_default(),
+            log_queries: described.is_some_and(|(_, spec)| spec.dns.log_queries),
         };
     }
 

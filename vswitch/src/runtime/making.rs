@@ -203,6 +203,8 @@ fn spec(cluster: &Cluster, endpoint: &Endpoint, offload: bool) -> NamespaceSpec 
         }
         Place::Node(_) | Place::Host(_) => None,
     };
-    spec.files = pod.map(|pod| names::files(cluster, pod)).unwrap_or_default();
+    // Where there is none, names are not completed with anything of the machine's.
+    let machine = || std::fs::read_to_string(&cluster.services.names.resolv_conf).unwrap_or_default();
+    spec.files = pod.map(|pod| names::files(cluster, pod, &machine())).unwrap_or_default();
     spec
 }

@@ -266,7 +266,7 @@ impl Runtime {
             fabric: RwLock::new(Fabric::empty(&cluster.name)),
             proxied: Mutex::default(),
             zone: Mutex::default(),
-            forwarder: Arc::new(Forwarder::start(paths.handles(), clock, &seed)?),
+            forwarder: Arc::new(Forwarder::start(paths.handles(), clock, &seed, options.state.query_log())?),
             balance: Mutex::default(),
             paths,
             clock,

@@ -60,6 +60,8 @@ pub struct Names {
     pub stubs: Vec<(String, Vec<IpAddr>)>,
     /// Further names, and what they stand for.
     pub records: Vec<(String, Vec<Meaning>)>,
+    /// Whether what they are asked is logged.
+    pub log_queries: bool,
 }
 
 /// What a name that the user gives stands for.

@@ -125,7 +125,8 @@ pub(crate) struct Cluster {
     log: PathBuf,
     process: Option<Child>,
     stdout: Option<BufReader<ChildStdout>>,
-    inodes: BTreeSet<u64>,
+    /// Held open: the kernel gives the number of a namespace that is gone to the next one, another test's for example.
+    namespaces: Vec<fs::File>,
     taps: BTreeSet<String>,
 }
 
@@ -189,12 +190,16 @@ impl Cluster {
             log,
             process: Some(process),
             stdout: Some(stdout),
-            inodes: BTreeSet::new(),
+            namespaces: Vec::new(),
             taps,
         };
         until("the cluster answers", || cluster.verb(&["get", "places", "-o", "json"]).status.success());
         for place in cluster.get("places") {
-            cluster.inodes.insert(place["netns_inode"].as_u64().unwrap());
+            // Whoever ends at this moment is replaced, and has nothing that could be left.
+            let namespace = fs::File::open(format!("/proc/{}/ns/net", place["pause_pid"]));
+            cluster
+                .namespaces
+                .extend(namespace.ok().filter(|n| inode(&n.metadata().unwrap()) == place["netns_inode"]));
         }
         cluster
     }
@@ -298,9 +303,10 @@ impl Cluster {
     /// What of this cluster still exists.
     pub(crate) fn left(&self) -> Vec<String> {
         let mut left = left_of(&self.name);
+        let own: BTreeSet<u64> = self.namespaces.iter().map(|n| inode(&n.metadata().unwrap())).collect();
         let held = |pid: &str| {
-            let inode = fs::metadata(format!("/proc/{pid}/ns/net")).ok().map(|m| inode(&m));
-            inode.is_some_and(|inode| self.inodes.contains(&inode))
+            let namespace = fs::metadata(format!("/proc/{pid}/ns/net"));
+            namespace.is_ok_and(|metadata| own.contains(&inode(&metadata)))
         };
         left.extend(pids().filter(|pid| held(pid)).map(|pid| format!("process {pid} in a namespace")));
         left.extend(host_taps().difference(&self.taps).map(|tap| format!("TAP {tap}")));

@@ -64,7 +64,7 @@ fn apply(cluster: &Cluster, verb: &str, text: &str) {
 fn answers(cluster: &Cluster, from: &str, address: &str, port: u16, times: usize) -> BTreeMap<String, usize> {
     let host = if address.contains(':') { format!("\\[{address}\\]") } else { address.to_owned() };
     let url = format!("http://{host}:{port}/[1-{times}]");
-    let ask = ["curl", "-sS", "--noproxy", "*", "-m", "20", "-H", "Connection: close", &url];
+    let ask = ["curl", "-sS", "--noproxy", "*", "-m", "20", "--fail-early", "-H", "Connection: close", &url];
     let told = success(&format!("{from} asks {url}"), &cluster.exec(from, &ask));
     let mut counts = BTreeMap::new();
     for name in told.lines().filter_map(|line| line.strip_prefix("host ")) {

@@ -322,6 +322,41 @@ fn a_handshake_that_stops_halfway_is_forgotten() {
 }
 
 #[test]
+fn those_in_time_wait_make_room_in_a_full_table() {
+    let small = |host| {
+        let mut config = config(host);
+        config.limits.tcp_flows = 4;
+        config
+    };
+    let mut lab = Lab::with(small(1), config(2));
+    let server = SocketAddr::new(address(2, Family::V4), 80);
+    let listener = lab.hosts[1].tcp_listen(server).unwrap();
+    let mut held = Vec::new();
+    // The first three linger and are wanted no more; one more lingers whose owner may still read; the others find room.
+    for round in 0..10 {
+        let client = lab.hosts[0].tcp_connect(lab.now, server).unwrap();
+        lab.run_until(lab.now + Duration::from_millis(10));
+        let accepted = lab.hosts[1].tcp_accept(listener).unwrap();
+        lab.hosts[0].tcp_close(lab.now, client);
+        lab.run_until(lab.now + Duration::from_millis(10));
+        lab.hosts[1].tcp_release(lab.now, accepted);
+        lab.run_until(lab.now + Duration::from_millis(100));
+        assert_eq!(lab.hosts[0].tcp_state(client), TcpState::TimeWait, "round {round}");
+        match round {
+            3 => held.push(client),
+            _ => lab.hosts[0].tcp_release(lab.now, client),
+        }
+    }
+    assert_eq!(lab.hosts[0].tcp_connections(), 4);
+    assert_eq!(lab.hosts[0].counters().time_waits_shortened, 6);
+    assert_eq!(lab.hosts[0].counters().connects_refused, 0);
+    // Who is still wanted stays as long as everybody else.
+    assert_eq!(lab.hosts[0].tcp_state(held[0]), TcpState::TimeWait);
+    lab.run_until(lab.now + Duration::from_secs(11));
+    assert_eq!(lab.hosts[0].tcp_state(held[0]), TcpState::Closed);
+}
+
+#[test]
 fn a_full_table_refuses_both_ways() {
     let small = |host| {
         let mut config = config(host);

@@ -1,5 +1,6 @@
 //! Datagrams of 18 octets, frames of 64 with their headers and checksum, as fast as they go and 32 for a system call. Each has a
-//! number, by which one that comes twice is seen, and its complement, by which one that was changed is.
+//! number, by which one that comes twice is seen, and its complement, by which one that was changed is. The upper half of a
+//! number says when its sender began: what was held up on its way until another measurement is none of its.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -38,14 +39,20 @@ fn number(bytes: &[u8]) -> Option<u64> {
     (bytes == datagram(number)).then_some(number)
 }
 
+/// The first number of somebody who begins now.
+fn first_number() -> u64 {
+    let milliseconds = clock::since_epoch().as_millis() & u128::from(u32::MAX);
+    u64::try_from(milliseconds).unwrap_or(0) << 32
+}
+
 /// Sends.
 pub(super) fn flood(to: SocketAddr, time: Duration) -> io::Result<Asked> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     socket.connect(to)?;
     let mut headers = MultiHeaders::<SockaddrIn>::preallocate(BATCH, None);
-    let (start, mut sent) = (clock::now(), 0);
+    let (start, first, mut sent) = (clock::now(), first_number(), 0);
     loop {
-        let datagrams: Vec<Datagram> = (sent..).take(BATCH).map(datagram).collect();
+        let datagrams: Vec<Datagram> = (first + sent..).take(BATCH).map(datagram).collect();
         let parts: Vec<[IoSlice<'_>; 1]> = datagrams.iter().map(|d| [IoSlice::new(d)]).collect();
         let all = sendmmsg(socket.as_raw_fd(), &mut headers, &parts, [None; BATCH], [], MsgFlags::empty());
         match all {
@@ -70,6 +77,9 @@ pub(super) struct Arrived {
     pub(super) changed: u64,
     pub(super) first: Option<Instant>,
     pub(super) last: Option<Instant>,
+    /// When the sender began whose datagrams these are, and the one before.
+    began: Option<u64>,
+    before: Option<u64>,
     /// A bit for each number.
     seen: Vec<u64>,
 }
@@ -78,11 +88,22 @@ pub(super) struct Arrived {
 const NUMBERS: u64 = 1 << 30;
 
 impl Arrived {
+    /// What has come, to begin anew: more of the same sender will not be counted.
+    pub(super) fn take(&mut self) -> Self {
+        let before = self.began.or(self.before);
+        std::mem::replace(self, Self { before, ..Self::default() })
+    }
+
     fn count(&mut self, bytes: &[u8]) {
-        let Some(number) = number(bytes).filter(|number| *number < NUMBERS) else {
+        let Some(number) = number(bytes).filter(|number| number % (1 << 32) < NUMBERS) else {
             self.changed += 1;
             return;
         };
+        let (began, number) = (number >> 32, number % (1 << 32));
+        if self.before.is_some_and(|before| began <= before) {
+            return;
+        }
+        self.began = Some(began);
         let (Ok(word), bit) = (usize::try_from(number / 64), 1 << (number % 64)) else { return };
         if self.seen.len() <= word {
             self.seen.resize(word + 1, 0);
@@ -118,10 +139,13 @@ pub(super) fn count_all(socket: &UdpSocket, arrived: &Mutex<Arrived>) -> io::Res
         };
         let now = clock::now();
         let mut arrived = arrived.lock();
-        arrived.first.get_or_insert(now);
-        arrived.last = Some(now);
+        let before = arrived.datagrams;
         for (buffer, length) in buffers.iter().zip(lengths) {
             arrived.count(&buffer[..length]);
+        }
+        if arrived.datagrams > before {
+            arrived.first.get_or_insert(now);
+            arrived.last = Some(now);
         }
     }
 }
@@ -144,6 +168,22 @@ mod tests {
         let arrived = arrived.lock();
         assert!(arrived.datagrams <= asked.sent, "{arrived:?}");
         assert_eq!((arrived.twice, arrived.changed), (0, 0));
+    }
+
+    #[test]
+    fn what_was_held_up_is_none_of_the_next_ones() {
+        let mut arrived = Arrived::default();
+        let of = |began: u64, number: u64| datagram(began << 32 | number);
+        arrived.count(&of(7, 0));
+        assert_eq!(arrived.take().datagrams, 1);
+        for bytes in [of(7, 0), of(7, 1), of(9, 0), of(6, 0), of(9, 1)] {
+            arrived.count(&bytes);
+        }
+        assert_eq!((arrived.datagrams, arrived.twice, arrived.changed), (2, 0, 0));
+        arrived.take();
+        assert_eq!(arrived.take().datagrams, 0);
+        arrived.count(&of(9, 2));
+        assert_eq!(arrived.datagrams, 0);
     }
 
     #[test]

@@ -64,7 +64,7 @@ fn wait_for_silence(arrived: &Mutex<Arrived>) {
 
 /// What was counted; then it begins at nothing.
 fn take(counts: &Counts, arrived: &Mutex<Arrived>) -> Served {
-    let Arrived { datagrams, twice, changed, first, last, .. } = std::mem::take(&mut *arrived.lock());
+    let Arrived { datagrams, twice, changed, first, last, .. } = arrived.lock().take();
     let seconds = first.zip(last).map_or(0.0, |(first, last)| last.duration_since(first).as_secs_f64());
     Served {
         connections: counts.connections.swap(0, Ordering::SeqCst),
