@@ -79,6 +79,10 @@ pub struct ClusterSpec {
     pub egress: Option<EgressMode>,
     /// What they may reach there.
     pub egress_policy: EgressPolicySpec,
+    /// Addresses of this machine at which ports of nodes appear: those of NodePort and LoadBalancer Services, and
+    /// hostPorts. Default 127.0.0.1 and ::1; without any none of them does.
+    #[schemars(with = "Option<Vec<Address>>")]
+    pub publish_addresses: Option<Vec<IpAddr>>,
     /// Which command runs for an image.
     pub images: Option<BTreeMap<String, Vec<String>>>,
 }

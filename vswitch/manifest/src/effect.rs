@@ -118,6 +118,11 @@ pub const EFFECTS: &[(&str, &str, &str)] = &[
     ),
     ("Cluster", "spec.egressPolicy.allow", "prefixes; if there are any, nothing else is reached outside"),
     ("Cluster", "spec.egressPolicy.deny", "prefixes that are not reached; where both fit the longer decides"),
+    (
+        "Cluster",
+        "spec.publishAddresses",
+        "addresses of this machine at which ports of nodes appear: NodePorts, ports of load balancers, hostPorts; 127.0.0.1 and ::1 if unset",
+    ),
     ("Cluster", "spec.images", "image name to the command that runs for it"),
     ("Node", "spec.podCIDR", "prefix of its pods' addresses; the first address is the node's"),
     ("Node", "spec.podCIDRs", "the same, one of each family at most"),

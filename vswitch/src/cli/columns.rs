@@ -64,7 +64,7 @@ pub(super) fn listing(table: Table) -> Listing {
             volatile: Some("timeout_seconds"),
             ..view("/v1/connections", CONNECTIONS, 7, connection)
         },
-        Table::Published => view("/v1/published", PUBLISHED, 3, |o| text(o, "/name")),
+        Table::Published => view("/v1/published", PUBLISHED, 4, |o| text(o, "/name")),
         Table::Events => view("/v1/events", EVENTS, 3, |o| text(o, "/at_seconds")),
     }
 }
@@ -224,6 +224,7 @@ fn asking(tuple: &Json, which: &str) -> String {
 
 const PUBLISHED: &[Column] = &[
     ("NAME", |o| text(o, "/name")),
+    ("BY", |o| text(o, "/by")),
     ("LEADS TO", |o| {
         let doors = o["doors"].as_array().into_iter().flatten();
         let doors: Vec<String> = doors.map(|d| format!("{} > {}", text(d, "/at"), text(d, "/to"))).collect();

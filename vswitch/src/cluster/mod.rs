@@ -58,6 +58,8 @@ pub struct Cluster {
     pub services: Frame,
     /// How everyone reaches what is outside.
     pub egress: Egress,
+    /// The addresses of this machine at which ports of nodes appear.
+    pub publish_addresses: Vec<IpAddr>,
 }
 
 /// An L3 segment of the underlay. The router has the first address of each prefix.

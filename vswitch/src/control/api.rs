@@ -285,6 +285,8 @@ pub struct PublishRequest {
 pub struct PublishedView {
     /// What it was published with.
     pub name: String,
+    /// Who wants it: `publish`, or of a manifest `NodePort`, `LoadBalancer`, `hostPort`.
+    pub by: String,
     /// What that is now.
     pub doors: Vec<DoorView>,
     /// Why it leads nowhere, if it does not.

@@ -337,7 +337,7 @@ impl Plane {
         let beside = changes.iter().filter(|(key, _)| BESIDE_CLUSTER.contains(&key.kind));
         next.store.settle(&before.store, beside);
         *self.desired.lock() = next;
-        self.move_doors()?;
+        self.turn_doors()?;
         if let Some(rollout) = &mut rollout {
             problems.extend(self.roll_out(rollout));
             problems.extend(self.announce());

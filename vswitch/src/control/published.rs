@@ -1,176 +1,37 @@
-//! Ports of this machine that lead to pods and Services, as the user asks for them while the cluster runs.
+//! Ports of this machine that lead to pods and Services, as the user asks for them while the cluster runs, or as manifests
+//! do.
 //!
 //! # Theory of operation
 //! What was asked for is kept as it was written, and held against the cluster whenever that has changed: a pod that comes
-//! back with another address is where its port leads from then on, and one that is gone is a problem that is told. Nothing
-//! of it outlives this process.
+//! back with another address is where its port leads from then on, and one that is gone is a problem that is told. Where two
+//! want one port the user comes before manifests, and of those the first by name. Nothing of it outlives this process.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::str::FromStr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::api::{DoorView, PublishedView};
 use super::plane::Plane;
-use crate::cluster::{Cluster, Place, Protocol};
-use crate::edge::{Carried, Door};
+use super::publication::{Known, Publication, PublicationError, Ready};
+use super::standing::{Source, standing, word};
+use crate::cluster::{Cluster, Protocol, UNDERLAY};
+use crate::edge::{Carried, Door, Refusal};
 use crate::runtime::RuntimeError;
-use crate::service::Planned;
-
-/// Where ports are unless the user says otherwise: nobody else on the network sees them.
-const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
-/// The most ports of one range.
-const MOST: u16 = 1024;
-
-/// What a port leads to.
-#[derive(Clone, PartialEq, Eq, Debug)]
-enum Target {
-    Pod(Place),
-    /// `NAMESPACE/NAME`.
-    Service(String),
-}
-
-/// `[IP:]PORT[-PORT]:POD|svc/SERVICE:PORT[/tcp|tcp4|tcp6|udp|udp4|udp6]`.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Publication {
-    at: Option<IpAddr>,
-    first: u16,
-    last: u16,
-    target: Target,
-    to: u16,
-    carried: Carried,
-    /// Whether one family alone: IPv4, or IPv6.
-    v4: Option<bool>,
-}
-
-/// The text says nothing that could be published.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error(
-    "{text:?}: {why}; write [IP:]PORT[-PORT]:POD:PORT or [IP:]PORT[-PORT]:svc/SERVICE:PORT, and /udp, /tcp4 and so on behind it"
-)]
-pub(super) struct PublicationError {
-    text: String,
-    why: &'static str,
-}
-
-impl FromStr for Publication {
-    type Err = PublicationError;
-
-    fn from_str(text: &str) -> Result<Self, PublicationError> {
-        let error = |why| PublicationError { text: text.to_owned(), why };
-        let (rest, (carried, v4)) = match text.rsplit_once('/') {
-            Some((rest, name)) if !name.contains(':') => {
-                (rest, protocol(name).ok_or_else(|| error("there is no such protocol"))?)
-            }
-            Some(_) | None => (text, (Carried::Tcp, None)),
-        };
-        let (rest, to) = rest.rsplit_once(':').ok_or_else(|| error("where it leads is missing"))?;
-        let (front, target) = rest.rsplit_once(':').ok_or_else(|| error("a part is missing"))?;
-        let (at, ports) = match front.rsplit_once(':') {
-            Some((at, ports)) => {
-                let at = at.strip_prefix('[').and_then(|at| at.strip_suffix(']')).unwrap_or(at);
-                (Some(at.parse::<IpAddr>().map_err(|_| error("that is no IP address"))?), ports)
-            }
-            None => (None, front),
-        };
-        let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
-        let number = |text: &str| {
-            let number = text.parse::<u16>().ok().filter(|number| *number > 0);
-            number.ok_or_else(|| error("a port is a number from 1 to 65535"))
-        };
-        let (first, last, to) = (number(first)?, number(last)?, number(to)?);
-        if first > last || last - first >= MOST || to.checked_add(last - first).is_none() {
-            return Err(error("that is no range of ports, of 1024 at the most"));
-        }
-        if at.zip(v4).is_some_and(|(at, v4)| at.is_ipv4() != v4) {
-            return Err(error("address and protocol are of different families"));
-        }
-        let target = match target.strip_prefix("svc/") {
-            Some(name) if name.contains('/') => Target::Service(name.to_owned()),
-            Some(name) => Target::Service(format!("default/{name}")),
-            None => match target.parse::<Place>() {
-                Ok(place @ Place::Pod { .. }) => Target::Pod(place),
-                Ok(Place::Node(_) | Place::Host(_)) | Err(_) => return Err(error("that names no pod")),
-            },
-        };
-        Ok(Self { at, first, last, target, to, carried, v4 })
-    }
-}
-
-fn protocol(name: &str) -> Option<(Carried, Option<bool>)> {
-    Some(match name {
-        "tcp" => (Carried::Tcp, None),
-        "tcp4" => (Carried::Tcp, Some(true)),
-        "tcp6" => (Carried::Tcp, Some(false)),
-        "udp" => (Carried::Udp, None),
-        "udp4" => (Carried::Udp, Some(true)),
-        "udp6" => (Carried::Udp, Some(false)),
-        _ => return None,
-    })
-}
-
-impl Publication {
-    /// The doors that it is in a cluster as it stands.
-    ///
-    /// # Errors
-    /// Why it leads nowhere, in a sentence.
-    fn doors(
-        &self,
-        cluster: &Cluster,
-        service: impl Fn(&str) -> Option<Arc<Planned>>,
-    ) -> Result<Vec<Door>, String> {
-        let own = self.at.map_or_else(|| LOOPBACK.to_vec(), |at| vec![at]);
-        let own = own.into_iter().filter(|at| self.v4.is_none_or(|v4| at.is_ipv4() == v4));
-        let own: Vec<IpAddr> = own.collect();
-        let mut doors = Vec::new();
-        for step in 0..=self.last - self.first {
-            let (addresses, port) = self.leads_to(cluster, &service, self.to + step)?;
-            for &at in &own {
-                let same = addresses.iter().find(|to| to.is_ipv4() == at.is_ipv4());
-                let Some(&to) = same.or_else(|| addresses.first()) else {
-                    return Err("it has no address".to_owned());
-                };
-                let at = SocketAddr::new(at, self.first + step);
-                doors.push(Door { carried: self.carried, at, to: SocketAddr::new(to, port) });
-            }
-        }
-        Ok(doors)
-    }
-
-    fn leads_to(
-        &self,
-        cluster: &Cluster,
-        service: &impl Fn(&str) -> Option<Arc<Planned>>,
-        port: u16,
-    ) -> Result<(Vec<IpAddr>, u16), String> {
-        match &self.target {
-            Target::Pod(place) => {
-                let addresses = cluster.addresses(place);
-                let addresses = addresses.ok_or_else(|| format!("there is no pod {place}"))?;
-                Ok((addresses.to_vec(), port))
-            }
-            Target::Service(name) => {
-                let planned = service(name).ok_or_else(|| format!("there is no Service {name}"))?;
-                let protocol = match self.carried {
-                    Carried::Tcp => Protocol::Tcp,
-                    Carried::Udp => Protocol::Udp,
-                };
-                let of_nodes = planned.allocation.node_port(protocol, port).ok_or_else(|| {
-                    format!("the Service {name} has no port of nodes for {port}; make its type NodePort")
-                })?;
-                let nodes = cluster.nodes.first().map(|node| node.addresses.clone());
-                Ok((nodes.unwrap_or_default(), of_nodes))
-            }
-        }
-    }
-}
 
 /// What was asked for, and what of it cannot be.
 #[derive(Debug, Default)]
 pub(super) struct Published {
     wanted: BTreeMap<String, Publication>,
+    /// What manifests ask for.
+    standing: BTreeMap<String, (Source, Publication)>,
+    /// The cluster that they are of, unless something else has changed since.
+    of: Option<Arc<Cluster>>,
     problems: BTreeMap<String, String>,
     doors: BTreeMap<String, Vec<Door>>,
+    /// Those that were asked for last, in which cluster.
+    open: Option<(Arc<Cluster>, BTreeSet<Door>)>,
+    /// Those of them that this machine does not let be opened.
+    refused: BTreeSet<Door>,
 }
 
 impl Plane {
@@ -213,7 +74,13 @@ impl Plane {
     pub fn withdraw_ports(&self, texts: &[String]) -> Result<Vec<PublishedView>, String> {
         let mut published = self.published.lock();
         if let Some(text) = texts.iter().find(|text| !published.wanted.contains_key(*text)) {
-            return Err(format!("{text} is not published; `vswitch get published` lists what is"));
+            return Err(match published.standing.contains_key(text) {
+                true => format!(
+                    "{text} is published because a manifest asks for it; `spec.publishAddresses: []` of the Cluster has no \
+                     such ports"
+                ),
+                false => format!("{text} is not published; `vswitch get published` lists what is"),
+            });
         }
         for text in texts {
             published.wanted.remove(text);
@@ -227,93 +94,141 @@ impl Plane {
         views(&self.published.lock())
     }
 
-    /// Has doors follow a cluster that has changed.
+    /// Has doors follow Services that may have changed.
+    pub(super) fn turn_doors(&self) -> Result<(), RuntimeError> {
+        self.published.lock().of = None;
+        self.move_doors()
+    }
+
+    /// Has doors follow a cluster that may have changed, and endpoints.
     pub(super) fn move_doors(&self) -> Result<(), RuntimeError> {
         let mut published = self.published.lock();
-        if published.wanted.is_empty() { Ok(()) } else { self.open_doors(&mut published) }
+        let published = &mut *published;
+        let cluster = self.runtime().cluster();
+        let stands = published.of.as_ref().is_some_and(|of| Arc::ptr_eq(of, &cluster));
+        if !stands {
+            let (new, surplus) = standing(&cluster, &self.desired().plan);
+            if surplus > 0 && new.keys().ne(published.standing.keys()) {
+                let text = format!("{surplus} ports of nodes are not published on this machine: they are too many");
+                self.runtime().tell(UNDERLAY, text);
+            }
+            published.standing = new;
+            published.of = Some(cluster);
+        }
+        if published.wanted.is_empty() && published.standing.is_empty() && published.doors.is_empty() {
+            return Ok(());
+        }
+        self.open_doors(published)
     }
 
     fn open_doors(&self, published: &mut Published) -> Result<(), RuntimeError> {
         let (cluster, plan) = (self.runtime().cluster(), self.desired().plan);
+        let known = Known {
+            cluster: &cluster,
+            service: &|name| plan.services.get(name).cloned(),
+            ready: &|name, protocol, port| self.ready(name, protocol, port),
+        };
         published.problems.clear();
         published.doors.clear();
-        for (text, publication) in &published.wanted {
-            match publication.doors(&cluster, |name| plan.services.get(name).cloned()) {
-                Ok(doors) => drop(published.doors.insert(text.clone(), doors)),
-                Err(problem) => drop(published.problems.insert(text.clone(), problem)),
+        let mut claimed: BTreeMap<(Carried, SocketAddr), (Door, &str)> = BTreeMap::new();
+        let asked = published.wanted.iter();
+        let of_manifests = published.standing.iter().map(|(name, (_, publication))| (name, publication));
+        let of_manifests = of_manifests.filter(|(name, _)| !published.wanted.contains_key(*name));
+        for (name, publication) in asked.chain(of_manifests) {
+            let doors = match publication.doors(&known) {
+                Ok(doors) => doors,
+                Err(problem) => {
+                    published.problems.insert(name.clone(), problem);
+                    continue;
+                }
+            };
+            for door in doors {
+                let (first, by) = claimed.entry((door.carried, door.at)).or_insert((door, name.as_str()));
+                if *first == door {
+                    published.doors.entry(name.clone()).or_default().push(door);
+                } else {
+                    let problem = format!("{} is in use: {by} leads to {}", door.at, first.to);
+                    published.problems.insert(name.clone(), problem);
+                }
             }
         }
-        let all = published.doors.values().flatten().copied().collect();
-        for (door, refusal) in self.runtime().set_doors(all)? {
-            let of = published.doors.iter().filter(|(_, doors)| doors.contains(&door));
-            for text in of.map(|(text, _)| text.clone()).collect::<Vec<String>>() {
-                published.problems.insert(text, format!("{}: {refusal}", door.at));
-            }
+        let all: BTreeSet<Door> = published.doors.values().flatten().copied().collect();
+        let stands = published.open.as_ref().is_some_and(|(of, open)| Arc::ptr_eq(of, &cluster) && *open == all);
+        // Those that were refused are tried again.
+        if stands && published.refused.is_empty() {
+            return Ok(());
         }
+        let refused = self.runtime().set_doors(&all)?;
+        published.open = Some((cluster, all));
+        self.tell_refused(published, &refused);
+        published.refused = refused.into_iter().map(|(door, _)| door).collect();
         Ok(())
+    }
+
+    /// Has it known which doors cannot be opened: by whom they are wanted, and, of those that manifests want, as an event.
+    fn tell_refused(&self, published: &mut Published, refused: &[(Door, Refusal)]) {
+        for (door, refusal) in refused {
+            let of = published.doors.iter().filter(|(_, doors)| doors.contains(door));
+            for name in of.map(|(name, _)| name.clone()).collect::<Vec<String>>() {
+                let problem = format!("{}: {}", door.at, why(door, *refusal));
+                if !published.wanted.contains_key(&name) && !published.refused.contains(door) {
+                    self.runtime().tell(UNDERLAY, format!("{name} is not published at {problem}"));
+                }
+                published.problems.insert(name, problem);
+            }
+        }
+        for doors in published.doors.values_mut() {
+            doors.retain(|door| !refused.iter().any(|(other, _)| other == door));
+        }
+    }
+
+    /// The endpoints of a Service's port that take connections.
+    fn ready(&self, name: &str, protocol: Protocol, port: u16) -> Vec<Ready> {
+        self.services(|controller| {
+            let Some((_, served)) = controller.service(name) else { return Vec::new() };
+            let served =
+                served.iter().filter(|one| (one.port.protocol, one.port.port) == (protocol, port));
+            let ready = served.flat_map(|one| one.endpoints).filter(|endpoint| endpoint.condition.ready);
+            ready.map(|one| (SocketAddr::new(one.address, one.port), one.node.clone())).collect()
+        })
+    }
+}
+
+/// Why a door cannot be opened, and what helps.
+fn why(door: &Door, refusal: Refusal) -> String {
+    match refusal {
+        Refusal::Prohibited if door.at.port() < 1024 => format!(
+            "{refusal}: ports below 1024 are for root, unless the machine's net.ipv4.ip_unprivileged_port_start is lower"
+        ),
+        Refusal::Prohibited
+        | Refusal::Refused
+        | Refusal::Reset
+        | Refusal::TimedOut
+        | Refusal::NoRoute
+        | Refusal::Unreachable
+        | Refusal::TooLong
+        | Refusal::NoSockets
+        | Refusal::InUse
+        | Refusal::Unsupported => refusal.to_string(),
     }
 }
 
 fn views(published: &Published) -> Vec<PublishedView> {
-    let view = |text: &String| PublishedView {
-        name: text.clone(),
-        doors: published.doors.get(text).into_iter().flatten().map(door_view).collect(),
-        problem: published.problems.get(text).cloned(),
+    let view = |(name, source): (&String, Source)| PublishedView {
+        name: name.clone(),
+        by: source.name().to_owned(),
+        doors: published.doors.get(name).into_iter().flatten().map(door_view).collect(),
+        problem: published.problems.get(name).cloned(),
     };
-    published.wanted.keys().map(view).collect()
+    let asked = published.wanted.keys().map(|name| (name, Source::Asked));
+    let of_manifests = published.standing.iter().map(|(name, (source, _))| (name, *source));
+    asked.chain(of_manifests.filter(|(name, _)| !published.wanted.contains_key(*name))).map(view).collect()
 }
 
 fn door_view(door: &Door) -> DoorView {
-    let protocol = match door.carried {
-        Carried::Tcp => "TCP",
-        Carried::Udp => "UDP",
-    };
-    DoorView { protocol: protocol.to_owned(), at: door.at.to_string(), to: door.to.to_string() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::objects::builtin;
-
-    fn doors(text: &str) -> Result<Vec<String>, String> {
-        let publication: Publication = text.parse().map_err(|error: PublicationError| error.to_string())?;
-        let doors = publication.doors(&builtin("lab"), |_| None)?;
-        Ok(doors.iter().map(|door| format!("{:?} {} > {}", door.carried, door.at, door.to)).collect())
-    }
-
-    #[test]
-    fn a_pod_is_published_at_loopback_unless_it_is_said_where() {
-        assert_eq!(
-            doors("8080:alpha:80").unwrap(),
-            ["Tcp 127.0.0.1:8080 > 10.244.0.2:80", "Tcp [::1]:8080 > [fd00:10:244::2]:80"]
-        );
-        assert_eq!(
-            doors("0.0.0.0:53-54:default/beta:153/udp").unwrap(),
-            ["Udp 0.0.0.0:53 > 10.244.0.3:153", "Udp 0.0.0.0:54 > 10.244.0.3:154"]
-        );
-        assert_eq!(doors("[::1]:8080:gamma:80").unwrap(), ["Tcp [::1]:8080 > [fd00:10:244:1::2]:80"]);
-        assert_eq!(doors("8080:alpha:80/tcp4").unwrap(), ["Tcp 127.0.0.1:8080 > 10.244.0.2:80"]);
-    }
-
-    #[test]
-    fn what_makes_no_sense_is_told() {
-        for (text, why) in [
-            ("8080", "where it leads"),
-            ("8080:alpha", "missing"),
-            ("0:alpha:80", "1 to 65535"),
-            ("90-80:alpha:80", "range"),
-            ("1-60000:alpha:80", "range"),
-            ("8080-8090:alpha:65530", "range"),
-            ("8080:alpha:80/sctp", "protocol"),
-            ("nowhere:8080:alpha:80", "IP address"),
-            ("127.0.0.1:8080:alpha:80/tcp6", "families"),
-            ("8080:node/node-1:80", "no pod"),
-            ("8080:nobody:80", "no pod default/nobody"),
-            ("8080:svc/web:80", "no Service default/web"),
-        ] {
-            let told = doors(text).unwrap_err();
-            assert!(told.contains(why), "{text}: {told}");
-        }
+    DoorView {
+        protocol: word(door.carried).to_uppercase(),
+        at: door.at.to_string(),
+        to: door.to.to_string(),
     }
 }

@@ -44,6 +44,7 @@ pub fn compile(store: &Store, before: &Allocations, name: &str) -> Result<Compil
             images: BTreeMap::new(),
             services: Frame::default(),
             egress: Egress::None,
+            publish_addresses: Vec::new(),
         },
         pod_cidrs: Vec::new(),
         allocations: Allocations::default(),

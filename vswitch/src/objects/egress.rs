@@ -1,5 +1,7 @@
 //! How pods reach what is outside, and what of it.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use manifest::{ClusterSpec, EgressMode, EgressOpening, EgressPolicySpec, Located};
 use netstack::addr::IpNet;
 
@@ -13,6 +15,7 @@ impl Compiler<'_> {
     pub(super) fn egress(&mut self, described: Option<(&Located, &ClusterSpec)>) {
         let mode = described.and_then(|(_, spec)| spec.egress).unwrap_or_default();
         let policy = described.map(|(at, spec)| (at, &spec.egress_policy));
+        self.publish_at(described, mode);
         let reach = policy.map(|(at, policy)| self.reach(at, policy)).unwrap_or_default();
         match mode {
             EgressMode::None => {
@@ -35,6 +38,29 @@ impl Compiler<'_> {
                 self.cluster.egress = Egress::User(reach);
             }
         }
+    }
+
+    /// Where ports of nodes appear on this machine.
+    fn publish_at(&mut self, described: Option<(&Located, &ClusterSpec)>, mode: EgressMode) {
+        const FIELD: &str = "spec.publishAddresses";
+        let named = described.and_then(|(at, spec)| Some((at, spec.publish_addresses.as_ref()?)));
+        let Some((at, addresses)) = named else {
+            self.cluster.publish_addresses = vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+            return;
+        };
+        for (index, address) in addresses.iter().enumerate() {
+            let field = format!("{FIELD}[{index}]");
+            if address.is_multicast() {
+                self.fault(at, &field, format!("{address} is a group's, and no machine's; nobody can connect to it"));
+            }
+            if addresses[..index].contains(address) {
+                self.fault(at, &field, format!("{address} is there twice; take one of them out"));
+            }
+        }
+        if mode == EgressMode::None && !addresses.is_empty() {
+            self.warn(at, FIELD, "nothing of this machine leads inside where `egress` is `none`");
+        }
+        self.cluster.publish_addresses.clone_from(addresses);
     }
 
     fn reach(&mut self, at: &Located, policy: &EgressPolicySpec) -> Reach {

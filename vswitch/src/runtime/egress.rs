@@ -16,6 +16,9 @@ use super::{LINK_BATCHES, Runtime, RuntimeError};
 use crate::cluster::EgressPlan;
 use crate::edge::{self, Bell, Door, Edge, EdgeConfig, EdgeCounters, Opening, Reach, Refusal, Sockets};
 
+/// Doors that are opened between two looks at frames.
+const DOORS_AT_ONCE: usize = 16;
+
 /// The edge that runs.
 #[derive(Clone, Debug)]
 pub(super) struct Running {
@@ -128,23 +131,34 @@ impl Runtime {
         Ok(Some(Running { plan, engine: EngineAt { thread, id } }))
     }
 
-    /// Has these doors be open, and no others; returns those that cannot be, and why.
+    /// Has these doors be open, and no others; returns those that cannot be, and why. What goes from pod to pod goes on
+    /// between some and the next.
     ///
     /// # Errors
     /// When the data path has stopped.
-    pub(crate) fn set_doors(&self, wanted: BTreeSet<Door>) -> Result<Vec<(Door, Refusal)>, RuntimeError> {
+    pub(crate) fn set_doors(&self, wanted: &BTreeSet<Door>) -> Result<Vec<(Door, Refusal)>, RuntimeError> {
         let Some(Running { engine, .. }) = self.fabric.read().egress.clone() else {
-            return Ok(wanted.into_iter().map(|door| (door, Refusal::Unsupported)).collect());
+            return Ok(wanted.iter().map(|door| (*door, Refusal::Unsupported)).collect());
         };
-        Ok(self.paths.call(engine.thread, move |driver| {
-            let Some(edge) = driver.engine_mut::<Edge<Sockets>>(engine.id) else { return Vec::new() };
+        let stay = wanted.clone();
+        let open = self.paths.call(engine.thread, move |driver| {
+            let Some(edge) = driver.engine_mut::<Edge<Sockets>>(engine.id) else { return BTreeSet::new() };
             let open: BTreeSet<Door> = edge.doors().copied().collect();
-            for door in open.difference(&wanted) {
+            for door in open.difference(&stay) {
                 edge.withdraw(door);
             }
-            let new = wanted.difference(&open);
-            new.filter_map(|door| Some((*door, edge.publish(*door).err()?))).collect()
-        })?)
+            open
+        })?;
+        let new: Vec<Door> = wanted.difference(&open).copied().collect();
+        let mut refused = Vec::new();
+        for some in new.chunks(DOORS_AT_ONCE) {
+            let some = some.to_vec();
+            refused.extend(self.paths.call(engine.thread, move |driver| {
+                let Some(edge) = driver.engine_mut::<Edge<Sockets>>(engine.id) else { return Vec::new() };
+                some.into_iter().filter_map(|door| Some((door, edge.publish(door).err()?))).collect()
+            })?);
+        }
+        Ok(refused)
     }
 
     /// What the edge has done and does, if there is one.
