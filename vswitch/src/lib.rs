@@ -9,6 +9,7 @@ pub mod bench;
 pub mod cli;
 mod clock;
 pub mod cluster;
+mod confine;
 pub mod container;
 pub mod control;
 pub mod demo;

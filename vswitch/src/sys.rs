@@ -87,6 +87,47 @@ pub(crate) fn give_way() {
     let _ = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };
 }
 
+/// Has the calling thread, and those that it starts, keep no capabilities but these, by number (capabilities(7)), if it has
+/// them.
+///
+/// # Errors
+/// Those of `capset(2)`.
+pub(crate) fn keep_capabilities(kept: &[u32]) -> io::Result<()> {
+    /// `_LINUX_CAPABILITY_VERSION_3`: 64 of them, in two words.
+    const VERSION: u32 = 0x2008_0522;
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: libc::c_int,
+    }
+    #[repr(C)]
+    #[derive(Clone, Copy, Default)]
+    struct Word {
+        effective: u32,
+        permitted: u32,
+        inheritable: u32,
+    }
+    // 0 is the calling thread.
+    let mut header = Header { version: VERSION, pid: 0 };
+    let mut words = [Word::default(); 2];
+    // SAFETY: with this version the kernel reads the header and writes two words; both outlive the call.
+    if unsafe { libc::syscall(libc::SYS_capget, &raw mut header, words.as_mut_ptr()) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    for (first, word) in [0, u32::BITS].into_iter().zip(&mut words) {
+        let within = |number: &&u32| (first..first + u32::BITS).contains(*number);
+        let mask = kept.iter().filter(within).fold(0, |mask, number| mask | 1 << (number - first));
+        word.effective &= mask;
+        word.permitted &= mask;
+        word.inheritable = 0;
+    }
+    // SAFETY: the kernel reads the header and two words, which outlive the call. What it changes is the thread's rights.
+    if unsafe { libc::syscall(libc::SYS_capset, &raw mut header, words.as_ptr()) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// Gives memory that was freed back to the system, where that does not happen by itself: what a large change took for a
 /// moment is a multiple of what stays.
 pub(crate) fn give_back() {

@@ -247,6 +247,9 @@ struct Up {
     require: Option<Require>,
     #[command(flatten)]
     pace: Pace,
+    /// Leave threads that move frames and ask for names all rights that they were started with
+    #[arg(long)]
+    unconfined: bool,
     /// The cluster's name, which begins the names of its namespaces, unless a Cluster object has one
     #[arg(long, default_value = "lab")]
     name: String,
