@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use nix::sched::{CloneFlags, setns};
 
 use super::*;
-use crate::common::ready;
+use crate::common::{happens, ready};
 
 /// A server in the internet that answers each client with one octet for one octet, and ends when it does.
 struct Echo {
@@ -125,13 +125,15 @@ fn connect_request_close_again_and_again_without_a_reset() {
     assert_eq!(many(&cluster, INTERNET[0], (9000, 8), 8, "0"), (8, 0));
     at_rest(&cluster);
     let before = descriptors(&cluster);
-    for _ in 0..5 {
+    // Ten times as many in the long tier.
+    let rounds = if std::env::var_os("VSWITCH_LONG").is_some() { 50 } else { 5 };
+    for _ in 0..rounds {
         assert_eq!(many(&cluster, INTERNET[0], (9000, 8), 2000, "0"), (2000, 0));
     }
     at_rest(&cluster);
     // Under such load frames are read through a ring, which has a descriptor and stays.
     until("as many descriptors are open as before", || descriptors(&cluster) <= before + 1);
-    assert_eq!(metric(&cluster, "vswitch_egress_established_total"), 10_008);
+    assert_eq!(metric(&cluster, "vswitch_egress_established_total"), rounds * 2000 + 8);
     assert_eq!(metric(&cluster, "vswitch_egress_reset_by_outside_total"), 0);
 }
 
@@ -174,14 +176,114 @@ fn without_descriptors_there_are_resets_and_then_there_is_service_again() {
     assert!(good >= 5 && bad >= 400 && good + bad == 500, "{good} {bad}");
     assert!(metric(&cluster, r#"vswitch_egress_drops_total{reason="no_sockets"}"#) >= 400);
     // It does not spin: next to nothing to do costs next to nothing.
-    let ticks = || {
-        let text = std::fs::read_to_string(format!("/proc/{}/stat", cluster.pid())).unwrap();
-        let fields: Vec<&str> = text.rsplit(") ").next().unwrap().split(' ').collect();
-        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
-    };
     at_rest(&cluster);
-    let before = ticks();
+    let before = ticks(&cluster);
     std::thread::sleep(Duration::from_secs(2));
-    assert!(ticks() - before < 50, "{} ticks in two seconds", ticks() - before);
+    assert!(ticks(&cluster) - before < 50, "{} ticks in two seconds", ticks(&cluster) - before);
     assert_eq!(many(&cluster, INTERNET[0], (9000, 1), 10, "0"), (10, 0));
+}
+
+#[test]
+fn with_128_descriptors_it_is_the_same() {
+    if !ready(&["ip", "nsenter", "python3", "curl", "prlimit", "sysctl"]) {
+        return;
+    }
+    let net = Net::new();
+    let cluster = net.cluster_by("tight", &["prlimit", "--nofile=128:128", "--"], "");
+    let _server = Echo::new(&net, 9000..9001);
+    let (good, bad) = many(&cluster, INTERNET[0], (9000, 1), 500, "2");
+    assert!(good >= 5 && bad >= 300 && good + bad == 500, "{good} {bad}");
+    assert!(metric(&cluster, r#"vswitch_egress_drops_total{reason="no_sockets"}"#) >= 300);
+    at_rest(&cluster);
+    assert_eq!(many(&cluster, INTERNET[0], (9000, 1), 10, "0"), (10, 0));
+}
+
+/// What runs in a pod: so many connections, each broken off as soon as it stands.
+const BROKEN_OFF: &str = r#"
+import socket, struct, sys
+for _ in range(int(sys.argv[2])):
+    s = socket.create_connection((sys.argv[1], 9000))
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    s.close()
+"#;
+
+#[test]
+fn a_thousand_that_are_broken_off_leave_nothing() {
+    if !ready(&["ip", "nsenter", "python3", "curl", "sysctl"]) {
+        return;
+    }
+    let net = Net::new();
+    let cluster = net.cluster("broken", "");
+    let _server = Echo::new(&net, 9000..9001);
+    assert_eq!(many(&cluster, INTERNET[0], (9000, 1), 1, "0"), (1, 0));
+    at_rest(&cluster);
+    let before = descriptors(&cluster);
+    cluster.must("alpha", &["python3", "-c", BROKEN_OFF, INTERNET[0], "1000"]);
+    at_rest(&cluster);
+    assert_eq!(metric(&cluster, "vswitch_egress_reset_by_pods_total"), 1000);
+    until("as many descriptors are open as before", || descriptors(&cluster) <= before + 1);
+}
+
+/// What runs in a pod: so many connections that are ended from here and not from there, until it is killed.
+const HALF_CLOSED: &str = r#"
+import socket, sys, time
+all = []
+for number in range(int(sys.argv[2])):
+    s = socket.create_connection((sys.argv[1], 9100 + number % 2))
+    s.shutdown(socket.SHUT_WR)
+    all.append(s)
+time.sleep(600)
+"#;
+
+/// What runs in the internet: takes all of them, and keeps them until it is killed.
+const KEEPS: &str = r#"
+import socket, threading
+def keep(port):
+    listener = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=1024)
+    kept = []
+    while True: kept.append(listener.accept()[0])
+threading.Thread(target=keep, args=(9101,), daemon=True).start()
+keep(9100)
+"#;
+
+/// Octets of memory that `vswitch up` has.
+fn memory(cluster: &Cluster) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", cluster.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}
+
+#[test]
+fn ten_thousand_half_closed_cost_little_and_leave_nothing() {
+    const MANY: u64 = 10_000;
+    if !ready(&["ip", "nsenter", "ss", "python3", "curl", "sysctl"]) {
+        return;
+    }
+    let net = Net::new();
+    let cluster = net.cluster("half", "");
+    let limit = |script: &str| format!("ulimit -n 12000; exec python3 -c '{script}' \"$@\"");
+    let server = net.serve(&net.internet, 9100, &["sh", "-c", &limit(KEEPS), "keeps"]);
+    let (descriptors_before, memory_before) = (descriptors(&cluster), memory(&cluster));
+    let many = MANY.to_string();
+    let _pod = cluster.spawn("alpha", &["sh", "-c", &limit(HALF_CLOSED), "half", INTERNET[0], &many]);
+    let carried = || metric(&cluster, r#"vswitch_egress_flows{kind="connections"}"#);
+    // A machine that has much else to do takes its time.
+    for _ in 0..5 {
+        if happens(|| carried() == MANY) {
+            break;
+        }
+    }
+    assert_eq!(carried(), MANY);
+    let each = (memory(&cluster).saturating_sub(memory_before)) / MANY;
+    assert!(each <= 64 << 10 && memory(&cluster) < 700 << 20, "{each} octets each, {} in all", memory(&cluster));
+    assert_eq!(metric(&cluster, "vswitch_egress_held_bytes"), 0);
+    // Nobody is asked for more than he can give: the other half goes on being carried.
+    let before = ticks(&cluster);
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(ticks(&cluster) - before < 50, "{} ticks in a second", ticks(&cluster) - before);
+    drop(server);
+    at_rest(&cluster);
+    until("as many descriptors are open as before", || descriptors(&cluster) <= descriptors_before + 1);
+    let left = memory(&cluster).saturating_sub(memory_before);
+    assert!(left < 64 << 20, "{left} octets are left of {each} each");
 }

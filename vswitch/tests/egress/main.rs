@@ -4,10 +4,13 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod far;
+mod faults;
 mod limits;
 mod policy;
 mod published;
 mod traffic;
+mod user;
 
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard};
@@ -36,6 +39,18 @@ struct Net {
 
 impl Net {
     fn new() -> Self {
+        Self::by(|net| {
+            let (machine, internet) = (&net.machine[..], &net.internet[..]);
+            run(&[
+                "ip", "-n", machine, "link", "add", "uplink", "type", "veth", "peer", "name", "downlink",
+                "netns", internet,
+            ]);
+        })
+        .0
+    }
+
+    /// With a link that somebody else makes, whose ends are `uplink` and `downlink`.
+    fn by<L>(link: impl FnOnce(&Self) -> L) -> (Self, L) {
         let alone = alone();
         let pid = std::process::id();
         let net = Self { machine: format!("vstm-{pid}"), internet: format!("vsti-{pid}"), _alone: alone };
@@ -44,11 +59,8 @@ impl Net {
             let _ = Command::new("ip").args(["netns", "delete", name]).output();
             run(&["ip", "netns", "add", name]);
         }
+        let link = link(&net);
         let (machine, internet) = (&net.machine[..], &net.internet[..]);
-        run(&[
-            "ip", "-n", machine, "link", "add", "uplink", "type", "veth", "peer", "name", "downlink",
-            "netns", internet,
-        ]);
         for (name, link, [v4, v6]) in [(machine, "uplink", MACHINE), (internet, "downlink", INTERNET)] {
             run(&["ip", "-n", name, "address", "add", &format!("{v4}/24"), "dev", link]);
             run(&["ip", "-n", name, "address", "add", &format!("{v6}/64"), "dev", link, "nodad"]);
@@ -59,7 +71,7 @@ impl Net {
         run(&["ip", "-n", machine, "-6", "route", "add", "default", "via", INTERNET[1]]);
         let pings = "net.ipv4.ping_group_range=0 2147483647";
         run(&[&net.inside(machine)[..], &["sysctl", "-qw", pings]].concat());
-        net
+        (net, link)
     }
 
     /// What comes before a program that is to run in one of the two.
@@ -142,6 +154,13 @@ fn at_rest(cluster: &Cluster) {
 /// Descriptors that `vswitch up` has open.
 fn descriptors(cluster: &Cluster) -> usize {
     std::fs::read_dir(format!("/proc/{}/fd", cluster.pid())).unwrap().count()
+}
+
+/// Processor time that `vswitch up` has taken, in hundredths of a second.
+fn ticks(cluster: &Cluster) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{}/stat", cluster.pid())).unwrap();
+    let fields: Vec<&str> = text.rsplit(") ").next().unwrap().split(' ').collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
 
 /// Has datagrams exchanged, one at a time, until all of them have come back. One that takes a second is lost to its sender,

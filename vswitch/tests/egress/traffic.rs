@@ -1,5 +1,17 @@
 //! What is carried, and that it arrives.
 
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use nix::sched::{CloneFlags, setns};
+
 use super::*;
 use crate::common::{both, ready};
 
@@ -107,4 +119,132 @@ fn pings_are_answered_by_whoever_is_pinged() {
     let output = cluster.exec("beta", &["ping", "-n", "-c", "1", "-W", "1", INTERNET[0]]);
     assert_eq!(output.status.code(), Some(1), "{}", both(&output));
     assert!(metric(&cluster, r#"vswitch_egress_drops_total{reason="refused"}"#) > before);
+}
+
+/// A server of HTTP/2 without TLS in the internet: answers each request with what it was sent.
+struct Http2(Arc<AtomicBool>, Option<JoinHandle<()>>);
+
+impl Http2 {
+    fn new(net: &Net, port: u16) -> Self {
+        let namespace = std::fs::File::open(format!("/run/netns/{}", net.internet)).unwrap();
+        let (stop, (ready, is_ready)) = (Arc::new(AtomicBool::new(false)), std::sync::mpsc::channel());
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let listener = tokio::net::TcpListener::bind(("::", port)).await.unwrap();
+                ready.send(()).unwrap();
+                while !stopped.load(Ordering::Relaxed) {
+                    let accepted = tokio::time::timeout(Duration::from_millis(50), listener.accept()).await;
+                    let Ok(Ok((stream, _))) = accepted else { continue };
+                    let echo = service_fn(async |request: Request<Incoming>| {
+                        Ok::<_, Infallible>(Response::new(request.into_body()))
+                    });
+                    let connection = http2::Builder::new(TokioExecutor::new());
+                    tokio::spawn(connection.serve_connection(TokioIo::new(stream), echo));
+                }
+            });
+        });
+        is_ready.recv().unwrap();
+        Self(stop, Some(thread))
+    }
+}
+
+impl Drop for Http2 {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+        self.1.take().unwrap().join().unwrap();
+    }
+}
+
+#[test]
+fn http_2_carries_many_at_once_over_one_connection() {
+    if !ready(&["ip", "nsenter", "curl", "sysctl"]) {
+        return;
+    }
+    let net = Net::new();
+    let cluster = net.cluster("http2", "");
+    let _server = Http2::new(&net, 8080);
+    let sent = cluster.state.join("sent");
+    let octets: Vec<u8> = (0..3u32 << 20).map(|at| at.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
+    std::fs::write(&sent, &octets).unwrap();
+    for host in [INTERNET[0].to_owned(), format!("[{}]", INTERNET[1])] {
+        let mut argv: Vec<String> =
+            ["curl", "-sS", "--fail", "-Z", "--http2-prior-knowledge", "--noproxy", "*", "-g", "-w", "%{http_version} "]
+                .map(str::to_owned)
+                .into();
+        for number in 0..8 {
+            let heard = cluster.state.join(format!("heard-{number}"));
+            argv.extend(["--data-binary".to_owned(), format!("@{}", sent.display())]);
+            argv.extend(["-o".to_owned(), heard.display().to_string(), format!("http://{host}:8080/{number}")]);
+        }
+        let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
+        let versions = cluster.must("alpha", &argv);
+        assert_eq!(versions.split_whitespace().collect::<Vec<_>>(), ["2"; 8], "{host}");
+        for number in 0..8 {
+            let heard = std::fs::read(cluster.state.join(format!("heard-{number}"))).unwrap();
+            assert!(heard == octets, "{host} {number}: {} octets", heard.len());
+        }
+    }
+    at_rest(&cluster);
+}
+
+/// Both ends of a conversation over UDP as QUIC has it: each says much in numbered datagrams of 1200 octets, acknowledges what
+/// it hears, and repeats what is not acknowledged. Prints the hash of what it has heard.
+const BOTH_WAYS: &str = r#"
+import hashlib, socket, struct, sys, time
+listens, host, size = sys.argv[1] == "listen", sys.argv[2], 1192
+family = socket.AF_INET6 if ":" in host else socket.AF_INET
+s = socket.socket(family, socket.SOCK_DGRAM)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+own = hashlib.shake_128(b"server" if listens else b"client").digest(2 << 20)
+pieces = [own[at:at + size] for at in range(0, len(own), size)]
+if listens:
+    s.bind((host, 9300))
+    peer = None
+else:
+    s.connect((host, 9300))
+    peer = (host, 9300)
+s.settimeout(0.02)
+unsure, heard, ended = dict.fromkeys(range(len(pieces))), {}, None
+limit = time.monotonic() + 50
+send = (lambda data: s.sendto(data, peer)) if listens else s.send
+while time.monotonic() < limit and (ended is None or time.monotonic() < ended):
+    if peer:
+        for number in list(unsure)[:32]: send(struct.pack("!II", 0, number) + pieces[number])
+    while True:
+        try: data, sender = s.recvfrom(2000)
+        except (TimeoutError, ConnectionRefusedError): break
+        if listens: peer = sender
+        kind, number = struct.unpack("!II", data[:8])
+        if kind: unsure.pop(number, None)
+        else:
+            heard[number] = data[8:]
+            send(struct.pack("!II", 1, number))
+        if kind and len(unsure) % 32 == 0: break
+    if ended is None and not unsure and len(heard) == len(pieces): ended = time.monotonic() + 1
+print(hashlib.sha256(b"".join(heard[n] for n in sorted(heard))).hexdigest(), len(unsure))
+"#;
+
+#[test]
+fn datagrams_go_both_ways_at_once_as_quic_has_it() {
+    if !ready(&["ip", "nsenter", "python3", "curl", "sysctl"]) {
+        return;
+    }
+    let net = Net::new();
+    let cluster = net.cluster("quic", "");
+    for host in INTERNET {
+        let listens = [&net.inside(&net.internet)[..], &["python3", "-c", BOTH_WAYS, "listen", host]].concat();
+        let server = Command::new(listens[0]).args(&listens[1..]).stdout(Stdio::piped()).spawn().unwrap();
+        let client = cluster.must("alpha", &["python3", "-c", BOTH_WAYS, "call", host]);
+        let server = success("the server", &server.wait_with_output().unwrap());
+        let said = |name: &str| {
+            let script = format!(
+                "import hashlib; print(hashlib.sha256(hashlib.shake_128(b\"{name}\").digest(2 << 20)).hexdigest(), 0)"
+            );
+            run(&["python3", "-c", &script])
+        };
+        assert_eq!((client, server), (said("server"), said("client")), "{host}");
+    }
 }
