@@ -94,6 +94,8 @@ pub enum EgressMode {
     /// By sockets of whoever runs vswitch.
     #[default]
     User,
+    /// By an interface of this machine, whose own stack carries it on. Needs root.
+    Kernel,
     /// Not at all.
     None,
 }

@@ -109,7 +109,7 @@ pub const EFFECTS: &[(&str, &str, &str)] = &[
     (
         "Cluster",
         "spec.egress",
-        "`user`: what is outside the cluster is reached by sockets of whoever runs vswitch; `none`: it is not; `user` if unset",
+        "`user`: what is outside the cluster is reached by sockets of whoever runs vswitch; `kernel`: by an interface of the machine, with root; `none`: it is not; `user` if unset",
     ),
     (
         "Cluster",

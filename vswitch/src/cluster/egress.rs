@@ -36,9 +36,25 @@ pub enum Egress {
     None,
     /// By sockets of this process, as far as this allows.
     User(Reach),
+    /// By the machine's own stack.
+    Kernel,
 }
 
-/// The edge and where it is plugged in.
+/// Who carries what leaves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Carrier {
+    /// An edge with sockets, that may reach so much.
+    Sockets(Reach),
+    /// An interface of this machine.
+    Interface {
+        /// Its name.
+        name: String,
+        /// What the machine reaches by it, and the next hop there.
+        routes: Vec<(IpNet, IpAddr)>,
+    },
+}
+
+/// The edge, or the interface that is there in its place, and where it is plugged in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EgressPlan {
     /// Where.
@@ -51,8 +67,8 @@ pub struct EgressPlan {
     pub addresses: Vec<IpAddr>,
     /// The largest IP packet on its link.
     pub mtu: u16,
-    /// What may be reached by it.
-    pub reach: Reach,
+    /// Who is there.
+    pub carrier: Carrier,
     /// Prefixes that are inside: nobody outside is seen there with an address of theirs.
     pub inside: Vec<IpNet>,
 }
@@ -63,9 +79,10 @@ pub(super) fn plan(
     numbers: &mut PortNumbers,
     underlay: &mut SwitchPlan,
 ) -> Option<EgressPlan> {
-    let reach = match &cluster.egress {
+    let carrier = match &cluster.egress {
         Egress::None => return None,
-        Egress::User(reach) => reach.clone(),
+        Egress::User(reach) => Carrier::Sockets(reach.clone()),
+        Egress::Kernel => Carrier::Interface { name: interface(&cluster.name), routes: routes(cluster) },
     };
     let segments = cluster.segments.iter().flat_map(|segment| &segment.gateways).map(IpNet::trunc);
     let named = cluster.kept_towards.iter().copied().filter(|net| net.prefix_len() > 0);
@@ -82,7 +99,11 @@ pub(super) fn plan(
         bridge: false,
         ..SegmentConfig::new(id, NAME)
     });
-    let offload = OffloadFeatures::ALL;
+    let offload = match &carrier {
+        Carrier::Sockets(_) => OffloadFeatures::ALL,
+        // Kernels before 6.2 do not take super-frames of UDP.
+        Carrier::Interface { .. } => OffloadFeatures { uso: false, ..OffloadFeatures::ALL },
+    };
     underlay.config.ports.push(PortConfig { offload, ..PortConfig::new(port, NAME, VlanMode::Access(id)) });
     let everything = [IpNet::from(ipnet::Ipv4Net::default()), IpNet::from(ipnet::Ipv6Net::default())];
     underlay.config.routes.extend(everything.into_iter().zip(EDGE).take(families).map(|(prefix, edge)| {
@@ -95,9 +116,31 @@ pub(super) fn plan(
         router,
         addresses: EDGE[..families].to_vec(),
         mtu: cluster.mtu,
-        reach,
+        carrier,
         inside,
     })
+}
+
+/// What an interface of this machine is called. The kernel has fifteen octets for it.
+fn interface(cluster: &str) -> String {
+    const ROOM: usize = 15;
+    let name = format!("vs-{cluster}");
+    if name.len() <= ROOM {
+        return name;
+    }
+    let number = netstack::seed::Seed([0x6d; 32]).derive(&format!("{cluster}/interface"));
+    format!("vs-{:012x}", number >> 16)
+}
+
+/// What the machine reaches by its interface: segments, and pods.
+fn routes(cluster: &Cluster) -> Vec<(IpNet, IpAddr)> {
+    let segments = cluster.segments.iter().flat_map(|segment| &segment.gateways);
+    let nets = segments.chain(cluster.nodes.iter().flat_map(|node| &node.gateways));
+    let hop = |net: &IpNet| if net.addr().is_ipv4() { ROUTER[0] } else { ROUTER[1] };
+    let mut routes: Vec<(IpNet, IpAddr)> = nets.map(|net| (net.trunc(), hop(net))).collect();
+    routes.sort_unstable();
+    routes.dedup();
+    routes
 }
 
 #[cfg(test)]
@@ -124,6 +167,14 @@ mod tests {
         let wiring = wire(&cluster, &mut PortNumbers::default());
         Snapshot::compile(wiring.switches.last().unwrap().config.clone(), None).unwrap();
         assert_eq!(wiring.egress.unwrap().addresses, EDGE[..1]);
+        cluster.egress = Egress::Kernel;
+        let wiring = wire(&cluster, &mut PortNumbers::default());
+        let Carrier::Interface { name, routes } = wiring.egress.unwrap().carrier else { panic!("no interface") };
+        assert_eq!(name, "vs-lab");
+        let to: Vec<String> = routes.iter().map(|(net, hop)| format!("{net} by {hop}")).collect();
+        let pods = ["10.244.0.0/24 by 192.0.0.1", "10.244.1.0/24 by 192.0.0.1"].map(str::to_owned);
+        assert!(pods.iter().all(|route| to.contains(route)) && to.len() == 4, "{to:?}");
+        assert_eq!(interface("a-name-that-is-long").len(), 15);
         cluster.egress = Egress::None;
         let wiring = wire(&cluster, &mut PortNumbers::default());
         assert_eq!(wiring.egress, None);

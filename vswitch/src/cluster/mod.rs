@@ -9,7 +9,7 @@ mod simulate;
 mod translation;
 mod wire;
 
-pub use egress::{EGRESS_PREFIXES, Egress, EgressPlan};
+pub use egress::{Carrier, EGRESS_PREFIXES, Egress, EgressPlan};
 pub use host_port::{HostPort, Protocol};
 pub use name_server::NameServerPlan;
 pub use numbers::PortNumbers;

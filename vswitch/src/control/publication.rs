@@ -122,8 +122,16 @@ impl Publication {
     /// # Errors
     /// Why it leads nowhere, in a sentence.
     pub(super) fn doors(&self, known: &Known<'_>) -> Result<Vec<Door>, String> {
-        if known.cluster.egress == Egress::None {
-            return Err("`spec.egress` of the Cluster is `none`, so nothing of this machine leads inside".to_owned());
+        match &known.cluster.egress {
+            Egress::User(_) => {}
+            Egress::None => {
+                let why = "`spec.egress` of the Cluster is `none`, so nothing of this machine leads inside";
+                return Err(why.to_owned());
+            }
+            Egress::Kernel => {
+                let why = "`spec.egress` of the Cluster is `kernel`: the machine reaches pods at their own addresses";
+                return Err(why.to_owned());
+            }
         }
         let mut doors = Vec::new();
         for step in 0..=self.last - self.first {

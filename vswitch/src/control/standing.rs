@@ -51,7 +51,7 @@ pub(super) fn standing(
     plan: &Plan,
 ) -> (BTreeMap<String, (Source, Publication)>, usize) {
     let at = &cluster.publish_addresses;
-    if cluster.egress == Egress::None || at.is_empty() {
+    if !matches!(cluster.egress, Egress::User(_)) || at.is_empty() {
         return (BTreeMap::new(), 0);
     }
     let of_pods = cluster.pods.iter().flat_map(|pod| pod.host_ports.iter().map(move |port| (pod, port)));

@@ -17,27 +17,39 @@ impl Compiler<'_> {
         let policy = described.map(|(at, spec)| (at, &spec.egress_policy));
         self.publish_at(described, mode);
         let reach = policy.map(|(at, policy)| self.reach(at, policy)).unwrap_or_default();
+        let idle = policy.filter(|_| reach != Reach::default());
         match mode {
             EgressMode::None => {
-                if let Some((at, _)) = policy.filter(|_| reach != Reach::default()) {
+                if let Some((at, _)) = idle {
                     self.warn(at, "spec.egressPolicy", "nothing is open where `egress` is `none`");
                 }
             }
-            EgressMode::User => {
-                let own =
-                    EGRESS_PREFIXES.into_iter().filter(|net| self.carried(*net)).collect::<Vec<IpNet>>();
-                let services = self.cluster.services.cidrs.clone();
-                for (services, own) in services.iter().flat_map(|s| own.iter().map(move |own| (s, own))) {
-                    if let Some((at, _)) = policy.filter(|_| overlap(*services, *own)) {
-                        let message =
-                            format!("{services} overlaps with {own} of egress; choose another prefix");
-                        self.fault(at, "spec.serviceCIDRs", message);
-                    }
+            EgressMode::Kernel => {
+                if let Some((at, _)) = idle {
+                    let message = "the machine's own stack says what is open where `egress` is `kernel`";
+                    self.warn(at, "spec.egressPolicy", message);
                 }
-                self.prefixes.extend(own.into_iter().map(|net| (net, "egress".to_owned())));
+                self.keep_for_egress(described);
+                self.cluster.egress = Egress::Kernel;
+            }
+            EgressMode::User => {
+                self.keep_for_egress(described);
                 self.cluster.egress = Egress::User(reach);
             }
         }
+    }
+
+    /// Keeps the prefixes of the way out for it.
+    fn keep_for_egress(&mut self, described: Option<(&Located, &ClusterSpec)>) {
+        let own = EGRESS_PREFIXES.into_iter().filter(|net| self.carried(*net)).collect::<Vec<IpNet>>();
+        let services = self.cluster.services.cidrs.clone();
+        for (services, own) in services.iter().flat_map(|s| own.iter().map(move |own| (s, own))) {
+            if let Some((at, _)) = described.filter(|_| overlap(*services, *own)) {
+                let message = format!("{services} overlaps with {own} of egress; choose another prefix");
+                self.fault(at, "spec.serviceCIDRs", message);
+            }
+        }
+        self.prefixes.extend(own.into_iter().map(|net| (net, "egress".to_owned())));
     }
 
     /// Where ports of nodes appear on this machine.
@@ -57,8 +69,8 @@ impl Compiler<'_> {
                 self.fault(at, &field, format!("{address} is there twice; take one of them out"));
             }
         }
-        if mode == EgressMode::None && !addresses.is_empty() {
-            self.warn(at, FIELD, "nothing of this machine leads inside where `egress` is `none`");
+        if mode != EgressMode::User && !addresses.is_empty() {
+            self.warn(at, FIELD, "nothing is published where `egress` is not `user`");
         }
         self.cluster.publish_addresses.clone_from(addresses);
     }

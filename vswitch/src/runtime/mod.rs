@@ -7,6 +7,7 @@ mod connections;
 mod difference;
 mod egress;
 mod fabric;
+mod interface;
 mod lines;
 mod making;
 mod name_servers;
@@ -138,6 +139,14 @@ pub enum RuntimeError {
     NameServer {
         /// Whose.
         node: String,
+        /// Why.
+        reason: String,
+    },
+    /// There is no interface for what leaves.
+    #[error(
+        "the interface that `egress: kernel` needs cannot be made: {reason}; it takes root, which `egress: user` does not"
+    )]
+    Egress {
         /// Why.
         reason: String,
     },

@@ -6,6 +6,7 @@
 mod common;
 mod far;
 mod faults;
+mod kernel;
 mod limits;
 mod policy;
 mod published;

@@ -138,7 +138,7 @@ impl Http2 {
                 while !stopped.load(Ordering::Relaxed) {
                     let accepted = tokio::time::timeout(Duration::from_millis(50), listener.accept()).await;
                     let Ok(Ok((stream, _))) = accepted else { continue };
-                    let echo = service_fn(async |request: Request<Incoming>| {
+                    let echo = service_fn(|request: Request<Incoming>| async {
                         Ok::<_, Infallible>(Response::new(request.into_body()))
                     });
                     let connection = http2::Builder::new(TokioExecutor::new());
@@ -159,7 +159,7 @@ impl Drop for Http2 {
 }
 
 #[test]
-fn http_2_carries_many_at_once_over_one_connection() {
+fn http_2_carries_many_at_once() {
     if !ready(&["ip", "nsenter", "curl", "sysctl"]) {
         return;
     }
@@ -174,9 +174,9 @@ fn http_2_carries_many_at_once_over_one_connection() {
             ["curl", "-sS", "--fail", "-Z", "--http2-prior-knowledge", "--noproxy", "*", "-g", "-w", "%{http_version} "]
                 .map(str::to_owned)
                 .into();
+        argv.extend(["--data-binary".to_owned(), format!("@{}", sent.display())]);
         for number in 0..8 {
             let heard = cluster.state.join(format!("heard-{number}"));
-            argv.extend(["--data-binary".to_owned(), format!("@{}", sent.display())]);
             argv.extend(["-o".to_owned(), heard.display().to_string(), format!("http://{host}:8080/{number}")]);
         }
         let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
@@ -209,7 +209,9 @@ else:
 s.settimeout(0.02)
 unsure, heard, ended = dict.fromkeys(range(len(pieces))), {}, None
 limit = time.monotonic() + 50
-send = (lambda data: s.sendto(data, peer)) if listens else s.send
+def send(data):
+    try: s.sendto(data, peer) if listens else s.send(data)
+    except ConnectionRefusedError: pass
 while time.monotonic() < limit and (ended is None or time.monotonic() < ended):
     if peer:
         for number in list(unsure)[:32]: send(struct.pack("!II", 0, number) + pieces[number])
@@ -223,7 +225,7 @@ while time.monotonic() < limit and (ended is None or time.monotonic() < ended):
             heard[number] = data[8:]
             send(struct.pack("!II", 1, number))
         if kind and len(unsure) % 32 == 0: break
-    if ended is None and not unsure and len(heard) == len(pieces): ended = time.monotonic() + 1
+    if ended is None and not unsure and len(heard) == len(pieces): ended = time.monotonic() + 3
 print(hashlib.sha256(b"".join(heard[n] for n in sorted(heard))).hexdigest(), len(unsure))
 "#;
 
