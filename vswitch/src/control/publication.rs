@@ -148,8 +148,11 @@ impl Publication {
     }
 
     fn leads_to(&self, known: &Known<'_>, port: u16) -> Result<Vec<SocketAddr>, String> {
-        let with = |addresses: &[IpAddr], port| addresses.iter().map(|at| SocketAddr::new(*at, port)).collect();
-        let service = |name| (known.service)(name).ok_or_else(|| format!("there is no Service {name}"));
+        let with = |addresses: &[IpAddr], port: u16| -> Vec<SocketAddr> {
+            addresses.iter().map(|at| SocketAddr::new(*at, port)).collect()
+        };
+        let service =
+            |name: &str| (known.service)(name).ok_or_else(|| format!("there is no Service {name}"));
         match &self.target {
             Target::Place(place) => {
                 let addresses = known.cluster.addresses(place);

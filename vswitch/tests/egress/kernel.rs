@@ -7,8 +7,8 @@ use crate::common::{ManifestFile, both, ready};
 fn interface(net: &Net) -> Option<String> {
     let text = run(&["ip", "-n", &net.machine, "-j", "link"]);
     let links: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let names = links.as_array().unwrap().iter().map(|link| link["ifname"].as_str().unwrap().to_owned());
-    names.into_iter().find(|name| name.starts_with("vs-"))
+    let mut names = links.as_array().unwrap().iter().map(|link| link["ifname"].as_str().unwrap().to_owned());
+    names.find(|name| name.starts_with("vs-"))
 }
 
 #[test]
