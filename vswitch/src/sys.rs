@@ -1,5 +1,5 @@
 //! The system calls that have no safe wrapper elsewhere. The only module of this crate with unsafe code.
-#![expect(unsafe_code, reason = "ioctl, fork and descriptors received from the kernel")]
+#![expect(unsafe_code, reason = "ioctl, fork, capabilities and descriptors received from the kernel")]
 
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
@@ -93,36 +93,28 @@ pub(crate) fn give_way() {
 /// # Errors
 /// Those of `capset(2)`.
 pub(crate) fn keep_capabilities(kept: &[u32]) -> io::Result<()> {
-    /// `_LINUX_CAPABILITY_VERSION_3`: 64 of them, in two words.
+    /// `_LINUX_CAPABILITY_VERSION_3`: 64 of them, in two halves.
     const VERSION: u32 = 0x2008_0522;
-    #[repr(C)]
-    struct Header {
-        version: u32,
-        pid: libc::c_int,
-    }
-    #[repr(C)]
-    #[derive(Clone, Copy, Default)]
-    struct Word {
-        effective: u32,
-        permitted: u32,
-        inheritable: u32,
-    }
-    // 0 is the calling thread.
-    let mut header = Header { version: VERSION, pid: 0 };
-    let mut words = [Word::default(); 2];
-    // SAFETY: with this version the kernel reads the header and writes two words; both outlive the call.
-    if unsafe { libc::syscall(libc::SYS_capget, &raw mut header, words.as_mut_ptr()) } < 0 {
+    /// The calling thread.
+    const OWN: u32 = 0;
+    // The kernel's `struct __user_cap_header_struct`: the version and whose they are.
+    let mut header = [VERSION, OWN];
+    // Two of `struct __user_cap_data_struct`: those in effect, those that can be, those that programs inherit.
+    let mut halves = [[0u32; 3]; 2];
+    // SAFETY: with this version the kernel reads and writes the header's two words and writes two times three; all of them
+    // outlive the call.
+    if unsafe { libc::syscall(libc::SYS_capget, header.as_mut_ptr(), halves.as_mut_ptr()) } < 0 {
         return Err(io::Error::last_os_error());
     }
-    for (first, word) in [0, u32::BITS].into_iter().zip(&mut words) {
+    for (first, [effective, permitted, inheritable]) in [0, u32::BITS].into_iter().zip(&mut halves) {
         let within = |number: &&u32| (first..first + u32::BITS).contains(*number);
-        let mask = kept.iter().filter(within).fold(0, |mask, number| mask | 1 << (number - first));
-        word.effective &= mask;
-        word.permitted &= mask;
-        word.inheritable = 0;
+        let mask = kept.iter().filter(within).fold(0, |mask: u32, number| mask | 1 << (number - first));
+        *effective &= mask;
+        *permitted &= mask;
+        *inheritable = 0;
     }
-    // SAFETY: the kernel reads the header and two words, which outlive the call. What it changes is the thread's rights.
-    if unsafe { libc::syscall(libc::SYS_capset, &raw mut header, words.as_ptr()) } < 0 {
+    // SAFETY: the kernel reads as many words, which outlive the call. What it changes are the thread's rights.
+    if unsafe { libc::syscall(libc::SYS_capset, header.as_mut_ptr(), halves.as_ptr()) } < 0 {
         return Err(io::Error::last_os_error());
     }
     Ok(())

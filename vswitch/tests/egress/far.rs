@@ -89,8 +89,8 @@ impl Link {
         let near = Fault::new(near, profile, profile, &seed, move || clock.now());
         let (handle, thread) = Driver::spawn(clock, "cable", |driver| {
             let cable = driver.add_engine(Box::new(Cable { ways: [VecDeque::new(), VecDeque::new()], pool: FramePool::new() }));
-            driver.attach(cable, PortId(0), Box::new(near)).map_err(std::io::Error::other)?;
-            driver.attach(cable, PortId(1), Box::new(far)).map_err(std::io::Error::other)
+            driver.attach(cable, PortId(0), Box::new(near))?;
+            driver.attach(cable, PortId(1), Box::new(far))
         })
         .unwrap();
         Self { handle, thread: Some(thread) }

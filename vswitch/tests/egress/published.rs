@@ -85,7 +85,7 @@ fn ports_of_the_machine_lead_to_pods_who_see_their_clients() {
     assert!(!cluster.verb(&["withdraw", "8080:alpha:8080"]).status.success());
 }
 
-/// {TCP, UDP} by {IPv4, IPv6} by {2 KiB, 10 MiB}, from outside and from the machine.
+/// {TCP, UDP} by {IPv4, IPv6} by {2 KiB, 10 MiB}, from outside, from the machine, and from a pod.
 #[test]
 fn hashes_are_equal_through_published_ports() {
     if !ready(&["ip", "nsenter", "ss", "curl", "sysctl"]) {
@@ -115,6 +115,18 @@ fn hashes_are_equal_through_published_ports() {
             for (count, size) in [("50", "0"), ("50", "2048"), ("200", "52428"), ("20", "65507")] {
                 all_come_back(&format!("{to} {size}"), || probe(&["udp", &to, count, size]));
             }
+        }
+    }
+    // A pod reaches another by the machine's address, as everybody does.
+    for host in MACHINE {
+        let to = if host.contains(':') { format!("[{host}]:{probe}") } else { format!("{host}:{probe}") };
+        for octets in [2048u64, 10 << 20] {
+            let text = cluster.must("gamma", &[executable(), "__probe", "tcp", &to, &octets.to_string()]);
+            assert!(text.contains(&format!("\"bytes\":{},", octets * 2)), "{to}: {text}");
+        }
+        for (count, size) in [("50", "2048"), ("20", "65507")] {
+            let ask = [executable(), "__probe", "udp", &to, count, size];
+            all_come_back(&format!("gamma {to} {size}"), || cluster.must("gamma", &ask));
         }
     }
     at_rest(&cluster);
