@@ -169,7 +169,9 @@ mod tests {
         assert_eq!(wiring.egress.unwrap().addresses, EDGE[..1]);
         cluster.egress = Egress::Kernel;
         let wiring = wire(&cluster, &mut PortNumbers::default());
-        let Carrier::Interface { name, routes } = wiring.egress.unwrap().carrier else { panic!("no interface") };
+        let Carrier::Interface { name, routes } = wiring.egress.unwrap().carrier else {
+            panic!("no interface")
+        };
         assert_eq!(name, "vs-lab");
         let to: Vec<String> = routes.iter().map(|(net, hop)| format!("{net} by {hop}")).collect();
         let pods = ["10.244.0.0/24 by 192.0.0.1", "10.244.1.0/24 by 192.0.0.1"].map(str::to_owned);

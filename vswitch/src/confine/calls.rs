@@ -137,9 +137,8 @@ fn with_arguments() -> Result<Vec<(i64, Vec<SeccompRule>)>, Error> {
     let is = |index, value: u64| condition(index, SeccompCmpOp::Eq, value);
     let masked = |index, mask, value| condition(index, SeccompCmpOp::MaskedEq(mask), value);
     let number = |number: i32| u64::from(number.unsigned_abs());
-    let not_executable = || -> Result<Vec<SeccompRule>, Error> {
-        Ok(vec![rule([masked(2, number(libc::PROT_EXEC), 0)?])?])
-    };
+    let not_executable =
+        || -> Result<Vec<SeccompRule>, Error> { Ok(vec![rule([masked(2, number(libc::PROT_EXEC), 0)?])?]) };
     let each = |index, values: &[u64]| -> Result<Vec<SeccompRule>, Error> {
         values.iter().map(|value| rule([is(index, *value)?])).collect()
     };

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use landlock::{
-    ABI, Access as _, AccessFs, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetError, RulesetStatus,
-    Scope, path_beneath_rules,
+    ABI, Access as _, AccessFs, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetError,
+    RulesetStatus, Scope, path_beneath_rules,
 };
 
 /// The newest kernel's whose restrictions we know; an older one does what it can.
@@ -19,7 +19,8 @@ pub(super) fn keep(logs: Option<&Path>) -> Result<(), String> {
     match restrict(logs) {
         Ok(RulesetStatus::FullyEnforced) => Ok(()),
         Ok(RulesetStatus::PartiallyEnforced) => {
-            Err("some access to files is left: the kernel's landlock is an older one (Linux 6.12 has all)".to_owned())
+            Err("some access to files is left: the kernel's landlock is an older one (Linux 6.12 has all)"
+                .to_owned())
         }
         Ok(RulesetStatus::NotEnforced) => {
             Err("all files are left: the kernel has no landlock, or it is not switched on".to_owned())
@@ -29,7 +30,8 @@ pub(super) fn keep(logs: Option<&Path>) -> Result<(), String> {
 }
 
 fn restrict(logs: Option<&Path>) -> Result<RulesetStatus, RulesetError> {
-    let ruleset = Ruleset::default().handle_access(AccessFs::from_all(KNOWN))?.scope(Scope::from_all(KNOWN))?;
+    let ruleset =
+        Ruleset::default().handle_access(AccessFs::from_all(KNOWN))?.scope(Scope::from_all(KNOWN))?;
     let mut ruleset = ruleset.create()?;
     if let Some(logs) = logs {
         let write = AccessFs::WriteFile | AccessFs::MakeReg | AccessFs::RemoveFile | AccessFs::Truncate;

@@ -59,7 +59,8 @@ fn confine(work: Work<'_>) -> Vec<String> {
         Work::Names(logs) => (Some(logs), calls::FILES),
     };
     // In this order: the later ones forbid what the earlier ones do.
-    let capabilities = sys::keep_capabilities(kept).map_err(|error| format!("capabilities are kept: {error}"));
+    let capabilities =
+        sys::keep_capabilities(kept).map_err(|error| format!("capabilities are kept: {error}"));
     let files = files::keep(logs);
     let calls = calls::keep(calls).map_err(|error| format!("all system calls are left: {error}"));
     [capabilities, files, calls].into_iter().filter_map(Result::err).collect()
@@ -95,7 +96,10 @@ mod tests {
             assert!(is_forbidden(std::fs::read("/etc/passwd")), "it reads files");
             assert!(is_forbidden(std::fs::write("/tmp/vswitch-confined", "")), "it writes files");
             assert!(Command::new("/bin/true").status().is_err(), "it runs programs");
-            assert!(is_forbidden(std::os::unix::net::UnixStream::connect("/run/nobody")), "it has other sockets");
+            assert!(
+                is_forbidden(std::os::unix::net::UnixStream::connect("/run/nobody")),
+                "it has other sockets"
+            );
             assert_eq!(nix::unistd::sethostname("other"), Err(nix::errno::Errno::EPERM));
             let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
             socket.send_to(b"x", socket.local_addr().unwrap()).unwrap();

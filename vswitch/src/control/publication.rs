@@ -9,8 +9,7 @@ use crate::edge::{Carried, Door};
 use crate::service::Planned;
 
 /// Where ports are unless the user says otherwise: nobody else on the network sees them.
-pub(super) const LOOPBACK: [IpAddr; 2] =
-    [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+pub(super) const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
 /// The most ports of one range.
 const MOST: u16 = 1024;
 
@@ -151,8 +150,7 @@ impl Publication {
         let with = |addresses: &[IpAddr], port: u16| -> Vec<SocketAddr> {
             addresses.iter().map(|at| SocketAddr::new(*at, port)).collect()
         };
-        let service =
-            |name: &str| (known.service)(name).ok_or_else(|| format!("there is no Service {name}"));
+        let service = |name: &str| (known.service)(name).ok_or_else(|| format!("there is no Service {name}"));
         match &self.target {
             Target::Place(place) => {
                 let addresses = known.cluster.addresses(place);
@@ -240,8 +238,7 @@ mod tests {
         let mut planned = Planned::default();
         let ready = [("10.244.1.2:8080", "node-2"), ("[fd00:10:244:1::2]:8080", "node-2")];
         let ask = |planned: &Planned| doors_with("80:svc/web:80", Some(&Arc::new(planned.clone())), &ready);
-        let endpoints =
-            ["Tcp 127.0.0.1:80 > 10.244.1.2:8080", "Tcp [::1]:80 > [fd00:10:244:1::2]:8080"];
+        let endpoints = ["Tcp 127.0.0.1:80 > 10.244.1.2:8080", "Tcp [::1]:80 > [fd00:10:244:1::2]:8080"];
         assert_eq!(ask(&planned).unwrap(), endpoints);
         let none = doors_with("80:svc/web:80", Some(&Arc::new(planned.clone())), &[]);
         assert!(none.unwrap_err().contains("has no port 80"));

@@ -109,7 +109,8 @@ impl Plane {
         if !stands {
             let (new, surplus) = standing(&cluster, &self.desired().plan);
             if surplus > 0 && new.keys().ne(published.standing.keys()) {
-                let text = format!("{surplus} ports of nodes are not published on this machine: they are too many");
+                let text =
+                    format!("{surplus} ports of nodes are not published on this machine: they are too many");
                 self.runtime().tell(UNDERLAY, text);
             }
             published.standing = new;
@@ -153,7 +154,8 @@ impl Plane {
             }
         }
         let all: BTreeSet<Door> = published.doors.values().flatten().copied().collect();
-        let stands = published.open.as_ref().is_some_and(|(of, open)| Arc::ptr_eq(of, &cluster) && *open == all);
+        let stands =
+            published.open.as_ref().is_some_and(|(of, open)| Arc::ptr_eq(of, &cluster) && *open == all);
         // Those that were refused are tried again.
         if stands && published.refused.is_empty() {
             return Ok(());
@@ -186,8 +188,7 @@ impl Plane {
     fn ready(&self, name: &str, protocol: Protocol, port: u16) -> Vec<Ready> {
         self.services(|controller| {
             let Some((_, served)) = controller.service(name) else { return Vec::new() };
-            let served =
-                served.iter().filter(|one| (one.port.protocol, one.port.port) == (protocol, port));
+            let served = served.iter().filter(|one| (one.port.protocol, one.port.port) == (protocol, port));
             let ready = served.flat_map(|one| one.endpoints).filter(|endpoint| endpoint.condition.ready);
             ready.map(|one| (SocketAddr::new(one.address, one.port), one.node.clone())).collect()
         })
@@ -226,9 +227,5 @@ fn views(published: &Published) -> Vec<PublishedView> {
 }
 
 fn door_view(door: &Door) -> DoorView {
-    DoorView {
-        protocol: word(door.carried).to_uppercase(),
-        at: door.at.to_string(),
-        to: door.to.to_string(),
-    }
+    DoorView { protocol: word(door.carried).to_uppercase(), at: door.at.to_string(), to: door.to.to_string() }
 }

@@ -174,6 +174,7 @@ fn status_of(error: &RuntimeError) -> StatusCode {
         | RuntimeError::Proxy { .. }
         | RuntimeError::Station { .. }
         | RuntimeError::Io(_)
+        | RuntimeError::Egress { .. }
         | RuntimeError::Stopped(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }

@@ -46,10 +46,7 @@ impl Source {
 }
 
 /// What is published so, by name, and how many further ports are not because there are too many.
-pub(super) fn standing(
-    cluster: &Cluster,
-    plan: &Plan,
-) -> (BTreeMap<String, (Source, Publication)>, usize) {
+pub(super) fn standing(cluster: &Cluster, plan: &Plan) -> (BTreeMap<String, (Source, Publication)>, usize) {
     let at = &cluster.publish_addresses;
     if !matches!(cluster.egress, Egress::User(_)) || at.is_empty() {
         return (BTreeMap::new(), 0);
@@ -77,7 +74,10 @@ fn of_service(at: &[IpAddr], name: &str, planned: &Planned) -> Vec<(String, (Sou
         let mut add = |source, first: u16, target| {
             let name = format!("{first}:svc/{name}:{}/{}", port.port, word(carried));
             let at = at.to_vec();
-            all.push((name, (source, Publication { at, first, last: first, target, to: port.port, carried })));
+            all.push((
+                name,
+                (source, Publication { at, first, last: first, target, to: port.port, carried }),
+            ));
         };
         if let Some(number) = allocation.node_port(port.protocol, port.port) {
             add(Source::NodePort, number, Target::Service(name.to_owned()));
@@ -167,7 +167,11 @@ mod tests {
         assert_eq!(names(&cluster, &plan), wanted);
         for (name, (_, publication)) in standing(&cluster, &plan).0 {
             let parsed: Publication = name.parse().unwrap();
-            assert_eq!((parsed.at, parsed.first, parsed.to), (publication.at, publication.first, 80), "{name}");
+            assert_eq!(
+                (parsed.at, parsed.first, parsed.to),
+                (publication.at, publication.first, 80),
+                "{name}"
+            );
         }
         cluster.publish_addresses.clear();
         assert_eq!(names(&cluster, &plan), [""; 0]);
@@ -186,7 +190,8 @@ mod tests {
             address: address.map(|text| text.parse().unwrap()),
             container_port: 80,
         };
-        cluster.pods[0].host_ports = vec![port(8080, None), port(8081, Some("127.0.0.1")), port(8082, Some("::"))];
+        cluster.pods[0].host_ports =
+            vec![port(8080, None), port(8081, Some("127.0.0.1")), port(8082, Some("::"))];
         let (all, _) = standing(&cluster, &Plan::default());
         let at: Vec<(&str, Vec<String>)> = all
             .iter()

@@ -63,7 +63,11 @@ impl Compiler<'_> {
         for (index, address) in addresses.iter().enumerate() {
             let field = format!("{FIELD}[{index}]");
             if address.is_multicast() {
-                self.fault(at, &field, format!("{address} is a group's, and no machine's; nobody can connect to it"));
+                self.fault(
+                    at,
+                    &field,
+                    format!("{address} is a group's, and no machine's; nobody can connect to it"),
+                );
             }
             if addresses[..index].contains(address) {
                 self.fault(at, &field, format!("{address} is there twice; take one of them out"));

@@ -234,7 +234,10 @@ impl Runtime {
         let reach = match &plan.carrier {
             Carrier::Sockets(reach) => reach,
             Carrier::Interface { name, .. } => {
-                return Some((format!("carried on by this machine's own stack, which has it from {name}"), true));
+                return Some((
+                    format!("carried on by this machine's own stack, which has it from {name}"),
+                    true,
+                ));
             }
         };
         let (open, what) = if plan.addresses.contains(&to) {
@@ -269,9 +272,8 @@ fn is_alike(one: &Carrier, other: &Carrier) -> bool {
     match (one, other) {
         (Carrier::Sockets(_), Carrier::Sockets(_)) => true,
         (Carrier::Interface { name, .. }, Carrier::Interface { name: other, .. }) => name == other,
-        (Carrier::Sockets(_), Carrier::Interface { .. }) | (Carrier::Interface { .. }, Carrier::Sockets(_)) => {
-            false
-        }
+        (Carrier::Sockets(_), Carrier::Interface { .. })
+        | (Carrier::Interface { .. }, Carrier::Sockets(_)) => false,
     }
 }
 

@@ -132,8 +132,7 @@ pub(super) fn start(
     let (paths, kept) = confined(Work::Frames, start);
     let paths = paths?;
     let handles = paths.handles();
-    let (forwarder, also_kept) =
-        confined(Work::Names(&logs), || Forwarder::start(handles, clock, seed, log));
+    let (forwarder, also_kept) = confined(Work::Names(&logs), || Forwarder::start(handles, clock, seed, log));
     Ok((paths, forwarder?, kept.into_iter().chain(also_kept).collect()))
 }
 

@@ -84,11 +84,21 @@ impl Link {
         let clock = Clock::start();
         let seed = Seed::from_u64(1);
         let delay = round_trip / 2;
-        let queue_bytes = usize::try_from(RATE).unwrap() * usize::try_from(round_trip.as_millis()).unwrap() / 1000;
-        let profile = LinkProfile { rate: RATE, loss, delay, queue_bytes: queue_bytes.max(256 * 1024), ..LinkProfile::PERFECT };
+        let queue_bytes =
+            usize::try_from(RATE).unwrap() * usize::try_from(round_trip.as_millis()).unwrap() / 1000;
+        let profile = LinkProfile {
+            rate: RATE,
+            loss,
+            delay,
+            queue_bytes: queue_bytes.max(256 * 1024),
+            ..LinkProfile::PERFECT
+        };
         let near = Fault::new(near, profile, profile, &seed, move || clock.now());
         let (handle, thread) = Driver::spawn(clock, "cable", |driver| {
-            let cable = driver.add_engine(Box::new(Cable { ways: [VecDeque::new(), VecDeque::new()], pool: FramePool::new() }));
+            let cable = driver.add_engine(Box::new(Cable {
+                ways: [VecDeque::new(), VecDeque::new()],
+                pool: FramePool::new(),
+            }));
             driver.attach(cable, PortId(0), Box::new(near))?;
             driver.attach(cable, PortId(1), Box::new(far))
         })
@@ -146,7 +156,8 @@ fn a_long_way_is_filled() {
         return;
     }
     for (round_trip, settle) in [(10, "1"), (50, "1.5"), (200, "4")] {
-        let (net, _link) = Net::by(|net| Link::new(net, Duration::from_millis(round_trip), Probability::NEVER));
+        let (net, _link) =
+            Net::by(|net| Link::new(net, Duration::from_millis(round_trip), Probability::NEVER));
         let cluster = net.cluster("far", "");
         let _server = net.serve(&net.internet, 9100, &["python3", "-c", SERVER]);
         for way in ["d", "u"] {
@@ -176,5 +187,9 @@ fn a_way_that_loses_now_and_then_goes_on() {
         let rate = rate(&cluster, way, "1");
         assert!(rate > RATE / 20, "{way}: {rate} of {RATE}");
     }
-    assert_eq!(metric(&cluster, "vswitch_egress_retransmitted_total"), 0, "that is the machine's to make good");
+    assert_eq!(
+        metric(&cluster, "vswitch_egress_retransmitted_total"),
+        0,
+        "that is the machine's to make good"
+    );
 }

@@ -28,7 +28,8 @@ fn the_machine_s_own_stack_carries_what_leaves() {
     let cluster = net.cluster("kernel", "  egress: kernel\n");
     assert!(interface(&net).is_some());
     for address in INTERNET {
-        let to = if address.contains(':') { format!("[{address}]:{PROBE}") } else { format!("{address}:{PROBE}") };
+        let to =
+            if address.contains(':') { format!("[{address}]:{PROBE}") } else { format!("{address}:{PROBE}") };
         let text = cluster.must("alpha", &[executable(), "__probe", "tcp", &to, &(10u64 << 20).to_string()]);
         assert!(text.contains(&format!("\"bytes\":{}", 20u64 << 20)), "{text}");
         all_come_back(&to, || cluster.must("gamma", &[executable(), "__probe", "udp", &to, "50", "1200"]));
@@ -36,7 +37,8 @@ fn the_machine_s_own_stack_carries_what_leaves() {
     }
     for pod in ["10.244.1.2", "[fd00:10:244:1::2]"] {
         let url = format!("http://{pod}/");
-        let line = [&net.inside(&net.machine)[..], &["curl", "-sS", "-g", "--noproxy", "*", "-m", "5", &url]].concat();
+        let line = [&net.inside(&net.machine)[..], &["curl", "-sS", "-g", "--noproxy", "*", "-m", "5", &url]]
+            .concat();
         until("the machine reaches a pod at its own address", || {
             let output = Command::new(line[0]).args(&line[1..]).output().unwrap();
             String::from_utf8_lossy(&output.stdout).contains("host gamma")

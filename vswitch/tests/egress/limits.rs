@@ -275,7 +275,11 @@ fn ten_thousand_half_closed_cost_little_and_leave_nothing() {
     }
     assert_eq!(carried(), MANY);
     let each = memory(&cluster).saturating_sub(memory_before) / MANY;
-    assert!(each <= 64 << 10 && memory(&cluster) < 700 << 20, "{each} octets each, {} in all", memory(&cluster));
+    assert!(
+        each <= 64 << 10 && memory(&cluster) < 700 << 20,
+        "{each} octets each, {} in all",
+        memory(&cluster)
+    );
     assert_eq!(metric(&cluster, "vswitch_egress_held_bytes"), 0);
     // Nobody is asked for more than he can give: the other half goes on being carried.
     let before = ticks(&cluster);

@@ -184,7 +184,8 @@ fn answers(net: &Net, from: &str, host: &str, port: u16) -> Option<(String, Stri
 
 fn problem(cluster: &Cluster, name: &str) -> String {
     let all = cluster.get("published");
-    let one = all.iter().find(|one| one["name"] == name).unwrap_or_else(|| panic!("{name} is not in {all:#?}"));
+    let one =
+        all.iter().find(|one| one["name"] == name).unwrap_or_else(|| panic!("{name} is not in {all:#?}"));
     one["problem"].as_str().unwrap_or_default().to_owned()
 }
 

@@ -170,14 +170,28 @@ fn http_2_carries_many_at_once() {
     let octets: Vec<u8> = (0..3u32 << 20).map(|at| at.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
     std::fs::write(&sent, &octets).unwrap();
     for host in [INTERNET[0].to_owned(), format!("[{}]", INTERNET[1])] {
-        let mut argv: Vec<String> =
-            ["curl", "-sS", "--fail", "-Z", "--http2-prior-knowledge", "--noproxy", "*", "-g", "-w", "%{http_version} "]
-                .map(str::to_owned)
-                .into();
+        let mut argv: Vec<String> = [
+            "curl",
+            "-sS",
+            "--fail",
+            "-Z",
+            "--http2-prior-knowledge",
+            "--noproxy",
+            "*",
+            "-g",
+            "-w",
+            "%{http_version} ",
+        ]
+        .map(str::to_owned)
+        .into();
         argv.extend(["--data-binary".to_owned(), format!("@{}", sent.display())]);
         for number in 0..8 {
             let heard = cluster.state.join(format!("heard-{number}"));
-            argv.extend(["-o".to_owned(), heard.display().to_string(), format!("http://{host}:8080/{number}")]);
+            argv.extend([
+                "-o".to_owned(),
+                heard.display().to_string(),
+                format!("http://{host}:8080/{number}"),
+            ]);
         }
         let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
         let versions = cluster.must("alpha", &argv);
@@ -237,7 +251,8 @@ fn datagrams_go_both_ways_at_once_as_quic_has_it() {
     let net = Net::new();
     let cluster = net.cluster("quic", "");
     for host in INTERNET {
-        let listens = [&net.inside(&net.internet)[..], &["python3", "-c", BOTH_WAYS, "listen", host]].concat();
+        let listens =
+            [&net.inside(&net.internet)[..], &["python3", "-c", BOTH_WAYS, "listen", host]].concat();
         let server = Command::new(listens[0]).args(&listens[1..]).stdout(Stdio::piped()).spawn().unwrap();
         let client = cluster.must("alpha", &["python3", "-c", BOTH_WAYS, "call", host]);
         let server = success("the server", &server.wait_with_output().unwrap());

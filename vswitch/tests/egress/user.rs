@@ -7,13 +7,19 @@ use crate::common::{USER, ready};
 fn reaches_the_command() -> bool {
     let line = [&USER[..], &["test", "-x", executable()]].concat();
     let reaches = Command::new(line[0]).args(&line[1..]).status().unwrap().success();
-    assert!(reaches || std::env::var_os("CI").is_none_or(|v| v.is_empty()), "{} is not for all", executable());
+    assert!(
+        reaches || std::env::var_os("CI").is_none_or(|v| v.is_empty()),
+        "{} is not for all",
+        executable()
+    );
     reaches
 }
 
 #[test]
 fn an_ordinary_user_s_pods_reach_the_outside_and_are_reached() {
-    if !ready(&["ip", "nsenter", "setpriv", "ss", "curl", "python3", "ping", "sysctl"]) || !reaches_the_command() {
+    if !ready(&["ip", "nsenter", "setpriv", "ss", "curl", "python3", "ping", "sysctl"])
+        || !reaches_the_command()
+    {
         return;
     }
     let net = Net::new();
@@ -25,10 +31,15 @@ fn an_ordinary_user_s_pods_reach_the_outside_and_are_reached() {
                    spec: {type: NodePort, selector: {app: web}, ports: [{port: 80, nodePort: 30080}]}\n";
     let cluster = Cluster::of_user("user", &net.inside(&net.machine), &format!("{builtin}{service}"));
     let status = std::fs::read_to_string(format!("/proc/{}/status", cluster.pid())).unwrap();
-    let line = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
-    assert_eq!((line("Uid:").split_whitespace().next(), line("CapEff:").as_str()), (Some("65534"), "0000000000000000"));
+    let line =
+        |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+    assert_eq!(
+        (line("Uid:").split_whitespace().next(), line("CapEff:").as_str()),
+        (Some("65534"), "0000000000000000")
+    );
     for address in INTERNET {
-        let to = if address.contains(':') { format!("[{address}]:{PROBE}") } else { format!("{address}:{PROBE}") };
+        let to =
+            if address.contains(':') { format!("[{address}]:{PROBE}") } else { format!("{address}:{PROBE}") };
         let octets = (10u64 << 20).to_string();
         let text = cluster.must("alpha", &[executable(), "__probe", "tcp", &to, &octets]);
         assert!(text.contains(&format!("\"bytes\":{}", 20u64 << 20)), "{text}");
