@@ -93,7 +93,7 @@ impl Runtime {
             Carrier::Interface { name, routes } => {
                 let own = plan.addresses.iter().zip(EGRESS_PREFIXES);
                 let own = own.filter_map(|(own, net)| IpNet::new(*own, net.prefix_len()).ok());
-                let tap = interface::make(name, plan.mtu, &own.collect::<Vec<IpNet>>(), routes);
+                let tap = interface::make(name, plan.mac, plan.mtu, &own.collect::<Vec<IpNet>>(), routes);
                 Plug::Interface(tap.map_err(|reason| RuntimeError::Egress { reason })?)
             }
         };

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use netstack::addr::IpNet;
+use netstack::addr::{IpNet, MacAddr};
 use netstack::device::tap::{Mode, Tap};
 use rtnetlink::packet_route::address::AddressHeaderFlags;
 use rtnetlink::packet_route::route::RouteMessage;
@@ -15,17 +15,18 @@ use crate::helper::netlink::{connect, failure, in_a_thread, index_of, set_link};
 /// A prefix, and the next hop to it.
 pub(super) type Route = (IpNet, IpAddr);
 
-/// Makes the interface, brings it up, and gives it its addresses and routes.
+/// Makes the interface, brings it up, and gives it its addresses and routes. Its MAC address is the edge's, so that whoever
+/// knows that goes on with either.
 ///
 /// # Errors
 /// Why there is none, in a sentence.
-pub(super) fn make(name: &str, mtu: u16, addresses: &[IpNet], routes: &[Route]) -> Result<Tap, String> {
+pub(super) fn make(name: &str, mac: MacAddr, mtu: u16, addresses: &[IpNet], routes: &[Route]) -> Result<Tap, String> {
     let mut tap = Tap::open(name, Mode::Offload).map_err(|error| error.to_string())?;
     tap.set_mtu(usize::from(mtu));
     let configured = in_a_thread(async || {
         let handle = connect()?;
         let index = index_of(name)?;
-        let link = LinkUnspec::new_with_index(index).mtu(u32::from(mtu)).up().build();
+        let link = LinkUnspec::new_with_index(index).address(mac.0.to_vec()).mtu(u32::from(mtu)).up().build();
         set_link(&handle, link, || format!("cannot bring {name} up")).await?;
         for network in addresses {
             let mut request = handle.address().add(index, network.addr(), network.prefix_len());

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
+use std::io::Write as _;
 use std::thread::JoinHandle;
 
 use netstack::addr::PortId;
@@ -161,9 +162,10 @@ fn a_long_way_is_filled() {
         let cluster = net.cluster("far", "");
         let _server = net.serve(&net.internet, 9100, &["python3", "-c", SERVER]);
         for way in ["d", "u"] {
-            // A machine that has much else to do gets another try.
-            let best = (0..3).map(|_| rate(&cluster, way, settle)).find(|rate| *rate >= RATE * 8 / 10);
-            assert!(best.is_some(), "{way} at {round_trip} ms: {} of {RATE}", rate(&cluster, way, settle));
+            // A machine that has much else to do gets other tries.
+            let rates: Vec<u64> = (0..3).map(|_| rate(&cluster, way, settle)).collect();
+            let _ = writeln!(std::io::stderr(), "{way} at {round_trip} ms: {rates:?} octets/s of {RATE}");
+            assert!(rates.iter().any(|rate| *rate >= RATE * 8 / 10), "{way} at {round_trip} ms: {rates:?} of {RATE}");
         }
         let text = cluster.must("alpha", &["ip", "-s", "-j", "link", "show", "eth0"]);
         let link: serde_json::Value = serde_json::from_str(&text).unwrap();

@@ -159,7 +159,7 @@ impl Drop for Http2 {
 }
 
 #[test]
-fn http_2_carries_many_at_once() {
+fn http_2_is_carried_both_ways() {
     if !ready(&["ip", "nsenter", "curl", "sysctl"]) {
         return;
     }
@@ -174,7 +174,6 @@ fn http_2_carries_many_at_once() {
             "curl",
             "-sS",
             "--fail",
-            "-Z",
             "--http2-prior-knowledge",
             "--noproxy",
             "*",
