@@ -20,7 +20,13 @@ pub(super) type Route = (IpNet, IpAddr);
 ///
 /// # Errors
 /// Why there is none, in a sentence.
-pub(super) fn make(name: &str, mac: MacAddr, mtu: u16, addresses: &[IpNet], routes: &[Route]) -> Result<Tap, String> {
+pub(super) fn make(
+    name: &str,
+    mac: MacAddr,
+    mtu: u16,
+    addresses: &[IpNet],
+    routes: &[Route],
+) -> Result<Tap, String> {
     let mut tap = Tap::open(name, Mode::Offload).map_err(|error| error.to_string())?;
     tap.set_mtu(usize::from(mtu));
     let configured = in_a_thread(async || {

@@ -165,7 +165,10 @@ fn a_long_way_is_filled() {
             // A machine that has much else to do gets other tries.
             let rates: Vec<u64> = (0..3).map(|_| rate(&cluster, way, settle)).collect();
             let _ = writeln!(std::io::stderr(), "{way} at {round_trip} ms: {rates:?} octets/s of {RATE}");
-            assert!(rates.iter().any(|rate| *rate >= RATE * 8 / 10), "{way} at {round_trip} ms: {rates:?} of {RATE}");
+            assert!(
+                rates.iter().any(|rate| *rate >= RATE * 8 / 10),
+                "{way} at {round_trip} ms: {rates:?} of {RATE}"
+            );
         }
         let text = cluster.must("alpha", &["ip", "-s", "-j", "link", "show", "eth0"]);
         let link: serde_json::Value = serde_json::from_str(&text).unwrap();

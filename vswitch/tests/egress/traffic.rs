@@ -169,34 +169,25 @@ fn http_2_is_carried_both_ways() {
     let sent = cluster.state.join("sent");
     let octets: Vec<u8> = (0..3u32 << 20).map(|at| at.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
     std::fs::write(&sent, &octets).unwrap();
+    let (data, heard) = (format!("@{}", sent.display()), cluster.state.join("heard"));
     for host in [INTERNET[0].to_owned(), format!("[{}]", INTERNET[1])] {
-        let mut argv: Vec<String> = [
-            "curl",
-            "-sS",
-            "--fail",
-            "--http2-prior-knowledge",
-            "--noproxy",
-            "*",
-            "-g",
-            "-w",
-            "%{http_version} ",
-        ]
-        .map(str::to_owned)
-        .into();
-        argv.extend(["--data-binary".to_owned(), format!("@{}", sent.display())]);
-        for number in 0..8 {
-            let heard = cluster.state.join(format!("heard-{number}"));
-            argv.extend([
-                "-o".to_owned(),
-                heard.display().to_string(),
-                format!("http://{host}:8080/{number}"),
-            ]);
-        }
-        let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
-        let versions = cluster.must("alpha", &argv);
-        assert_eq!(versions.split_whitespace().collect::<Vec<_>>(), ["2"; 8], "{host}");
-        for number in 0..8 {
-            let heard = std::fs::read(cluster.state.join(format!("heard-{number}"))).unwrap();
+        for number in 0..4 {
+            // One at a time: curl 7.88 fails to use such a connection twice.
+            let curl = [
+                "curl",
+                "-sS",
+                "--fail",
+                "--http2-prior-knowledge",
+                "--noproxy",
+                "*",
+                "-g",
+                "-w",
+                "%{http_version}",
+            ];
+            let url = format!("http://{host}:8080/{number}");
+            let what = ["--data-binary", &data, "-o", heard.to_str().unwrap(), &url];
+            assert_eq!(cluster.must("alpha", &[&curl[..], &what].concat()), "2", "{host}");
+            let heard = std::fs::read(&heard).unwrap();
             assert!(heard == octets, "{host} {number}: {} octets", heard.len());
         }
     }
