@@ -70,9 +70,7 @@ fn trace_and_capture_tell_the_same_way() {
     }
     let name = format!("agree{}", std::process::id());
     let cluster = Cluster::of("agree", &manifest.replace("{name: lab}", &format!("{{name: {name}}}")), &[]);
-    common::until("the web pods serve", || {
-        cluster.get("pods").iter().all(|pod| pod["status"]["conditions"][0]["status"] == "True")
-    });
+    common::until("the web pods serve", || cluster.serves());
     let ways = [
         ("front", "10.10.10.3", "10.10.10.2", "ip"),
         ("front", "10.10.20.2", "10.10.10.2", "ip"),

@@ -107,9 +107,7 @@ fn walk(lab: &str, tools: &[&str]) {
     }
     let directory = top().join("examples").join(lab);
     let cluster = Cluster::up(lab, &["-f", directory.to_str().unwrap()]);
-    common::until("the pods are ready", || {
-        cluster.get("pods").iter().all(|pod| pod["status"]["conditions"][0]["status"] == "True")
-    });
+    common::until("the pods are ready", || cluster.serves());
     let path =
         format!("{}:{}", Path::new(executable()).parent().unwrap().display(), std::env::var("PATH").unwrap());
     let file = directory.join("README.md");
@@ -170,9 +168,7 @@ fn lab_named(name: &str) -> Cluster {
     let manifest = files.join("---\n");
     let own = format!("{{name: {name}{}}}", std::process::id());
     let cluster = Cluster::of(name, &manifest.replace("{name: lab}", &own), &[]);
-    common::until("the pods are ready", || {
-        cluster.get("pods").iter().all(|pod| pod["status"]["conditions"][0]["status"] == "True")
-    });
+    common::until("the pods are ready", || cluster.serves());
     cluster
 }
 

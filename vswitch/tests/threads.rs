@@ -39,9 +39,7 @@ items:
 
 fn up(label: &str, manifest: &str) -> Cluster {
     let cluster = Cluster::of(label, manifest, &["--threads", "2"]);
-    until("the pods are ready", || {
-        cluster.get("pods").iter().all(|pod| pod["status"]["conditions"][0]["status"] == "True")
-    });
+    until("the pods are ready", || cluster.serves());
     cluster
 }
 

@@ -26,7 +26,8 @@
 //! [`Latency::Low`] does until [`LINGER`] after the last frame. [`Latency::Balanced`] learns from its sleeps: one that
 //! ended with input within [`SHORT_SLEEP`] doubles the time that is spent looking before the next, up to
 //! [`LONGEST_LOOK`], any other halves it; and what is spent in vain comes out of an allowance of a twentieth of the time,
-//! of which [`MOST_CREDIT`] can be saved up. So steady traffic keeps the driver awake, sparse traffic costs a small part of
+//! of which [`MOST_CREDIT`] can be saved up. It offers its core to others before a look, and where it is taken, looks for
+//! nothing for a while: what it would look for may be what they are about to send. So steady traffic keeps the driver awake, sparse traffic costs a small part of
 //! a core, and no traffic costs nothing: timers and commands do not count as input.
 //!
 //! *Failure.* A device that reports an error is detached and reported; its port stays, and frames for it are counted.

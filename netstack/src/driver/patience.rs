@@ -6,7 +6,8 @@ use std::time::Duration;
 /// on some machines tens of microseconds; looking for input instead takes a core.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum Latency {
-    /// Looks for input as long as the recent past says that it pays, and in vain for at most a twentieth of a core.
+    /// Looks for input as long as the recent past says that it pays and nobody else wants the core, and in vain for at most a
+    /// twentieth of one.
     #[default]
     Balanced,
     /// Looks for input until there has been no frame for [`LINGER`].
@@ -24,7 +25,12 @@ const SHORTEST_LOOK: Duration = Duration::from_micros(10);
 pub const SHORT_SLEEP: Duration = Duration::from_micros(100);
 /// Of so much time one part may be spent on looking in vain.
 const SHARE: u32 = 20;
-/// How much of that may be saved up.
+/// A core that was offered and comes back only after this time is wanted by others: perhaps by those who are to send what
+/// would be looked for.
+const WANTED: Duration = Duration::from_micros(3);
+/// How long nothing is looked for then.
+const DEFERENCE: Duration = Duration::from_millis(10);
+/// How much of what may be spent in vain may be saved up.
 pub const MOST_CREDIT: Duration = Duration::from_millis(1);
 
 /// Learns from one sleep how to begin the next.
@@ -38,6 +44,8 @@ pub(super) struct Patience {
     /// What may still be spent on looking in vain, and until when that was reckoned.
     credit: Duration,
     reckoned: Duration,
+    /// Until when others come first.
+    deference: Duration,
 }
 
 impl Patience {
@@ -56,9 +64,24 @@ impl Patience {
                 self.credit = (self.credit + earned).min(MOST_CREDIT);
                 self.reckoned = now;
                 // A look that is cut short finds nothing and costs all the same.
-                if self.credit >= self.window { self.window } else { Duration::ZERO }
+                let may = self.credit >= self.window && now >= self.deference;
+                if may { self.window } else { Duration::ZERO }
             }
         }
+    }
+
+    /// Whether the core is to be offered to others before a look.
+    pub(super) fn is_polite(&self) -> bool {
+        self.latency == Latency::Balanced
+    }
+
+    /// The core was offered at `now` and came back so much later. Whether to go on looking.
+    pub(super) fn offered(&mut self, now: Duration, away: Duration) -> bool {
+        let wanted = away > WANTED;
+        if wanted {
+            self.deference = now + DEFERENCE;
+        }
+        !wanted
     }
 
     /// A look for so long has found nothing.
@@ -136,6 +159,22 @@ mod tests {
             let (vain, _) = spend(&mut Patience::default(), gaps);
             assert!(vain <= all / SHARE + MOST_CREDIT, "{vain:?} of {all:?} at {period}");
         }
+    }
+
+    #[test]
+    fn balanced_does_not_hold_a_core_that_others_want() {
+        let mut patience = Patience::default();
+        spend(&mut patience, vec![20 * US; 1000]);
+        let now = 20_000 * US;
+        assert!(patience.is_polite() && patience.offered(now, US));
+        assert!(patience.look_for(now) > Duration::ZERO);
+        assert!(!patience.offered(now, 1000 * US));
+        for later in [0, 1, 5000, 9999] {
+            assert_eq!(patience.look_for(now + later * US), Duration::ZERO);
+            patience.slept(20 * US, true);
+        }
+        assert!(patience.look_for(now + DEFERENCE) > Duration::ZERO);
+        assert!(!Patience { latency: Latency::Low, ..Patience::default() }.is_polite());
     }
 
     #[test]

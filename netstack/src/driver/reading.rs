@@ -110,8 +110,20 @@ impl Driver {
         }
         let begin = self.clock.now();
         let patience = self.patience.look_for(begin);
-        let patience = timeout.map_or(patience, |timeout| patience.min(timeout));
+        let mut patience = timeout.map_or(patience, |timeout| patience.min(timeout));
         let mut spent = Duration::ZERO;
+        if !patience.is_zero() && self.patience.is_polite() {
+            if self.look()? {
+                return Ok(());
+            }
+            let asked = self.clock.now();
+            std::thread::yield_now();
+            let back = self.clock.now();
+            spent = back - begin;
+            if !self.patience.offered(back, back - asked) {
+                patience = Duration::ZERO;
+            }
+        }
         while spent < patience {
             if self.look()? {
                 return Ok(());

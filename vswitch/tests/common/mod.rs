@@ -263,6 +263,21 @@ impl Cluster {
         success(&format!("{place}: {}", argv.join(" ")), &self.exec(place, argv))
     }
 
+    /// Whether all pods are ready and their web servers listen. A pod without probes is ready as soon as its programs have
+    /// been started.
+    pub(crate) fn serves(&self) -> bool {
+        self.get("pods").iter().all(|pod| {
+            let containers = pod["spec"]["containers"].as_array().unwrap();
+            let servers = containers.iter().filter(|container| container["image"] == "vswitch/http").count();
+            let name = pod["metadata"]["name"].as_str().unwrap();
+            let listeners = || {
+                let told = self.exec(name, &["ss", "-Hltn"]).stdout;
+                String::from_utf8_lossy(&told).lines().count()
+            };
+            pod["status"]["conditions"][0]["status"] == "True" && (servers == 0 || listeners() >= servers)
+        })
+    }
+
     /// Starts a program that goes on until the value is dropped.
     pub(crate) fn spawn(&self, place: &str, argv: &[&str]) -> Background {
         let mut command = self.command(&[&["exec", place, "--"], argv].concat());

@@ -11,7 +11,11 @@ spec:
   nodeName: node-2
   hostNetwork: true
   containers:
-  - {name: c, image: vswitch/http, args: [--port, '9090'], ports: [{name: web, containerPort: 9090}]}
+  - name: c
+    image: vswitch/http
+    args: [--port, '9090']
+    ports: [{name: web, containerPort: 9090}]
+    startupProbe: {periodSeconds: 1, failureThreshold: 60, exec: {command: [sh, -c, 'ss -Hltn sport = :9090 | grep -q .']}}
 "#;
 
 /// A pod that says by UDP who it is and whom it sees.

@@ -23,12 +23,15 @@ use serde_json::Value;
 const NODES: [&str; 2] = ["10.20.30.2", "10.20.30.3"];
 const CLIENTS: [&str; 5] = ["alpha", "gamma", "node/node-1", "node/node-2", "host/inside"];
 
+/// Holds a pod back until something listens on 8080: without it a pod is ready as soon as its containers run.
+const LISTENS: &str = "startupProbe: {periodSeconds: 1, failureThreshold: 60, exec: {command: [sh, -c, 'ss -Hltn sport = :8080 | grep -q .']}}";
+
 /// A pod that serves HTTP on 8080, a port by the name of web.
 fn web(name: &str, node: &str, more: &str) -> String {
     format!(
         "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{app: web}}}}\nspec:\n  nodeName: {node}\n  \
          terminationGracePeriodSeconds: 2\n  containers:\n  - {{name: c, image: vswitch/http, args: [--port, '8080'], \
-         ports: [{{name: web, containerPort: 8080}}]{more}}}\n"
+         ports: [{{name: web, containerPort: 8080}}], {LISTENS}{more}}}\n"
     )
 }
 
