@@ -72,6 +72,10 @@ impl Net {
         run(&["ip", "-n", machine, "-6", "route", "add", "default", "via", INTERNET[1]]);
         let pings = "net.ipv4.ping_group_range=0 2147483647";
         run(&[&net.inside(machine)[..], &["sysctl", "-qw", pings]].concat());
+        // What became of one connection says nothing of the next.
+        for name in [machine, internet] {
+            run(&[&net.inside(name)[..], &["sysctl", "-qw", "net.ipv4.tcp_no_metrics_save=1"]].concat());
+        }
         (net, link)
     }
 
