@@ -172,7 +172,7 @@ fn http_2_is_carried_both_ways() {
     let (data, heard) = (format!("@{}", sent.display()), cluster.state.join("heard"));
     for host in [INTERNET[0].to_owned(), format!("[{}]", INTERNET[1])] {
         for number in 0..4 {
-            // One at a time: curl 7.88 fails to use such a connection twice.
+            // One at a time: curl 7.88 fails to use such a connection twice (its pull request 10643), whoever is asked.
             let curl = [
                 "curl",
                 "-sS",
