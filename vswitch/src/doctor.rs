@@ -10,6 +10,7 @@ use netstack::driver::Driver;
 use nix::sys::resource::{Resource, getrlimit};
 use serde::Serialize;
 
+use crate::confine;
 use crate::helper::{DOCTOR_KNOWS, Helper, HelperError, HelperOptions, NamespaceSpec, tun_remedy};
 use crate::state::StatePaths;
 
@@ -69,6 +70,7 @@ pub fn checks_with(executable: Option<PathBuf>) -> Vec<Check> {
         ipv6(),
         ring(),
         ping(),
+        confinement(),
         descriptors(),
         cgroups(),
     ];
@@ -227,6 +229,19 @@ fn ping() -> Check {
             "pods cannot ping beyond this machine; as root: sysctl -w net.ipv4.ping_group_range='0 2147483647'",
         ),
     }
+}
+
+fn confinement() -> Check {
+    const NAME: &str = "confinement";
+    let lacks = confine::lacks();
+    if lacks.is_empty() {
+        return Check::ok(NAME, "threads that move frames have neither files nor programs");
+    }
+    Check::warn(
+        NAME,
+        lacks.join("; "),
+        "optional, a second line of defence: Linux 6.12 or newer with landlock among CONFIG_LSM or lsm=, and seccomp",
+    )
 }
 
 fn descriptors() -> Check {

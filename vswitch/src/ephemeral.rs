@@ -52,6 +52,7 @@ impl Ephemeral {
             grace: Duration::ZERO,
             latency,
             threads,
+            confined: true,
         };
         let runtime = Arc::new(Runtime::start(cluster, &options, None)?);
         interrupt.ends(&runtime);

@@ -1,5 +1,5 @@
 //! The system calls that have no safe wrapper elsewhere. The only module of this crate with unsafe code.
-#![expect(unsafe_code, reason = "ioctl, fork and descriptors received from the kernel")]
+#![expect(unsafe_code, reason = "ioctl, fork, capabilities and descriptors received from the kernel")]
 
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
@@ -87,6 +87,39 @@ pub(crate) fn give_way() {
     let _ = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) };
 }
 
+/// Has the calling thread, and those that it starts, keep no capabilities but these, by number (capabilities(7)), if it has
+/// them.
+///
+/// # Errors
+/// Those of `capset(2)`.
+pub(crate) fn keep_capabilities(kept: &[u32]) -> io::Result<()> {
+    /// `_LINUX_CAPABILITY_VERSION_3`: 64 of them, in two halves.
+    const VERSION: u32 = 0x2008_0522;
+    /// The calling thread.
+    const OWN: u32 = 0;
+    // The kernel's `struct __user_cap_header_struct`: the version and whose they are.
+    let mut header = [VERSION, OWN];
+    // Two of `struct __user_cap_data_struct`: those in effect, those that can be, those that programs inherit.
+    let mut halves = [[0u32; 3]; 2];
+    // SAFETY: with this version the kernel reads and writes the header's two words and writes two times three; all of them
+    // outlive the call.
+    if unsafe { libc::syscall(libc::SYS_capget, header.as_mut_ptr(), halves.as_mut_ptr()) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    for (first, [effective, permitted, inheritable]) in [0, u32::BITS].into_iter().zip(&mut halves) {
+        let within = |number: &&u32| (first..first + u32::BITS).contains(*number);
+        let mask = kept.iter().filter(within).fold(0, |mask: u32, number| mask | 1 << (number - first));
+        *effective &= mask;
+        *permitted &= mask;
+        *inheritable = 0;
+    }
+    // SAFETY: the kernel reads as many words, which outlive the call. What it changes are the thread's rights.
+    if unsafe { libc::syscall(libc::SYS_capset, header.as_mut_ptr(), halves.as_ptr()) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// Gives memory that was freed back to the system, where that does not happen by itself: what a large change took for a
 /// moment is a multiple of what stays.
 pub(crate) fn give_back() {
@@ -118,6 +151,31 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<R
     }
     let truncated = message.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC);
     Ok(Received { length: message.bytes, truncated, descriptors })
+}
+
+/// Sets an option of a socket that is a number.
+///
+/// # Errors
+/// Those of `setsockopt(2)`.
+pub(crate) fn set_number(socket: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> io::Result<()> {
+    const LENGTH: libc::socklen_t = 4;
+    // SAFETY: the descriptor is open; the kernel reads the four octets of `value`, which outlives the call.
+    let result =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), LENGTH) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Takes up to `count` octets out of a TCP socket without looking at them, and says how many there were. Of no other
+/// socket: for those the same flags mean something else.
+///
+/// # Errors
+/// Those of `recv(2)`.
+pub(crate) fn discard(socket: BorrowedFd<'_>, count: usize) -> io::Result<usize> {
+    let flags = libc::MSG_TRUNC | libc::MSG_DONTWAIT;
+    // SAFETY: with MSG_TRUNC a TCP socket copies nothing (tcp(7)); if it is another kind of socket, copying to the null
+    // address fails with EFAULT and touches nothing.
+    let result = unsafe { libc::recv(socket.as_raw_fd(), std::ptr::null_mut(), count, flags) };
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }
 
 /// Accepts one connection, close-on-exec.

@@ -172,6 +172,7 @@ fn every_path_of_the_document_answers_as_it_says() {
                 "/v1/apply" | "/v1/delete" => r#"{"sources": []}"#,
                 // The built-in cluster has no Deployment.
                 "/v1/scale" => r#"{"namespace": "default", "name": "web", "replicas": 1}"#,
+                "/v1/publish" | "/v1/withdraw" => r#"{"ports": []}"#,
                 // This one is asked at the very end, by `vswitch down`; and a capture has a test of its own.
                 "/v1/down" | "/v1/capture" => continue,
                 _ => "",

@@ -19,7 +19,9 @@ PACKAGES = {
     "iptables-restore": ["iptables"],
     "nft": ["nftables"],
     "ovs-vswitchd": ["openvswitch-switch"],
+    "pasta": ["passt"],
     "setpriv": ["util-linux"],
+    "slirp4netns": ["slirp4netns"],
     "vde_switch": ["vde2"],
 }
 

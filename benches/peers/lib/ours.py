@@ -66,14 +66,15 @@ def understands(machine, option):
     return option in machine.run([machine.vswitch, "up", "--help"])
 
 
-def up(machine, text, options):
-    """Starts a cluster, waits until it can be asked, and gives where its places are, by name."""
+def up(machine, text, options, place=None):
+    """Starts a cluster, in a namespace if one is named, waits until it can be asked, and gives where its places are, by name."""
     state, file = machine.directory / "state", machine.directory / "cluster.yaml"
     file.write_text(text)
     reading, writing = os.pipe()
     command = [machine.vswitch, "up", "--require", "tap", "--name", f"{machine.prefix}-us", "--state-dir", state, "-f", file]
     process = machine.start(
         [*command, "--ready-fd", writing, *options],
+        place,
         output=machine.log("vswitch.out"),
         errors=machine.log("vswitch.log"),
         pass_fds=(writing,),

@@ -37,6 +37,8 @@ class Role:
     rows: tuple | None = None
     # Whether it needs the command `vswitch`.
     ours: bool = False
+    # Whether it is measured only if it is named.
+    apart: bool = False
 
 
 # With thousands of services, what new connections and small packets cost is the question.
@@ -47,19 +49,20 @@ REFERENCE = "kernel"
 
 def all_roles():
     import bare
+    import gateways
     import kernel
     import ours
     import ovs
     import vde
 
-    return [*kernel.ROLES, *bare.ROLES, *ovs.ROLES, *vde.ROLES, *ours.ROLES]
+    return [*kernel.ROLES, *bare.ROLES, *ovs.ROLES, *vde.ROLES, *ours.ROLES, *gateways.ROLES]
 
 
 def chosen(words):
     """The roles that these words name: a name, a pattern with `*`, or what stands before a `-`."""
     roles = all_roles()
     if not words:
-        return roles
+        return [role for role in roles if not role.apart]
     names = {role.name for role in roles}
     patterns = [word if word in names or "*" in word else f"{word}-*" for word in words]
     for word, pattern in zip(words, patterns):

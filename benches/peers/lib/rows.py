@@ -88,14 +88,14 @@ def underway():
     return sum(int(file.read_text().split()[2]) for file in files)
 
 
-def tcp(streams):
+def tcp(streams, *options):
     def measure(trial):
         machine, path = trial.machine, trial.path
         server = machine.start(["iperf3", "-s", "-1", "-p", IPERF_PORT, "--forceflush"], path.server)
         server.expect("listening")
         # It takes whole seconds, and 0 for no end.
         seconds = math.ceil(trial.seconds)
-        command = ["iperf3", "-J", "-c", path.address, "-p", IPERF_PORT, "-P", streams, "-t", seconds]
+        command = ["iperf3", "-J", "-c", path.address, "-p", IPERF_PORT, "-P", streams, "-t", seconds, *options]
         with trial.window() as window:
             said = json.loads(machine.run([*command, "--connect-timeout", 3000], path.client, seconds + 20))
         must("error" not in said, f"iperf3: {said.get('error')}")
@@ -205,4 +205,9 @@ ROWS = [
     Row("ping", "Flood ping", "µs", False, "million pings", ping),
 ]
 
-BY_NAME = {row.name: row for row in ROWS}
+# Measured only if they are named.
+APART = [
+    Row("tcp1in", "TCP, 1 stream, towards the client", "Gbit/s", True, "GB", tcp(1, "--reverse")),
+]
+
+BY_NAME = {row.name: row for row in [*ROWS, *APART]}

@@ -48,6 +48,8 @@ def describe(vswitch):
         "nftables": version("nft", "--version"),
         "Open vSwitch": version("ovs-vswitchd", "--version"),
         "testpmd": version("dpkg-query", "-W", "-f", "${Version}", "dpdk-dev"),
+        "pasta": version("dpkg-query", "-W", "-f", "${Version}", "passt"),
+        "slirp4netns": version("slirp4netns", "--version"),
         "vde": version("dpkg-query", "-W", "-f", "${Version}", "vde-switch"),
     }
     if vswitch:

@@ -79,8 +79,53 @@ pub struct ClusterSpec {
     pub pod_segments: PortsSpec,
     /// Plain machines.
     pub hosts: Option<Vec<HostSpec>>,
+    /// How pods reach what is outside the cluster. Default `user`.
+    pub egress: Option<EgressMode>,
+    /// What they may reach there.
+    pub egress_policy: EgressPolicySpec,
+    /// Addresses of this machine at which ports of nodes appear: those of NodePort and LoadBalancer Services, and
+    /// hostPorts. Default 127.0.0.1 and ::1; without any none of them does.
+    #[schemars(with = "Option<Vec<Address>>")]
+    pub publish_addresses: Option<Vec<IpAddr>>,
     /// Which command runs for an image.
     pub images: Option<BTreeMap<String, Vec<String>>>,
+}
+
+/// How pods reach what is outside the cluster.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum EgressMode {
+    /// By sockets of whoever runs vswitch.
+    #[default]
+    User,
+    /// By an interface of this machine, whose own stack carries it on. Needs root.
+    Kernel,
+    /// Not at all.
+    None,
+}
+
+/// What pods may reach outside the cluster.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EgressPolicySpec {
+    /// What is closed unless it is named here.
+    pub open: Vec<EgressOpening>,
+    /// Prefixes. If there are any, nothing else is open.
+    #[schemars(with = "Vec<Prefix>")]
+    pub allow: Vec<IpNet>,
+    /// Prefixes that are closed. Of two that an address is in the longer decides.
+    #[schemars(with = "Vec<Prefix>")]
+    pub deny: Vec<IpNet>,
+}
+
+/// What pods reach only if the user says so.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum EgressOpening {
+    /// The machine's own loopback, which pods see at 192.0.0.2 and fd00:192::2.
+    MachineLoopback,
+    /// The metadata services of clouds, but for those with link-local addresses, to which nodes forward nothing.
+    Metadata,
 }
 
 /// The cluster's name server, which each node has.

@@ -112,6 +112,23 @@ pub const EFFECTS: &[(&str, &str, &str)] = &[
     ("Cluster", "spec.podSegments.stormControl", "the same for pods' ports"),
     ("Cluster", "spec.podSegments.isolated", "`true`: pods of one node reach the router, but not each other"),
     ("Cluster", "spec.hosts", "plain machines: `name`, `segment`, `addresses`"),
+    (
+        "Cluster",
+        "spec.egress",
+        "`user`: what is outside the cluster is reached by sockets of whoever runs vswitch; `kernel`: by an interface of the machine, with root; `none`: it is not; `user` if unset",
+    ),
+    (
+        "Cluster",
+        "spec.egressPolicy.open",
+        "`machineLoopback` (at 192.0.0.2 and fd00:192::2) and `metadata` are reached only if they are named",
+    ),
+    ("Cluster", "spec.egressPolicy.allow", "prefixes; if there are any, nothing else is reached outside"),
+    ("Cluster", "spec.egressPolicy.deny", "prefixes that are not reached; where both fit the longer decides"),
+    (
+        "Cluster",
+        "spec.publishAddresses",
+        "addresses of this machine at which ports of nodes appear: NodePorts, ports of load balancers, hostPorts; 127.0.0.1 and ::1 if unset",
+    ),
     ("Cluster", "spec.images", "image name to the command that runs for it"),
     ("Node", "spec.podCIDR", "prefix of its pods' addresses; the first address is the node's"),
     ("Node", "spec.podCIDRs", "the same, one of each family at most"),

@@ -23,8 +23,8 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use cluster::{
-    API_VERSION, Cluster, ClusterSpec, DefaultPolicy, DnsSpec, HostSpec, PolicyMode, PortsSpec, ProxyMode,
-    RecordSpec, SegmentSpec, StormControlSpec,
+    API_VERSION, Cluster, ClusterSpec, DefaultPolicy, DnsSpec, EgressMode, EgressOpening, EgressPolicySpec,
+    HostSpec, PolicyMode, PortsSpec, ProxyMode, RecordSpec, SegmentSpec, StormControlSpec,
 };
 pub use effect::EFFECTS;
 pub use kind::{Key, Object, pod_spec_json};

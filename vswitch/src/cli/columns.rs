@@ -69,6 +69,7 @@ pub(super) fn listing(table: Table) -> Listing {
             volatile: Some("timeout_seconds"),
             ..view("/v1/connections", CONNECTIONS, 7, connection)
         },
+        Table::Published => view("/v1/published", PUBLISHED, 4, |o| text(o, "/name")),
         Table::Events => view("/v1/events", EVENTS, 3, |o| text(o, "/at_seconds")),
     }
 }
@@ -225,6 +226,17 @@ fn asking(tuple: &Json, which: &str) -> String {
     let end = end(tuple, which);
     tuple["id"].as_u64().map_or_else(|| end.clone(), |id| format!("{end},id={id}"))
 }
+
+const PUBLISHED: &[Column] = &[
+    ("NAME", |o| text(o, "/name")),
+    ("BY", |o| text(o, "/by")),
+    ("LEADS TO", |o| {
+        let doors = o["doors"].as_array().into_iter().flatten();
+        let doors: Vec<String> = doors.map(|d| format!("{} > {}", text(d, "/at"), text(d, "/to"))).collect();
+        doors.join(", ")
+    }),
+    ("PROBLEM", |o| text(o, "/problem")),
+];
 
 const EVENTS: &[Column] = &[
     ("AT", |o| format!("{:.3}", o["at_seconds"].as_f64().unwrap_or(0.0))),

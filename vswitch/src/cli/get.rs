@@ -229,6 +229,7 @@ pub(super) fn describe(client: &Client, what: &Describe) -> Result<ExitCode, Fai
         | Table::Routes
         | Table::Drops
         | Table::Connections
+        | Table::Published
         | Table::Events => return Ok(ExitCode::SUCCESS),
     };
     for (title, table) in [("Ports", Table::Ports), ("Drops", Table::Drops), ("Events", Table::Events)] {

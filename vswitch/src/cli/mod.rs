@@ -13,6 +13,7 @@ mod pace;
 mod place;
 mod policy;
 mod probe;
+mod publish;
 mod ready;
 mod run;
 mod services;
@@ -104,6 +105,15 @@ enum Verb {
     /// Say what is wrong with manifests, without a cluster
     #[command(after_help = "Example: vswitch check --simulate -f examples/lab")]
     Check(Check),
+    /// Have ports of this machine lead to pods and Services, for as long as the cluster runs
+    ///
+    /// Each is [IP:]PORT[-PORT]:POD:PORT or [IP:]PORT[-PORT]:svc/SERVICE:PORT, with /tcp, /tcp4, /tcp6, /udp, /udp4 or /udp6 behind it;
+    /// without IP at 127.0.0.1 and ::1. `vswitch get published` lists them.
+    #[command(after_help = "Example: vswitch publish 8080:alpha:80 0.0.0.0:5353:default/names:53/udp")]
+    Publish(Ports),
+    /// Close ports that were published, by what they were published with
+    #[command(after_help = "Example: vswitch withdraw 8080:alpha:80")]
+    Withdraw(Ports),
     /// Stop the running cluster; also clears up after one that was killed
     Down,
     /// Run a command in a pod's namespace (also node/NAME, host/NAME)
@@ -206,6 +216,13 @@ struct Scale {
 }
 
 #[derive(Debug, Args)]
+struct Ports {
+    /// [IP:]PORT[-PORT]:POD|svc/SERVICE:PORT[/PROTOCOL]
+    #[arg(required = true, value_name = "PORT")]
+    ports: Vec<String>,
+}
+
+#[derive(Debug, Args)]
 struct Check {
     #[command(flatten)]
     manifests: Manifests,
@@ -236,6 +253,9 @@ struct Up {
     require: Option<Require>,
     #[command(flatten)]
     pace: Pace,
+    /// Leave threads that move frames and ask for names all rights that they were started with
+    #[arg(long)]
+    unconfined: bool,
     /// The cluster's name, which begins the names of its namespaces, unless a Cluster object has one
     #[arg(long, default_value = "lab")]
     name: String,
@@ -421,6 +441,8 @@ fn dispatch(verb: Verb, state: StatePaths) -> Result<ExitCode, Failure> {
         Verb::Apply(what) => manifests::apply(&client(), &what, "/v1/apply"),
         Verb::Delete(what) => manifests::apply(&client(), &what, "/v1/delete"),
         Verb::Scale(what) => manifests::scale(&client(), &what),
+        Verb::Publish(what) => publish::ports(&client(), what.ports, "/v1/publish"),
+        Verb::Withdraw(what) => publish::ports(&client(), what.ports, "/v1/withdraw"),
         Verb::Check(what) => manifests::check(&what),
         Verb::Down => run::down(&client(), &state),
         Verb::Exec(exec) => ask::exec(&client(), &exec),

@@ -42,6 +42,7 @@ pub(super) fn up(up: &Up, state: &StatePaths) -> Result<ExitCode, Failure> {
         grace,
         latency: up.pace.latency(),
         threads: up.pace.threads(),
+        confined: !up.unconfined,
     };
     let executor = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Before anything is made, so that a signal from here on ends in order.

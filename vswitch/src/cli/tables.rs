@@ -69,6 +69,9 @@ pub(super) enum Table {
     /// Connections that nodes track, and how they are translated.
     #[value(alias = "connection", alias = "conntrack")]
     Connections,
+    /// Ports of this machine that lead inside.
+    #[value(alias = "doors")]
+    Published,
     /// What happened.
     #[value(alias = "event")]
     Events,

@@ -1,5 +1,6 @@
 //! The cluster as a model: nodes, pods, plain hosts and the segments that join them. Nothing here touches the system.
 
+mod egress;
 mod host_port;
 mod name_server;
 mod numbers;
@@ -8,6 +9,7 @@ mod simulate;
 mod translation;
 mod wire;
 
+pub use egress::{Carrier, EGRESS_PREFIXES, Egress, EgressPlan};
 pub use host_port::{HostPort, Protocol};
 pub use name_server::NameServerPlan;
 pub use numbers::PortNumbers;
@@ -57,6 +59,10 @@ pub struct Cluster {
     pub services: Frame,
     /// Who may talk to whom.
     pub policies: Arc<ClusterPolicies>,
+    /// How everyone reaches what is outside.
+    pub egress: Egress,
+    /// The addresses of this machine at which ports of nodes appear.
+    pub publish_addresses: Vec<IpAddr>,
 }
 
 /// An L3 segment of the underlay. The router has the first address of each prefix.

@@ -16,8 +16,11 @@ use netstack::config::{
 };
 use netstack::offload::OffloadFeatures;
 
-use super::{Cluster, NameServerPlan, Node, Place, Pod, PortGuards, PortNumbers, ProxyPlan, UnderlaySegment};
-use super::{name_server, service_proxy, translation};
+use super::{
+    Cluster, EgressPlan, NameServerPlan, Node, Place, Pod, PortGuards, PortNumbers, ProxyPlan,
+    UnderlaySegment,
+};
+use super::{egress, name_server, service_proxy, translation};
 use crate::helper::Existing;
 
 /// The name of the switch between the nodes.
@@ -44,6 +47,8 @@ pub struct Wiring {
     pub proxies: Vec<ProxyPlan>,
     /// The name servers of nodes.
     pub name_servers: Vec<NameServerPlan>,
+    /// The way out, if there is one.
+    pub egress: Option<EgressPlan>,
 }
 
 /// One switch.
@@ -143,6 +148,7 @@ pub fn wire(cluster: &Cluster, numbers: &mut PortNumbers) -> Wiring {
         wiring.endpoints.push(endpoint(cluster, place, attachment, &host.addresses, gateways));
     }
     underlay.config.routes.extend(homes.moved.iter().filter_map(|moved| moved.route(cluster, None)));
+    wiring.egress = egress::plan(cluster, numbers, &mut underlay);
     wiring.switches.push(underlay);
     numbers.sweep();
     wiring

@@ -273,6 +273,37 @@ pub struct ScaleRequest {
     pub replicas: i32,
 }
 
+/// Ports to publish, or to withdraw.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PublishRequest {
+    /// `[IP:]PORT[-PORT]:POD|svc/SERVICE:PORT[/tcp|tcp4|tcp6|udp|udp4|udp6]`, each.
+    pub ports: Vec<String>,
+}
+
+/// What is published.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PublishedView {
+    /// What it was published with.
+    pub name: String,
+    /// Who wants it: `publish`, or of a manifest `NodePort`, `LoadBalancer`, `hostPort`.
+    pub by: String,
+    /// What that is now.
+    pub doors: Vec<DoorView>,
+    /// Why it leads nowhere, if it does not.
+    pub problem: Option<String>,
+}
+
+/// A port of this machine that leads inside.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct DoorView {
+    /// `TCP` or `UDP`.
+    pub protocol: String,
+    /// Where it is.
+    pub at: String,
+    /// Where it leads.
+    pub to: String,
+}
+
 /// A manifest's text.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SourceText {

@@ -461,6 +461,7 @@ mod tests {
             grace: Duration::ZERO,
             latency: netstack::driver::Latency::default(),
             threads: std::num::NonZeroUsize::MIN,
+            confined: true,
         };
         let runtime = Arc::new(Runtime::start(cluster, &options, None).unwrap());
         let (balancing, cluster) = (Balancing::new(Arc::clone(&runtime), None), runtime.cluster());

@@ -18,9 +18,12 @@ use super::api::PortView;
 use super::plane::Plane;
 use super::{names, services};
 use crate::container::Phase;
+use crate::edge::{EdgeCounters, EdgeDrop};
 use crate::names::{BOUNDS, NameServerCounters};
 use crate::proxy::ProxyCounters;
-use crate::runtime::{ConnectionCounts, NameServerCounts, PolicyCount, ProxyCounts, RuntimeError};
+use crate::runtime::{
+    ConnectionCounts, EgressCounts, NameServerCounts, PolicyCount, ProxyCounts, RuntimeError,
+};
 use crate::service::Kind;
 
 /// Of the text.
@@ -61,6 +64,7 @@ struct Scrape {
     proxies: Vec<ProxyCounts>,
     name_servers: Vec<NameServerCounts>,
     policies: Vec<PolicyCount>,
+    egress: Option<EgressCounts>,
     stalled: u64,
 }
 
@@ -130,6 +134,7 @@ impl Scrape {
         scrape.proxies = runtime.proxy_counts()?;
         scrape.name_servers = runtime.name_server_counts()?;
         scrape.policies = runtime.policy_counts()?;
+        scrape.egress = runtime.egress_counts()?;
         Ok(scrape)
     }
 
@@ -195,6 +200,9 @@ impl Collector for Scrape {
         encode_proxies(to, &self.proxies)?;
         encode_name_servers(to, &self.name_servers)?;
         encode_policies(to, &self.policies)?;
+        if let Some(egress) = &self.egress {
+            encode_egress(to, egress)?;
+        }
         gauge(to, "vswitch_pods", "Pods by phase.", by("phase", &self.phases))?;
         let help = "How often a container has been started again.";
         counter(to, "vswitch_container_restarts", help, None, self.restarts.iter().cloned())?;
@@ -325,6 +333,46 @@ fn encode_policies(to: &mut DescriptorEncoder<'_>, all: &[PolicyCount]) -> fmt::
     counter(to, "vswitch_policy_audited", help, None, all.iter().map(|one| (labels(one), one.2.audited)))
 }
 
+/// What is counted of the way out: name, unit, meaning, and where it stands.
+type EgressCounter = (&'static str, &'static str, fn(&EdgeCounters) -> u64);
+
+const EGRESS_COUNTERS: [EgressCounter; 9] = [
+    ("vswitch_egress_asked", "Connections to the outside that were asked for.", |c| c.asked),
+    ("vswitch_egress_established", "Those that came to stand.", |c| c.established),
+    ("vswitch_egress_refused", "Those that the outside refused, for whatever reason.", |c| c.refused),
+    ("vswitch_egress_reset_by_pods", "Connections that were broken off inside.", |c| c.reset_by_pods),
+    ("vswitch_egress_reset_by_outside", "Connections that were broken off outside.", |c| c.reset_by_outside),
+    ("vswitch_egress_given_up", "Connections whose inside did not answer any more.", |c| c.given_up),
+    ("vswitch_egress_retransmitted", "Segments that were sent to the inside again.", |c| c.retransmitted),
+    ("vswitch_egress_displaced", "Flows of UDP and echo that made room for others.", |c| c.displaced),
+    ("vswitch_egress_errors", "Errors that the inside was told of by ICMP.", |c| c.errors),
+];
+
+fn encode_egress(to: &mut DescriptorEncoder<'_>, egress: &EgressCounts) -> fmt::Result {
+    let (connections, messages) = egress.carried;
+    let flows = [("connections", connections), ("messages", messages)];
+    let flows = flows.map(|(kind, count)| (vec![("kind", kind.to_owned())], count as u64)).to_vec();
+    gauge(to, "vswitch_egress_flows", "Flows to the outside that are carried.", flows)?;
+    let help = "Octets from pods that sockets have not taken yet.";
+    to.encode_descriptor("vswitch_egress_held", help, Some(&Unit::Bytes), MetricType::Gauge)?
+        .encode_gauge(&(egress.held as u64))?;
+    for (name, help, value) in EGRESS_COUNTERS {
+        to.encode_descriptor(name, help, None, MetricType::Counter)?
+            .encode_counter(&value(&egress.counters), None::<&Exemplar<Labels, u64>>)?;
+    }
+    let both = |counts: [u64; 2]| {
+        ["out", "in"].into_iter().zip(counts).map(|(way, n)| (vec![("direction", way.to_owned())], n))
+    };
+    let octets = both(egress.counters.octets);
+    counter(to, "vswitch_egress_tcp", "Octets carried over TCP.", Some(&Unit::Bytes), octets)?;
+    let messages = both(egress.counters.messages);
+    counter(to, "vswitch_egress_messages", "Datagrams and echo messages carried.", None, messages)?;
+    let drops = EdgeDrop::ALL
+        .iter()
+        .map(|reason| (vec![("reason", reason.name().to_owned())], egress.counters.dropped(*reason)));
+    counter(to, "vswitch_egress_drops", "What went no further on the way out.", None, drops)
+}
+
 fn counter(
     to: &mut DescriptorEncoder<'_>,
     name: &str,
@@ -349,6 +397,32 @@ mod tests {
 
     use super::*;
     use crate::names::Latencies;
+
+    #[test]
+    fn what_leaves_the_cluster_is_told_if_there_is_a_way_out() {
+        let mut counters = EdgeCounters::default();
+        (counters.octets, counters.messages) = ([1, 2], [3, 4]);
+        (counters.asked, counters.errors) = (5, 6);
+        let egress = Some(EgressCounts { counters, carried: (7, 8), held: 9 });
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Scrape { egress, ..Scrape::default() }));
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        for line in [
+            r#"vswitch_egress_flows{kind="connections"} 7"#,
+            r#"vswitch_egress_flows{kind="messages"} 8"#,
+            "vswitch_egress_held_bytes 9",
+            "vswitch_egress_asked_total 5",
+            "vswitch_egress_errors_total 6",
+            r#"vswitch_egress_tcp_bytes_total{direction="out"} 1"#,
+            r#"vswitch_egress_tcp_bytes_total{direction="in"} 2"#,
+            r#"vswitch_egress_messages_total{direction="out"} 3"#,
+            r#"vswitch_egress_messages_total{direction="in"} 4"#,
+            r#"vswitch_egress_drops_total{reason="prohibited"} 0"#,
+        ] {
+            assert!(text.lines().any(|other| other == line), "{line} is not in\n{text}");
+        }
+    }
 
     #[test]
     fn each_number_stands_under_its_own_name() {
@@ -422,6 +496,7 @@ mod tests {
                 ),
                 ("s".into(), None, netstack::switch::PolicyCounters { dropped: 45, audited: 46 }),
             ],
+            egress: None,
             stalled: 10,
         };
         let mut registry = Registry::default();

@@ -24,6 +24,7 @@ use super::balancing::Balancing;
 pub use super::desired::Desired;
 use super::desired::Keeper;
 use super::names;
+use super::published::Published;
 use super::rollout::Rollout;
 use super::workloads::Departures;
 use crate::agent::Agents;
@@ -121,6 +122,8 @@ pub struct Plane {
     pub(super) departures: Mutex<Vec<Arc<dyn Departures>>>,
     /// Held while what has changed of Services is handed out.
     publishing: Mutex<()>,
+    /// Ports of this machine that the user has asked for.
+    pub(super) published: Mutex<Published>,
     /// Whether the end has been asked for.
     pub(super) ending: AtomicBool,
     /// Whether nothing is to be remembered at the end.
@@ -170,6 +173,7 @@ impl Plane {
             agents,
             departures: Mutex::default(),
             publishing: Mutex::default(),
+            published: Mutex::default(),
             ending: AtomicBool::new(false),
             forgets: AtomicBool::new(false),
         });
@@ -333,6 +337,7 @@ impl Plane {
         let beside = changes.iter().filter(|(key, _)| BESIDE_CLUSTER.contains(&key.kind));
         next.store.settle(&before.store, beside);
         *self.desired.lock() = next;
+        self.turn_doors()?;
         if let Some(rollout) = &mut rollout {
             problems.extend(self.roll_out(rollout));
             problems.extend(self.announce());
@@ -414,7 +419,7 @@ impl Plane {
         let _one_at_a_time = self.publishing.lock();
         self.balancing.publish()?;
         self.attend(self.balancing.duties());
-        Ok(())
+        self.move_doors()
     }
 
     /// Has [`Self::stop`] leave nothing behind.

@@ -11,7 +11,8 @@ use serde_json::Value;
 
 use super::api::{
     ApplyRequest, ApplyView, CaptureFormat, ConnectionsView, DownView, DropView, EventView, FdbView, LogView,
-    NeighborView, PlaceView, PortView, RouteView, ScaleRequest, Status, TraceRequest, TraceView,
+    NeighborView, PlaceView, PortView, PublishRequest, PublishedView, RouteView, ScaleRequest, Status,
+    TraceRequest, TraceView,
 };
 use super::names::NameView;
 use super::objects::Listed;
@@ -230,6 +231,13 @@ pub(super) const ROUTES: &[Route] = &[
     verb::<ScaleRequest, ApplyView>("/v1/scale", "Give a Deployment another number of pods", || {
         post(server::scale)
     }),
+    view::<Vec<PublishedView>>("/v1/published", "Ports of this machine that lead inside", || {
+        get(server::published)
+    }),
+    verb::<PublishRequest, Vec<PublishedView>>("/v1/publish", "Have more of them, all or none", || {
+        post(server::publish)
+    }),
+    verb::<PublishRequest, Vec<PublishedView>>("/v1/withdraw", "Have fewer", || post(server::withdraw)),
     Route { request: None, ..verb::<(), DownView>("/v1/down", "End the cluster", || post(server::down)) },
     Route {
         answer: Answer::Text(metrics::MEDIA_TYPE),

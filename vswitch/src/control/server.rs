@@ -23,8 +23,8 @@ use tokio::net::UnixListener;
 use tokio::sync::{Notify, Semaphore, mpsc};
 
 use super::api::{
-    ApplyRequest, ApplyView, CaptureFormat, ConnectionQuery, DownView, ErrorBody, ScaleRequest, Status,
-    TraceRequest,
+    ApplyRequest, ApplyView, CaptureFormat, ConnectionQuery, DownView, ErrorBody, PublishRequest,
+    PublishedView, ScaleRequest, Status, TraceRequest,
 };
 use super::changes::Changes;
 use super::connections::Connections;
@@ -174,6 +174,7 @@ fn status_of(error: &RuntimeError) -> StatusCode {
         | RuntimeError::Proxy { .. }
         | RuntimeError::Station { .. }
         | RuntimeError::Io(_)
+        | RuntimeError::Egress { .. }
         | RuntimeError::Stopped(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
@@ -196,6 +197,30 @@ pub(super) async fn objects(State(shared): State<Shared>, UrlPath(kind): UrlPath
 pub(super) async fn names(State(shared): State<Shared>) -> Response {
     match tokio::task::spawn_blocking(move || names::names(&shared.plane)).await {
         Ok(names) => Json(names).into_response(),
+        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
+}
+
+/// Ports of this machine that lead inside.
+pub(super) async fn published(State(shared): State<Shared>) -> Response {
+    doors(shared, |plane| Ok(plane.published())).await
+}
+
+pub(super) async fn publish(State(shared): State<Shared>, Json(request): Json<PublishRequest>) -> Response {
+    doors(shared, move |plane| plane.publish_ports(&request.ports)).await
+}
+
+pub(super) async fn withdraw(State(shared): State<Shared>, Json(request): Json<PublishRequest>) -> Response {
+    doors(shared, move |plane| plane.withdraw_ports(&request.ports)).await
+}
+
+async fn doors(
+    shared: Shared,
+    verb: impl FnOnce(&Plane) -> Result<Vec<PublishedView>, String> + Send + 'static,
+) -> Response {
+    match tokio::task::spawn_blocking(move || verb(&shared.plane)).await {
+        Ok(Ok(views)) => Json(views).into_response(),
+        Ok(Err(error)) => problem(StatusCode::UNPROCESSABLE_ENTITY, error),
         Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
     }
 }

@@ -10,7 +10,7 @@ use netstack::addr::IpNet;
 use super::Store;
 use super::allocations::{Allocations, Used, overlap};
 use super::host_ports::Holders;
-use crate::cluster::{Cluster, PortGuards};
+use crate::cluster::{Cluster, Egress, PortGuards};
 use crate::service::{AddressPool, Complaints, Frame};
 
 /// What follows from all objects.
@@ -45,6 +45,8 @@ pub fn compile(store: &Store, before: &Allocations, name: &str) -> Result<Compil
             images: BTreeMap::new(),
             services: Frame::default(),
             policies: Arc::default(),
+            egress: Egress::None,
+            publish_addresses: Vec::new(),
         },
         pod_cidrs: Vec::new(),
         allocations: Allocations::default(),

@@ -10,6 +10,7 @@ mod allocations;
 mod builtin;
 mod compile;
 mod containers;
+mod egress;
 mod host_ports;
 mod names;
 mod node;

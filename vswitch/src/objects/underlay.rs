@@ -35,6 +35,7 @@ impl Compiler<'_> {
         }
         let Some((at, cluster)) = first else {
             self.default_underlay();
+            self.egress(None);
             return self.names(None);
         };
         if let Some(name) = &cluster.metadata.name {
@@ -45,6 +46,7 @@ impl Compiler<'_> {
         }
         self.frame(at, &cluster.spec);
         self.names(Some((at, &cluster.spec)));
+        self.egress(Some((at, &cluster.spec)));
         self.cluster.pod_ports = self.guards(at, "spec.podSegments", &cluster.spec.pod_segments);
         match &cluster.spec.segments {
             Some(segments) if segments.is_empty() => {
@@ -90,7 +92,7 @@ impl Compiler<'_> {
     }
 
     /// Whether links are large enough for this family.
-    fn carried(&self, prefix: IpNet) -> bool {
+    pub(super) fn carried(&self, prefix: IpNet) -> bool {
         self.cluster.mtu >= MIN_IPV6_MTU || prefix.addr().is_ipv4()
     }
 

@@ -28,6 +28,7 @@ use netstack::frame::OffloadFeatures;
 
 use super::balance::Balance;
 use super::difference::Difference;
+use super::egress;
 use super::making::Made;
 use super::name_servers::NameServers;
 use super::paths::{Switches, by_thread};
@@ -44,6 +45,7 @@ pub(super) struct Fabric {
     pub(super) places: BTreeMap<Place, Arc<Placed>>,
     pub(super) proxies: Proxies,
     pub(super) name_servers: NameServers,
+    pub(super) egress: Option<egress::Running>,
     numbers: PortNumbers,
 }
 
@@ -58,6 +60,7 @@ impl Fabric {
             places: BTreeMap::new(),
             proxies: Proxies::default(),
             name_servers: NameServers::default(),
+            egress: None,
             numbers: PortNumbers::default(),
         }
     }
@@ -99,9 +102,10 @@ impl Runtime {
             set_offloads(&mut wiring, &now, &made);
             let proxies = now.proxies.change(&cluster, &wiring.proxies, &self.seed)?;
             let servers = now.name_servers.change(&wiring.name_servers, &self.seed)?;
-            Ok((links, (proxies, servers), compile(&wiring.switches)?))
+            let egress = self.change_of_egress(now.egress.as_ref(), wiring.egress.as_ref())?;
+            Ok((links, (proxies, servers, egress), compile(&wiring.switches)?))
         });
-        let (links, (proxies, servers), compiled) = ready.inspect_err(|_| self.unmake(&made))?;
+        let (links, (proxies, servers, egress), compiled) = ready.inspect_err(|_| self.unmake(&made))?;
         let leaving = difference.replaced.iter().chain(&difference.gone);
         let leaving: Vec<Place> = leaving.map(|p| p.endpoint.place.clone()).collect();
         if !leaving.is_empty() {
@@ -116,6 +120,7 @@ impl Runtime {
         let (switches, places) = self.rewire(&now, compiled, links, &difference, made, &mut applied)?;
         let proxies = self.change_proxies(proxies, &switches, &mut applied)?;
         let name_servers = self.change_name_servers(servers, &switches, &mut applied)?;
+        let egress = self.change_egress(egress, &switches, &mut applied)?;
         self.take_out(&now, &difference.gone, &mut applied)?;
         self.wake_moved(&difference.moved, &places, &mut applied);
         {
@@ -135,6 +140,7 @@ impl Runtime {
             places,
             proxies,
             name_servers,
+            egress,
             numbers,
         };
         self.renew_zone()?;

@@ -5,7 +5,9 @@ mod balance;
 mod capture;
 mod connections;
 mod difference;
+mod egress;
 mod fabric;
+mod interface;
 mod lines;
 mod making;
 mod name_servers;
@@ -24,6 +26,7 @@ pub(crate) use balance::Balanced;
 pub use capture::{Capture, CaptureError};
 pub(crate) use connections::ConnectionCounts;
 pub use connections::{ConnectionFilter, FilterError};
+pub(crate) use egress::EgressCounts;
 pub use fabric::Applied;
 pub(crate) use name_servers::NameServerCounts;
 pub use packet::{Kind, PacketSpec, PacketSpecError};
@@ -49,7 +52,7 @@ use parking_lot::{Mutex, RwLock};
 use self::fabric::Fabric;
 use self::paths::{EngineAt, Paths, Switches};
 use self::station::Station;
-use crate::cluster::{Cluster, Endpoint, Place};
+use crate::cluster::{Cluster, Endpoint, Place, UNDERLAY};
 use crate::control::api::EventView;
 use crate::helper::{DOCTOR_KNOWS, Helper, HelperError, HelperOptions, Namespace};
 use crate::names::Forwarder;
@@ -90,6 +93,8 @@ pub struct Options {
     pub latency: Latency,
     /// How many threads move frames. Each switch lives on one of them.
     pub threads: NonZeroUsize,
+    /// Whether threads that move frames and ask for names give up what they do not need: capabilities, files, system calls.
+    pub confined: bool,
 }
 
 /// Why a cluster did not start, or could not be asked.
@@ -136,6 +141,14 @@ pub enum RuntimeError {
     NameServer {
         /// Whose.
         node: String,
+        /// Why.
+        reason: String,
+    },
+    /// There is no interface for what leaves.
+    #[error(
+        "the interface that `egress: kernel` needs cannot be made: {reason}; it takes root, which `egress: user` does not"
+    )]
+    Egress {
         /// Why.
         reason: String,
     },
@@ -259,14 +272,14 @@ impl Runtime {
         mut helper: Option<Helper>,
     ) -> Result<Self, RuntimeError> {
         let found = helper.as_mut().map(Helper::list).transpose()?.unwrap_or_default();
-        let clock = Clock::start();
-        let (seed, paths) = (fresh_seed()?, Paths::start(options.threads, clock, options.latency)?);
+        let (clock, seed) = (Clock::start(), fresh_seed()?);
+        let (paths, forwarder, unconfined) = paths::start(options, clock, &seed)?;
         let runtime = Self {
             changing: Mutex::default(),
             fabric: RwLock::new(Fabric::empty(&cluster.name)),
             proxied: Mutex::default(),
             zone: Mutex::default(),
-            forwarder: Arc::new(Forwarder::start(paths.handles(), clock, &seed, options.state.query_log())?),
+            forwarder: Arc::new(forwarder),
             balance: Mutex::default(),
             paths,
             clock,
@@ -284,6 +297,9 @@ impl Runtime {
             log: Mutex::default(),
             taps: Mutex::default(),
         };
+        for problem in unconfined {
+            runtime.tell(UNDERLAY, format!("the data path has more rights than it needs: {problem}"));
+        }
         let applied = runtime.apply(cluster, |_| {}).map(|mut applied| {
             applied.problems.extend(runtime.remove_found());
             applied

@@ -6,15 +6,21 @@
 //! have nothing in common but the links between switches and the depot of their frames; whoever asks about all switches
 //! asks thread by thread, so what he hears is true of each at a time of its own. Threads without a switch sleep.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::DirBuilder;
 use std::io;
 use std::num::NonZeroUsize;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::thread::JoinHandle;
 
 use netstack::driver::{Clock, Driver, DriverHandle, EngineId, Latency, Stopped};
+use netstack::seed::Seed;
 use parking_lot::Mutex;
 
+use super::Options;
 use super::questions::Questions;
+use crate::confine::{Work, confined};
+use crate::names::Forwarder;
 
 /// An engine, and the thread that turns it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -101,6 +107,33 @@ impl Drop for Paths {
     fn drop(&mut self) {
         self.0.iter().for_each(|path| path.handle.stop());
     }
+}
+
+/// Starts the data path's threads and the one that asks for names, confined to their work unless nobody wants that. Says what
+/// they could not give up as well.
+///
+/// # Errors
+/// Those of the operating system.
+pub(super) fn start(
+    options: &Options,
+    clock: Clock,
+    seed: &Seed,
+) -> io::Result<(Paths, Forwarder, BTreeSet<String>)> {
+    let start = || Paths::start(options.threads, clock, options.latency);
+    let log = options.state.query_log();
+    if !options.confined {
+        let paths = start()?;
+        let forwarder = Forwarder::start(paths.handles(), clock, seed, log)?;
+        return Ok((paths, forwarder, BTreeSet::new()));
+    }
+    // What a thread is to have left must be there when it gives up the rest.
+    let logs = options.state.logs();
+    DirBuilder::new().recursive(true).mode(0o700).create(&logs)?;
+    let (paths, kept) = confined(Work::Frames, start);
+    let paths = paths?;
+    let handles = paths.handles();
+    let (forwarder, also_kept) = confined(Work::Names(&logs), || Forwarder::start(handles, clock, seed, log));
+    Ok((paths, forwarder?, kept.into_iter().chain(also_kept).collect()))
 }
 
 /// The thread of each switch that is wanted: the one where it stands, else the one that will have the fewest.

@@ -67,6 +67,8 @@ impl Runtime {
                 } else if let Some(outcome) = self.proxied_on(&arriving.switch, port, &frame) {
                     view.delivered = true;
                     view.outcome = outcome;
+                } else if let Some((outcome, delivered)) = self.leaves_by(&arriving.switch, port, &frame) {
+                    (view.outcome, view.delivered) = (outcome, delivered);
                 } else if self.is_named_on(&arriving.switch, port) {
                     view.delivered = true;
                     view.outcome = format!("delivered to the name server of {}", arriving.switch);

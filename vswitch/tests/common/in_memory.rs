@@ -36,6 +36,7 @@ impl InMemory {
             grace: Duration::from_secs(1),
             latency: netstack::driver::Latency::default(),
             threads: std::num::NonZeroUsize::MIN,
+            confined: true,
         };
         let (store, _) = Store::read(&sources(text), Strictness::Strict).unwrap();
         let desired = Desired { store, ..Desired::default() };

@@ -53,6 +53,9 @@ fn installed(program: &str) -> bool {
     places.iter().any(|directory| directory.join(program).exists())
 }
 
+/// What makes a program somebody's who owns nothing.
+pub(crate) const USER: [&str; 4] = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+
 /// Waits up to twenty seconds for `condition`.
 pub(crate) fn until(what: &str, condition: impl FnMut() -> bool) {
     assert!(happens(condition), "it did not happen within twenty seconds that {what}");
@@ -123,6 +126,8 @@ pub(crate) struct Cluster {
     /// Its state directory.
     pub(crate) state: PathBuf,
     log: PathBuf,
+    /// What comes before verbs.
+    through: Vec<String>,
     process: Option<Child>,
     stdout: Option<BufReader<ChildStdout>>,
     /// Held open: the kernel gives the number of a namespace that is gone to the next one, another test's for example.
@@ -145,12 +150,37 @@ impl Cluster {
         Self::up(label, &[&["-f", file.path()], arguments].concat())
     }
 
+    /// Starts the cluster of a manifest as a child of a program that becomes it, as `nsenter` does.
+    pub(crate) fn of_by(label: &str, by: &[&str], manifest: &str, arguments: &[&str]) -> Self {
+        let file = ManifestFile::new(label, manifest);
+        let name = format!("vst-{label}-{}", std::process::id());
+        Self::up_by(by, &name, &[&["-f", file.path()], arguments].concat())
+    }
+
     /// The same with a given name: to start once more what was killed.
     pub(crate) fn up_as(name: &str, arguments: &[&str]) -> Self {
+        Self::up_by(&[], name, arguments)
+    }
+
+    /// The same as a user who owns nothing, and with him every verb; `by` keeps who runs it.
+    pub(crate) fn of_user(label: &str, by: &[&str], manifest: &str) -> Self {
+        let file = ManifestFile::new(label, manifest);
+        let name = format!("vst-{label}-{}", std::process::id());
+        Self::up_through(by, &USER, &name, &["-f", file.path()])
+    }
+
+    fn up_by(by: &[&str], name: &str, arguments: &[&str]) -> Self {
+        Self::up_through(by, &[], name, arguments)
+    }
+
+    /// Starts it by a program that becomes another, which becomes it, and is what runs verbs.
+    fn up_through(by: &[&str], through: &[&str], name: &str, arguments: &[&str]) -> Self {
         let state = std::env::temp_dir().join(name);
         let log = std::env::temp_dir().join(format!("{name}.log"));
         let taps = host_taps();
-        let mut process = Command::new(executable())
+        let line = [by, through, &[executable()]].concat();
+        let mut process = Command::new(line[0])
+            .args(&line[1..])
             .arg("up")
             .args(["--require", "tap", "--name", name, "--state-dir"])
             .arg(&state)
@@ -175,6 +205,7 @@ impl Cluster {
             name: name.to_owned(),
             state,
             log,
+            through: through.iter().map(|word| (*word).to_owned()).collect(),
             process: Some(process),
             stdout: Some(stdout),
             namespaces: Vec::new(),
@@ -203,8 +234,9 @@ impl Cluster {
 
     /// A command line of `vswitch` for this cluster.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(executable());
-        command.env("VSWITCH_STATE_DIR", &self.state).args(arguments).stdin(Stdio::null());
+        let mut line = self.through.iter().map(String::as_str).chain([executable()]);
+        let mut command = Command::new(line.next().unwrap());
+        command.args(line).args(arguments).env("VSWITCH_STATE_DIR", &self.state).stdin(Stdio::null());
         command
     }
 

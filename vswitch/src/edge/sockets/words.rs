@@ -1,0 +1,58 @@
+//! What the kernel says, in the edge's words.
+
+use nix::errno::Errno;
+
+use super::Refusal;
+
+/// Why something was not done.
+pub(super) fn refusal(errno: Errno) -> Refusal {
+    match errno as i32 {
+        libc::ECONNREFUSED => Refusal::Refused,
+        libc::ECONNRESET | libc::EPIPE | libc::ECONNABORTED | libc::ENOTCONN => Refusal::Reset,
+        libc::ETIMEDOUT => Refusal::TimedOut,
+        libc::ENETUNREACH | libc::ENETDOWN | libc::EAFNOSUPPORT | libc::EINVAL => Refusal::NoRoute,
+        libc::EHOSTUNREACH | libc::EHOSTDOWN | libc::ENONET | libc::ENOPROTOOPT | libc::EPROTO => {
+            Refusal::Unreachable
+        }
+        libc::EACCES | libc::EPERM => Refusal::Prohibited,
+        libc::EMSGSIZE => Refusal::TooLong,
+        libc::EADDRINUSE => Refusal::InUse,
+        // The last two are what `connect` says when no local port is left.
+        libc::EMFILE
+        | libc::ENFILE
+        | libc::ENOMEM
+        | libc::ENOBUFS
+        | libc::ENOSPC
+        | libc::EADDRNOTAVAIL
+        | libc::EAGAIN => Refusal::NoSockets,
+        _ => Refusal::Unsupported,
+    }
+}
+
+/// Why nobody can be waited for there.
+pub(super) fn refusal_to_listen(errno: Errno) -> Refusal {
+    // Here it is not about ports that have run out: no interface has that address.
+    if errno == Errno::EADDRNOTAVAIL { Refusal::NoRoute } else { refusal(errno) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ends_a_connect_is_told_apart() {
+        for (errno, word) in [
+            (Errno::ECONNREFUSED, Refusal::Refused),
+            (Errno::EHOSTUNREACH, Refusal::Unreachable),
+            (Errno::ENETUNREACH, Refusal::NoRoute),
+            (Errno::ETIMEDOUT, Refusal::TimedOut),
+            (Errno::EMFILE, Refusal::NoSockets),
+            (Errno::EPERM, Refusal::Prohibited),
+            (Errno::EPIPE, Refusal::Reset),
+            (Errno::EMSGSIZE, Refusal::TooLong),
+            (Errno::EPROTONOSUPPORT, Refusal::Unsupported),
+        ] {
+            assert_eq!(refusal(errno), word, "{errno}");
+        }
+    }
+}
