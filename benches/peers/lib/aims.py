@@ -23,6 +23,20 @@ def ahead(role, than, rows, words):
     return [Aim(words, row, role, than, 1.0, at_most=row == "ping") for row in rows]
 
 
+GATEWAYS = {"slirp4netns": "gateway-slirp4netns", "pasta": "gateway-pasta"}
+
+
+def gateways():
+    """Ways out: into the pod and out of it, with the frames of networks and with large ones, and the other rows."""
+    factors = {("slirp4netns", ""): (5, 2), ("pasta", ""): (2, 2), ("slirp4netns", "-65520"): (1, 1), ("pasta", "-65520"): (0.5, 0.5)}
+    for (name, mtu), both in factors.items():
+        for row, factor, words in zip(("tcp1in", "tcp1"), both, ("into a pod", "out of a pod")):
+            what = f"TCP, 1 stream, {words}{', MTU 65520' if mtu else ''}"
+            yield Aim(what, row, f"gateway-vswitch{mtu}", (GATEWAYS[name] + mtu,), factor)
+    for name, role in GATEWAYS.items():
+        yield from ahead("gateway-vswitch", (role,), ("flood", "rr1", "rr16", "crr"), f"Ahead of {name}")
+
+
 ALL = ("tcp1", "tcp4", "flood", "ndr", "rr1", "rr16", "crr", "ping")
 
 AIMS = [
@@ -47,6 +61,7 @@ AIMS = [
     Aim("Offload on against off, 1 stream", "tcp1", "vswitch", ("vswitch-no-offload",), 6.0),
     *ahead("vswitch", OVS, ALL, "Ahead of Open vSwitch in user space"),
     *ahead("vswitch", ("vde",), ALL, "Ahead of vde_switch"),
+    *gateways(),
 ]
 
 # Which of ours does what they do; to all others it is `vswitch` itself.
@@ -91,6 +106,13 @@ def reached(aim, results, up):
         return None
     holds = ratio.middle <= aim.factor if aim.at_most else ratio.middle >= aim.factor
     return than, ratio, holds
+
+
+def counterpart(role):
+    """Which of ours does what this one does."""
+    if role.startswith("gateway-"):
+        return "gateway-vswitch-65520" if role.endswith("-65520") else "gateway-vswitch"
+    return COUNTERPARTS.get(role, "vswitch")
 
 
 def why(role, row):

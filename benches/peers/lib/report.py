@@ -1,13 +1,13 @@
 """The results as Markdown."""
 
-from aims import AIMS, COUNTERPARTS, reached, why
+from aims import AIMS, counterpart, reached, why
 from bare import EXPECTED
 from memory import lines as memory_lines
-from roles import REFERENCE
+from roles import REFERENCES
 from rows import BY_NAME
 from session import AGAIN, BUSY, STOLEN
 
-OURS = "vswitch"
+OURS = ("vswitch", "gateway-vswitch")
 
 
 def short(value):
@@ -34,7 +34,7 @@ def bold(name, title):
 
 
 def ratio_cell(results, role, row):
-    ratio = results.ratio(role, row.name, REFERENCE)
+    ratio = results.ratio(role, row.name, results.reference())
     return "–" if ratio is None else f"{ratio.middle:.2f}"
 
 
@@ -54,14 +54,14 @@ def row_table(results, row):
         lines.append(
             [
                 bold(name, title),
-                spread(results.ratio(name, row.name, REFERENCE), "{:.2f}".format),
+                spread(results.ratio(name, row.name, results.reference()), "{:.2f}".format),
                 spread(results.spread(name, row.name)),
                 spread(results.spread(name, row.name, "cpu")),
                 *(counted(samples, what) for what in ("drops", "retransmits")),
                 f"{max(sample.get('steal', 0) for sample in samples):.2f}",
             ]
         )
-    head = ["", "of the kernel's bridge", row.unit, f"CPU s per {row.work}", "dropped", "retransmitted", "steal, s"]
+    head = ["", f"of {REFERENCES[results.reference()]}", row.unit, f"CPU s per {row.work}", "dropped", "retransmitted", "steal, s"]
     return table(head, lines)
 
 
@@ -89,7 +89,7 @@ def lost(results, rows):
     for row in rows:
         reasons = {}
         for name, title in results.roles():
-            ours = COUNTERPARTS.get(name, OURS)
+            ours = counterpart(name)
             ratio = None if name.startswith(OURS) else results.ratio(name, row.name, ours)
             if ratio and (ratio.middle > 1 if row.up else ratio.middle < 1):
                 told = f"{title} ({ratio.middle:.2f} x `{ours}`)"
@@ -102,7 +102,7 @@ def bare_check(results):
     """Whether the forwarder reaches what it reached elsewhere, as a ratio to the kernel, within a tenth."""
     lines = []
     for (role, row), expected in EXPECTED.items():
-        ratio = results.ratio(role, row, REFERENCE)
+        ratio = results.ratio(role, row, results.reference())
         if ratio:
             off = ratio.middle / expected - 1
             mark = " !" if abs(off) > 0.1 else ""
@@ -135,7 +135,7 @@ def machine_lines(result):
 
 
 def markdown(results, plots):
-    result = results.result
+    result, kernel = results.result, REFERENCES[results.reference()]
     rows = [BY_NAME[name] for name in result["rows"]]
     rounds = 1 + max((sample["round"] for sample in result["samples"]), default=0)
     text = [
@@ -145,7 +145,7 @@ def markdown(results, plots):
         "anyone can repeat it on a Debian machine.",
         "",
         f"{result['date']}, {rounds} rounds of every role in turn, {result['seconds']:g} s for each figure. A ratio is "
-        "taken within a round, to the kernel's bridge of the same round. A figure is the median of the rounds, in "
+        f"taken within a round, to {kernel} of the same round. A figure is the median of the rounds, in "
         "parentheses the lowest and the highest. Processor time is that of the whole machine: both ends, whatever is "
         "between them, interrupts.",
         "",
@@ -154,7 +154,7 @@ def markdown(results, plots):
         *stolen(result["samples"]),
         "",
         *disturbed(result),
-        "## As ratios to the kernel's bridge",
+        f"## As ratios to {kernel}",
         "",
         "More is better, but for ping.",
         "",
@@ -162,7 +162,7 @@ def markdown(results, plots):
     ]
     if any(name.startswith(OURS) for name, _ in results.roles()):
         text += ["## Held against what is aimed at", "", *aims_table(results)]
-        text += ["## Where others are ahead of `vswitch up` as it comes", "", *lost(results, rows), ""]
+        text += ["## Where others are ahead", "", *lost(results, rows), ""]
     for row in rows:
         if any(results.spread(name, row.name) for name, _ in results.roles()):
             text += [f"## {row.title}", ""]

@@ -45,6 +45,8 @@ class Role:
 MANY_ROWS = ("tcp1", "flood", "rr16", "crr", "ping")
 
 REFERENCE = "kernel"
+# What ratios are taken to, in words: between pods, and on the way out.
+REFERENCES = {REFERENCE: "the kernel's bridge", "gateway-kernel": "the kernel's routing"}
 
 
 def all_roles():

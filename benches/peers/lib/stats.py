@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from statistics import median
 
+from roles import REFERENCE, REFERENCES
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -48,3 +50,7 @@ class Results:
         """Names and titles of roles that something was measured of."""
         measured = {role for role, _ in self.by_key}
         return [(role["name"], role["title"]) for role in self.result["roles"] if role["name"] in measured]
+
+    def reference(self):
+        """What ratios are taken to."""
+        return next((name for name, _ in self.roles() if name in REFERENCES), REFERENCE)

@@ -5,7 +5,7 @@ use core::net::IpAddr;
 
 use super::snapshot::Map;
 use super::{Config, NextHop, RouteTarget, Station as StationConfig, VlanMode};
-use crate::addr::{IpNet, SegmentId};
+use crate::addr::{IpNet, SegmentId, scope};
 use crate::route::RouteTable;
 
 /// What routing needs of all segments together.
@@ -19,6 +19,8 @@ pub struct Router {
     broadcasts: Map<IpAddr, SegmentId>,
     /// Own addresses that a station behind a node-local link shares.
     delegated: Map<IpAddr, SegmentId>,
+    /// Link-local IPv4 addresses with routes of their own.
+    led_on: Vec<IpAddr>,
 }
 
 /// What a route leads to.
@@ -80,7 +82,12 @@ impl Router {
         for route in &config.routes {
             add(route.prefix, Target::Configured(route.target.clone()));
         }
-        Self { routes: RouteTable::build(entries.into_iter()), targets, own, broadcasts, delegated }
+        let led_on = config.routes.iter().filter_map(|route| match route.prefix {
+            IpNet::V4(net) if net.prefix_len() == 32 && net.addr().is_link_local() => Some(net.addr().into()),
+            IpNet::V4(_) | IpNet::V6(_) => None,
+        });
+        let led_on = led_on.collect();
+        Self { routes: RouteTable::build(entries.into_iter()), targets, own, broadcasts, delegated, led_on }
     }
 
     /// Where packets to `destination` go.
@@ -120,6 +127,14 @@ impl Router {
     #[inline]
     pub fn is_broadcast(&self, address: IpAddr) -> bool {
         self.broadcasts.contains_key(&address)
+    }
+
+    /// Whether packets from or to `address` stay on their link, as its meaning reaches no further. A link-local IPv4 address with
+    /// a host route goes where that leads: clouds have services at such addresses that are on no link (RFC 3927 section 7 asks
+    /// routers not to do so by themselves).
+    #[inline]
+    pub fn keeps_on_link(&self, address: IpAddr) -> bool {
+        scope::is_link_scoped(address) && !self.led_on.contains(&address)
     }
 
     /// The node-local segment whose station shares this own address.

@@ -107,7 +107,8 @@ impl Layer3<'_> {
         if destination.is_multicast() {
             return self.drop(DropReason::MulticastNotRouted, None);
         }
-        if route::is_link_scoped(source) || route::is_link_scoped(destination) {
+        let router = self.snapshot.router();
+        if router.keeps_on_link(source) || router.keeps_on_link(destination) {
             // RFC 4443 section 3.1 has a code for it; RFC 3927 section 7 asks for none.
             let error = source.is_ipv6().then(|| self.error(IcmpError::BeyondScope)).flatten();
             return self.drop(DropReason::BeyondScope, error);

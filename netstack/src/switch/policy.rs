@@ -10,7 +10,10 @@
 //! - packets to groups and to everybody: the sender's egress with the group's address, and each receiver's ingress;
 //! - what is no IP packet: those alone let it through who let everything through;
 //! - packets of stations that [`NatConfig::untracked`](crate::config::NatConfig::untracked) names. There it cannot be told
-//!   who asks and who answers, so either is taken for granted: one that would be let through the other way passes.
+//!   whether such a station asks or answers, so it is held to answer: what it sends passes if it could have been asked for.
+//!
+//! A frame goes to whoever has its MAC address, whatever its packet says: where that is somebody else than the packet is for,
+//! he is asked as well.
 //!
 //! ARP, neighbour discovery and reports of group membership always pass: without them nobody has a network.
 
@@ -86,16 +89,23 @@ impl Switch {
 /// Who forbids a frame of which no connection is kept, if anybody does.
 fn forbidden(snapshot: &Snapshot, arrival: &Arrival<'_>, tracked: &Tracked) -> Option<Judgement> {
     let policies = snapshot.policies()?;
-    let question = match arrival.ip().filter(|_| tracked.is_judged()) {
-        Some(ip) => misled(snapshot, arrival, tracked, &ip)?,
-        None if is_housekeeping(arrival) => return None,
-        None => question(snapshot, arrival)?,
+    let refused = |question: Question| policies.judge(&question).refusal();
+    let Some(ip) = arrival.ip() else {
+        return if is_housekeeping(arrival) { None } else { refused(question(snapshot, arrival)?) };
     };
-    let refusal = policies.judge(&question).refusal()?;
-    match arrival.ip() {
-        Some(ip) if is_untracked(snapshot, &ip) && passes_backwards(snapshot, &ip) => None,
-        Some(_) | None => Some(refusal),
+    if tracked.is_judged() {
+        return refused(misled(snapshot, arrival, tracked, &ip)?);
     }
+    if is_housekeeping(arrival) {
+        return None;
+    }
+    let to_many = scope::is_group(ip.destination) || snapshot.router().is_broadcast(ip.destination);
+    let refusal = question(snapshot, arrival).and_then(refused).or_else(|| {
+        let led = misled(snapshot, arrival, tracked, &ip)?;
+        // Of what is for many the sender was asked with the group's address.
+        if to_many { policies.judge_ingress(&led).filter(|said| !said.is_allowed) } else { refused(led) }
+    })?;
+    (!is_answer(snapshot, &ip)).then_some(refusal)
 }
 
 /// What is asked about a packet that goes by its MAC address to a station that has not the address it is for: policies were
@@ -125,7 +135,7 @@ fn question(snapshot: &Snapshot, arrival: &Arrival<'_>) -> Option<Question> {
             port: 0,
         });
     };
-    if segment.gateway().is_some_and(|gateway| gateway.has(ip.destination)) {
+    if arrival.to_gateway() && segment.gateway().is_some_and(|gateway| gateway.has(ip.destination)) {
         return None;
     }
     let known_as = |address: IpAddr, port: Option<PortId>| {
@@ -171,23 +181,23 @@ fn is_housekeeping(arrival: &Arrival<'_>) -> bool {
         Some(Network::Arp(_)) => true,
         Some(Network::Ip(ip)) => {
             let report = |kind: u8| ip.protocol == protocol::ICMPV6 && REPORTS.contains(&kind);
-            arrival.discovery.is_some()
-                || ip.protocol == IGMP
-                || matches!(ip.transport, Transport::Icmp { kind, .. } if report(kind))
+            let reports =
+                ip.protocol == IGMP || matches!(ip.transport, Transport::Icmp { kind, .. } if report(kind));
+            // Reports are for groups (RFC 3376 section 4.2.14, RFC 3810 section 5.2.14), by their MAC addresses.
+            let to_group = ip.destination.is_multicast() && arrival.link.destination.is_multicast();
+            arrival.discovery.is_some() || (reports && to_group)
         }
         Some(Network::Other) | None => false,
     }
 }
 
-/// Whether an end of the packet is a station of which nothing is remembered.
-fn is_untracked(snapshot: &Snapshot, ip: &Ip) -> bool {
-    let translator = snapshot.translator();
-    translator.is_some_and(|it| it.is_untracked(ip.source) || it.is_untracked(ip.destination))
-}
-
-/// Whether the packet would be let through if it went the other way. The later fragments of a datagram do not say what they
-/// are; without the first they are nothing.
-fn passes_backwards(snapshot: &Snapshot, ip: &Ip) -> bool {
+/// Whether the packet may be an answer that nobody remembers the question of: it comes from a station of which nothing is
+/// remembered, and would be let through if it went the other way. The later fragments of a datagram do not say what they are;
+/// without the first they are nothing.
+fn is_answer(snapshot: &Snapshot, ip: &Ip) -> bool {
+    if !snapshot.translator().is_some_and(|translator| translator.is_untracked(ip.source)) {
+        return false;
+    }
     if ip.fragment.is_some_and(|fragment| fragment.offset > 0) {
         return true;
     }

@@ -352,7 +352,8 @@ fn trackable(snapshot: &Snapshot, arrival: &Arrival<'_>) -> Option<Ip> {
     let (translator, _) = snapshot.translator().zip(arrival.segment.gateway())?;
     let Some(Network::Ip(ip)) = arrival.network else { return None };
     let is_local = |address: IpAddr| {
-        scope::is_link_scoped(address) || scope::is_group(address) || address.is_unspecified()
+        let router = snapshot.router();
+        router.keeps_on_link(address) || scope::is_group(address) || address.is_unspecified()
     };
     let tracked = !arrival.link.destination.is_multicast()
         && !bridge::is_reserved(arrival.link.destination)

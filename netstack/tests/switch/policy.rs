@@ -283,14 +283,49 @@ fn what_is_no_packet_stays_outside_as_well() {
 fn a_packet_that_is_led_astray_is_not_let_in() {
     for family in FAMILIES {
         let mut lab = lab(on(&POD_B, &ingress(&[])));
-        for destination in [ip(family.of("192.0.2.1", "2001:db8::1")), ip(family.of("10.0.0.99", "fd00::99"))]
-        {
+        let gateway = netstack::addr::MacAddr::link_local(POD_B.router).into();
+        for destination in [
+            ip(family.of("192.0.2.1", "2001:db8::1")),
+            ip(family.of("10.0.0.99", "fd00::99")),
+            ip(family.of("10.0.0.1", "fd00::1")),
+            if family == Family::V4 { ip("10.0.0.1") } else { gateway },
+        ] {
             let packet = Packet { destination, ..POD_A.to(&POD_B, family) };
             for frame in openers(&packet) {
                 stops(&mut lab, &POD_A, &frame);
             }
         }
     }
+}
+
+/// A kernel gives what is for everybody to any socket, whatever MAC address it came to.
+#[test]
+fn a_group_in_the_packet_does_not_open_the_door_of_one() {
+    let everybody = |family: Family| match family {
+        Family::V4 => vec!["224.0.0.1", "224.0.0.251", "239.1.2.3", "255.255.255.255", "10.0.0.255"],
+        Family::V6 => vec!["ff02::1", "ff05::2", "ff0e::1:2"],
+    };
+    for family in FAMILIES {
+        for destination in everybody(family).into_iter().map(ip) {
+            let packet = Packet { destination, ..POD_A.to(&POD_B, family) };
+            let mut open = lab(policies());
+            passes(&mut open, &POD_A, POD_B.port, &packet.udp(40_000, 80, b"x"));
+            let mut closed = lab(on(&POD_B, &ingress(&[accept(group(GROUP_A), only(UDP, 53))])));
+            stops(&mut closed, &POD_A, &packet.udp(40_000, 80, b"x"));
+            passes(&mut closed, &POD_A, POD_B.port, &packet.udp(40_000, 53, b"x"));
+        }
+    }
+    // Reports of membership are for groups; to one station they are packets like others.
+    let mut closed = lab(on(&POD_B, &ingress(&[accept(group(GROUP_A), only(UDP, 53))])));
+    let mut report = POD_A.to(&POD_B, Family::V6).echo(1, 1, &[0; 20]);
+    let (kind, sum) = (14 + 40, 14 + 42);
+    report[kind] = 143;
+    // The checksum of a message whose kind is another by 15: RFC 1624.
+    let old = u16::from_be_bytes([report[sum], report[sum + 1]]);
+    let (new, borrow) = old.overflowing_sub(15 << 8);
+    report[sum..sum + 2].copy_from_slice(&(new - u16::from(borrow)).to_be_bytes());
+    stops(&mut closed, &POD_A, &report);
+    stops(&mut closed, &POD_A, &POD_A.to(&POD_B, Family::V4).protocol(2, &[0; 8]));
 }
 
 /// Opens a connection and has it known, both ways.
@@ -481,9 +516,9 @@ fn counters_end_with_their_policy() {
     assert_eq!(default.map(|(_, it)| it.dropped), Some(1));
 }
 
-/// Of such a station nobody knows what it was asked: what could be an answer passes, everything else does not.
+/// Of such a station nobody knows what it was asked: what could be an answer of its passes, everything else does not.
 #[test]
-fn where_nothing_is_tracked_either_way_will_do() {
+fn what_could_be_an_answer_of_somebody_untracked_is_one() {
     for family in FAMILIES {
         let server = POD_B.ip(family);
         let config = || node(|nat| nat.untracked = vec![server.into()]);
@@ -498,6 +533,10 @@ fn where_nothing_is_tracked_either_way_will_do() {
         stops(&mut lab, &POD_B, &back.tcp_syn(53, 40_000));
         set(&mut lab, on(&POD_A, &Subject { egress: isolated(&[]), ..closed.clone() }));
         stops(&mut lab, &POD_A, &there.udp(40_000, 53, b"question"));
+        // Who may be sent anything by it may not therefore ask it.
+        set(&mut lab, on(&POD_A, &egress(&[])));
+        stops(&mut lab, &POD_A, &there.udp(40_000, 53, b"question"));
+        passes(&mut lab, &POD_B, POD_A.port, &back.udp(53, 40_000, b"answer"));
     }
 }
 

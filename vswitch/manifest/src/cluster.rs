@@ -124,7 +124,7 @@ pub struct EgressPolicySpec {
 pub enum EgressOpening {
     /// The machine's own loopback, which pods see at 192.0.0.2 and fd00:192::2.
     MachineLoopback,
-    /// The metadata services of clouds, but for those with link-local addresses, to which nodes forward nothing.
+    /// The metadata services of clouds.
     Metadata,
 }
 

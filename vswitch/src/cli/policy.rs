@@ -1,5 +1,6 @@
 //! Policies: columns, `describe`, and `policy matrix`.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -134,6 +135,12 @@ fn svg(view: &MatrixView) -> String {
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{size}\" height=\"{size}\" font-family=\"sans-serif\" \
          font-size=\"12\">\n<title>Who can reach whom: rows open connections, columns are asked</title>\n"
     );
+    let mut counts: HashMap<(&str, &str), (usize, usize)> = HashMap::new();
+    for cell in &view.cells {
+        let (all, allowed) = counts.entry((&cell.from, &cell.to)).or_default();
+        *all += 1;
+        *allowed += usize::from(cell.allowed);
+    }
     let place = |at: usize| MARGIN + FIELD * at;
     for (at, pod) in view.pods.iter().enumerate() {
         let (name, middle) = (markup(pod), place(at) + FIELD * 2 / 3);
@@ -144,9 +151,7 @@ fn svg(view: &MatrixView) -> String {
     }
     for (row, (from, reach)) in view.pods.iter().zip(&view.reach).enumerate() {
         for (column, (to, ports)) in view.pods.iter().zip(reach).enumerate() {
-            let answers = view.cells.iter().filter(|cell| cell.from == *from && cell.to == *to);
-            let (all, allowed) =
-                answers.fold((0, 0), |(all, yes), cell| (all + 1, yes + usize::from(cell.allowed)));
+            let (all, allowed) = counts.get(&(from.as_str(), to.as_str())).copied().unwrap_or_default();
             let color = match allowed {
                 0 => "#d73a49",
                 some if some == all => "#2da44e",

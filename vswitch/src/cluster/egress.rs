@@ -12,8 +12,18 @@ use netstack::config::{
 use netstack::offload::OffloadFeatures;
 
 use super::{Attachment, Cluster, PortNumbers, SwitchPlan, UNDERLAY};
-use crate::edge::Reach;
+use crate::edge::{LINK_LOCAL_METADATA, Opening, Reach};
 use crate::helper::MIN_IPV6_MTU;
+
+impl Egress {
+    /// Link-local addresses that pods may reach outside, to which nodes need routes of their own.
+    pub(super) fn beyond_links(&self) -> Option<IpNet> {
+        match self {
+            Self::User(reach) => reach.is_open(Opening::Metadata).then(|| LINK_LOCAL_METADATA.into()),
+            Self::None | Self::Kernel => None,
+        }
+    }
+}
 
 /// What the port and the segment are called.
 const NAME: &str = "egress";
@@ -108,6 +118,10 @@ pub(super) fn plan(
     let everything = [IpNet::from(ipnet::Ipv4Net::default()), IpNet::from(ipnet::Ipv6Net::default())];
     underlay.config.routes.extend(everything.into_iter().zip(EDGE).take(families).map(|(prefix, edge)| {
         let hop = NextHop { segment: id, gateway: Some(edge) };
+        RouteConfig { prefix, target: RouteTarget::Via(vec![hop]) }
+    }));
+    underlay.config.routes.extend(cluster.egress.beyond_links().map(|prefix| {
+        let hop = NextHop { segment: id, gateway: Some(EDGE[0]) };
         RouteConfig { prefix, target: RouteTarget::Via(vec![hop]) }
     }));
     Some(EgressPlan {

@@ -343,6 +343,9 @@ fn node_switch(
             IpNet::V6(_) => IpNet::from(ipnet::Ipv6Net::default()),
         };
         config.routes.push(via(everything, UPLINK, router.addr()));
+        let beyond =
+            cluster.egress.beyond_links().filter(|net| net.addr().is_ipv4() == router.addr().is_ipv4());
+        config.routes.extend(beyond.map(|net| via(net, UPLINK, router.addr())));
     }
     let limits = Limits { connections: CONNECTIONS, ..Limits::default() };
     let links = vec![(uplink, UNDERLAY.into(), underlay_port)];

@@ -162,25 +162,33 @@ impl Plane {
         }
         let refused = self.runtime().set_doors(&all)?;
         published.open = Some((cluster, all));
-        self.tell_refused(published, &refused);
-        published.refused = refused.into_iter().map(|(door, _)| door).collect();
+        let asked = published.doors.clone();
+        for doors in published.doors.values_mut() {
+            doors.retain(|door| !refused.iter().any(|(other, _)| other == door));
+        }
+        let missed: Vec<(Door, Refusal)> =
+            refused.into_iter().filter(|refused| !is_spared(published, refused)).collect();
+        self.tell_refused(published, &asked, &missed);
+        published.refused = missed.into_iter().map(|(door, _)| door).collect();
         Ok(())
     }
 
     /// Has it known which doors cannot be opened: by whom they are wanted, and, of those that manifests want, as an event.
-    fn tell_refused(&self, published: &mut Published, refused: &[(Door, Refusal)]) {
+    fn tell_refused(
+        &self,
+        published: &mut Published,
+        asked: &BTreeMap<String, Vec<Door>>,
+        refused: &[(Door, Refusal)],
+    ) {
         for (door, refusal) in refused {
-            let of = published.doors.iter().filter(|(_, doors)| doors.contains(door));
-            for name in of.map(|(name, _)| name.clone()).collect::<Vec<String>>() {
+            let of = asked.iter().filter(|(_, doors)| doors.contains(door));
+            for (name, _) in of {
                 let problem = format!("{}: {}", door.at, why(door, *refusal));
-                if !published.wanted.contains_key(&name) && !published.refused.contains(door) {
+                if !published.wanted.contains_key(name) && !published.refused.contains(door) {
                     self.runtime().tell(UNDERLAY, format!("{name} is not published at {problem}"));
                 }
-                published.problems.insert(name, problem);
+                published.problems.insert(name.clone(), problem);
             }
-        }
-        for doors in published.doors.values_mut() {
-            doors.retain(|door| !refused.iter().any(|(other, _)| other == door));
         }
     }
 
@@ -193,6 +201,16 @@ impl Plane {
             ready.map(|one| (SocketAddr::new(one.address, one.port), one.node.clone())).collect()
         })
     }
+}
+
+/// Whether nobody misses a door: the loopback of a family that this machine has not, where the other family's is open.
+fn is_spared(published: &Published, (door, refusal): &(Door, Refusal)) -> bool {
+    let stands_in = |other: &Door| {
+        let other_family = other.at.is_ipv4() != door.at.is_ipv4() && other.at.ip().is_loopback();
+        other_family && (other.carried, other.at.port()) == (door.carried, door.at.port())
+    };
+    let none = *refusal == Refusal::NoRoute && door.at.ip().is_loopback();
+    none && published.doors.values().flatten().any(stands_in)
 }
 
 /// Why a door cannot be opened, and what helps.

@@ -162,13 +162,15 @@ impl<O: Outside> Edge<O> {
                 Ok(None) => return,
                 Err(Refusal::NoSockets) => {
                     self.counters.drop(EdgeDrop::NoSockets);
-                    break;
+                    self.doors.again = Some(self.now + AGAIN);
+                    return;
                 }
                 // Whoever has gone again before he was taken.
                 Err(_) => {}
             }
         }
-        self.doors.again = Some(self.now + AGAIN);
+        // The others after everybody else's turn.
+        self.doors.again = Some(self.now);
     }
 
     /// Calls whom a client wants.

@@ -129,13 +129,15 @@ impl<O: Outside> Edge<O> {
         }
     }
 
-    /// Whether pods may send there: to whom they talk already, and to what is open. Our own address is the machine's
-    /// loopback.
+    /// Whether pods may send there: to whom they talk already, and to what is open.
     pub(super) fn permits(&self, key: &FlowKey) -> bool {
-        let (reach, to) = (&self.config.reach, key.destination);
-        let open =
-            if self.link.is_own(to) { reach.is_open(Opening::MachineLoopback) } else { reach.permits(to) };
-        open || self.flows.slot_of(key).is_some()
+        self.is_open(key.destination) || self.flows.slot_of(key).is_some()
+    }
+
+    /// Whether pods may begin to talk to that address. Our own is the machine's loopback.
+    pub(super) fn is_open(&self, to: IpAddr) -> bool {
+        let reach = &self.config.reach;
+        if self.link.is_own(to) { reach.is_open(Opening::MachineLoopback) } else { reach.permits(to) }
     }
 
     /// Where a socket is to go for it.

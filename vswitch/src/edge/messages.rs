@@ -107,6 +107,34 @@ impl MessageFlow {
         }
     }
 
+    /// Sends datagrams of `size` octets, the last of which may be shorter: all at once where that can be, else one by one.
+    pub(super) fn send_all<O: Outside>(
+        &mut self,
+        turn: &mut Turn<'_, O>,
+        datagrams: &[u8],
+        size: usize,
+        count: usize,
+    ) {
+        if count > 1 && self.client.is_none() {
+            match turn.outside.send_messages(turn.socket, datagrams, size) {
+                Ok(true) => {
+                    self.touch(turn);
+                    turn.counters.messages[0] += count as u64;
+                    return;
+                }
+                // There may be room for some of them.
+                Ok(false) => {}
+                Err(refusal) => self.tell(turn, refusal),
+            }
+        }
+        if datagrams.is_empty() {
+            return self.send(turn, datagrams);
+        }
+        for datagram in datagrams.chunks(size) {
+            self.send(turn, datagram);
+        }
+    }
+
     fn send_once<O: Outside>(&self, turn: &mut Turn<'_, O>, message: &[u8]) -> Result<bool, Refusal> {
         match self.client {
             Some(Client { door, at, from }) => turn.outside.send_from(door, at, from, message),

@@ -20,6 +20,7 @@
 mod config;
 mod doors;
 mod flows;
+mod gathering;
 mod intake;
 mod link;
 mod messages;
@@ -36,7 +37,7 @@ mod turn;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use netstack::addr::PortId;
+use netstack::addr::{IpNet, PortId};
 use netstack::driver::Engine;
 use netstack::event::Event;
 use netstack::frame::{FrameBatch, FramePool};
@@ -45,11 +46,12 @@ use netstack::seed::{Rng, Seed};
 pub use self::config::{EdgeConfig, EdgeCounters, EdgeDrop, EdgeLimits, EdgeTimers};
 pub use self::doors::{Carried, Door};
 pub use self::outside::{Farewell, Messages, Outside, Peeked, Ready, Refusal, SocketId};
-pub use self::reach::{Opening, Reach};
+pub use self::reach::{LINK_LOCAL_METADATA, Opening, Reach};
 pub use self::sockets::{Bell, Sockets};
 
 use self::doors::Doors;
 use self::flows::{Flow, Flows};
+use self::gathering::Gathered;
 use self::link::Link;
 use self::reassembly::Reassembly;
 use self::turn::{Fate, Turn};
@@ -82,6 +84,7 @@ pub struct Edge<O> {
     owing: Vec<u32>,
     /// Batches that may still be made before the driver has its turn.
     budget: usize,
+    gathered: Gathered,
     reassembly: Reassembly,
     rng: Rng,
     scratch: Vec<u8>,
@@ -102,6 +105,7 @@ impl<O: Outside> Edge<O> {
             line: VecDeque::new(),
             owing: Vec::new(),
             budget: BATCHES_PER_TURN,
+            gathered: Gathered::default(),
             reassembly: Reassembly::new(config.limits.fragmented, config.timers.fragments),
             rng,
             scratch: vec![0; MESSAGE],
@@ -135,6 +139,11 @@ impl<O: Outside> Edge<O> {
     /// Has pods reach other destinations from now on. Flows that there are stay.
     pub fn set_reach(&mut self, reach: Reach) {
         self.config.reach = reach;
+    }
+
+    /// Has these prefixes be inside from now on.
+    pub fn set_inside(&mut self, inside: Vec<IpNet>) {
+        self.config.inside = inside;
     }
 
     /// Lets sockets do what they can now.
@@ -279,6 +288,7 @@ impl<O: Outside + Send + 'static> Engine for Edge<O> {
             }
             self.link.pool.recycle(frame);
         }
+        self.send_gathered();
         if port == BELL {
             self.serve_outside(now);
         }

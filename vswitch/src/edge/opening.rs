@@ -27,7 +27,9 @@ impl<O: Outside> Edge<O> {
     ) -> Result<(), EdgeDrop> {
         let segment = Segment::read(frame.bytes(), ip).ok_or(EdgeDrop::Malformed)?;
         let known = self.flows.slot_of(&key);
-        if segment.opens() && !known.is_some_and(|slot| self.is_taken(slot, &segment)) {
+        // A flow that there is may go on whatever the policy says by now; another one in its place may not begin.
+        let opens = segment.opens() && self.is_open(key.destination);
+        if opens && !known.is_some_and(|slot| self.is_taken(slot, &segment)) {
             return self.open(key, &segment, frame, link, ip);
         }
         let Some(slot) = known else {
@@ -165,6 +167,10 @@ impl<O: Outside> Edge<O> {
             Some(slot) => slot,
             None => self.open_messages(key, messages)?,
         };
+        if messages == Messages::Udp {
+            self.gather(slot, message);
+            return Ok(());
+        }
         let fate = self.with(slot, |flow, turn, _| {
             if let Flow::Messages(flow) = flow {
                 flow.send(turn, message);
@@ -177,6 +183,8 @@ impl<O: Outside> Edge<O> {
 
     /// Opens a socket for a flow of messages. Where there are none left, another flow gives up its own.
     fn open_messages(&mut self, key: FlowKey, messages: Messages) -> Result<u32, EdgeDrop> {
+        // Before the flow whose they are can be displaced.
+        self.send_gathered();
         if self.flows.messages() >= self.config.limits.messages {
             self.displace();
         }

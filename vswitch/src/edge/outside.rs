@@ -46,6 +46,8 @@ pub struct Ready {
     pub readable: bool,
     /// After what there is to read comes an end or an error.
     pub ended: bool,
+    /// The connection is broken.
+    pub broken: bool,
     /// There may be room to send, or a connection may stand.
     pub writable: bool,
 }
@@ -128,6 +130,16 @@ pub trait Outside {
     /// # Errors
     /// Why it was not sent. This may also be what became of an earlier one, and is told once.
     fn send_message(&mut self, socket: SocketId, message: &[u8]) -> Result<bool, Refusal>;
+
+    /// Sends several messages of `size` octets each, the last of which may be shorter, all of them or none; false if there is
+    /// no room for all.
+    ///
+    /// # Errors
+    /// Why none was sent. This may also be what became of an earlier one, and is told once.
+    fn send_messages(&mut self, socket: SocketId, messages: &[u8], size: usize) -> Result<bool, Refusal> {
+        let _ = (socket, messages, size);
+        Err(Refusal::Unsupported)
+    }
 
     /// Takes in one message and says how long it is; none if none waits.
     ///

@@ -7,11 +7,14 @@ use std::sync::Arc;
 use netstack::policy::{Policies, Question, Verdict};
 
 use super::cluster::Keeper;
+use super::spec::PortSpec;
 use super::words::protocol_name;
 use crate::cluster::{Cluster, Pod, Protocol};
 
-/// A protocol that no rule names: what is let through then is everything.
+/// A protocol that no rule names: what is let through then is what rules let through that name no ports.
 const ANYTHING: u8 = 255;
+/// Ports that rules name, for pods that do not say what they listen at; more make nobody wiser.
+const MOST_NAMED: usize = 32;
 
 /// One end: a pod.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -50,7 +53,7 @@ pub struct Matrix {
 
 impl Matrix {
     /// Of the pods that are wanted. Each is asked for the ports that its containers name, or for `asked` if there are any;
-    /// one that names none for anything at all.
+    /// one that names none for those that rules name, and for anything else.
     pub fn of(
         cluster: &Cluster,
         keeper: &Keeper,
@@ -65,7 +68,8 @@ impl Matrix {
             .iter()
             .filter_map(|node| Some((node.name.as_str(), keeper.of(&node.name)?)))
             .collect();
-        let ends: Vec<End> = pods.iter().map(|pod| end(pod, asked)).collect();
+        let named = named_by_rules(cluster);
+        let ends: Vec<End> = pods.iter().map(|pod| end(pod, asked, &named)).collect();
         let mut cells = Vec::new();
         for (from, source) in pods.iter().enumerate() {
             for (to, destination) in pods.iter().enumerate() {
@@ -86,7 +90,8 @@ impl Matrix {
 
     /// The ports that one pod can reach of another, in words: all of them, none, or which.
     pub fn between(&self, from: usize, to: usize) -> String {
-        let cells = self.cells.iter().filter(|cell| (cell.from, cell.to) == (from, to));
+        let begin = self.cells.partition_point(|cell| (cell.from, cell.to) < (from, to));
+        let cells = self.cells[begin..].iter().take_while(|cell| (cell.from, cell.to) == (from, to));
         let mut ports: BTreeMap<usize, [Option<bool>; 2]> = BTreeMap::new();
         for cell in cells {
             ports.entry(cell.port).or_default()[usize::from(cell.v6)] = Some(cell.allowed);
@@ -101,11 +106,36 @@ impl Matrix {
             }
         });
         let reached: Vec<String> = reached.collect();
-        if reached.is_empty() { "-".to_owned() } else { reached.join(",") }
+        let wholly = ports.values().all(|families| !families.contains(&Some(false)));
+        let anything = self.ends.get(to).is_some_and(|end| end.ports.iter().any(|port| port.0 == ANYTHING));
+        match reached.is_empty() {
+            true => "-".to_owned(),
+            false if wholly && anything => "all".to_owned(),
+            false => reached.join(","),
+        }
     }
 }
 
-fn end(pod: &Pod, asked: &[(Protocol, u16)]) -> End {
+/// Protocols and ports that some rule names; of a range its ends, of a protocol port 0.
+fn named_by_rules(cluster: &Cluster) -> Vec<(u8, u16)> {
+    let policies = cluster.policies.policies.values();
+    let rules = policies.flat_map(|policy| policy.ingress.iter().chain(&policy.egress).flatten());
+    let ports = rules.flat_map(|rule| rule.ports.iter().flatten());
+    let mut named: Vec<(u8, u16)> = ports
+        .flat_map(|port| match port {
+            PortSpec::Protocol(protocol) => vec![(*protocol, 0)],
+            PortSpec::Range { protocol, first, last } => vec![(*protocol, *first), (*protocol, *last)],
+            // A pod that names no port has none of that name.
+            PortSpec::Named { .. } => Vec::new(),
+        })
+        .collect();
+    named.sort_unstable();
+    named.dedup();
+    named.truncate(MOST_NAMED);
+    named
+}
+
+fn end(pod: &Pod, asked: &[(Protocol, u16)], named: &[(u8, u16)]) -> End {
     let containers = pod.spec.containers.iter().flat_map(|container| container.ports.iter().flatten());
     let own = containers.filter_map(|port| {
         let protocol = Protocol::by_name(port.protocol.as_deref().unwrap_or("TCP"))?;
@@ -114,14 +144,15 @@ fn end(pod: &Pod, asked: &[(Protocol, u16)]) -> End {
     let mut wanted: Vec<(Protocol, u16)> = if asked.is_empty() { own.collect() } else { asked.to_vec() };
     wanted.sort_unstable();
     wanted.dedup();
-    let mut ports: Vec<(u8, u16, String)> = wanted
-        .into_iter()
-        .map(|(protocol, port)| {
-            (protocol.number(), port, format!("{}/{port}", protocol_name(protocol.number())))
-        })
-        .collect();
-    if ports.is_empty() {
-        ports.push((ANYTHING, 0, "all".to_owned()));
+    let known = !wanted.is_empty();
+    let own: Vec<(u8, u16)> = wanted.into_iter().map(|(protocol, port)| (protocol.number(), port)).collect();
+    let shown = |(protocol, port): &(u8, u16)| match port {
+        0 => (*protocol, 0, protocol_name(*protocol)),
+        _ => (*protocol, *port, format!("{}/{port}", protocol_name(*protocol))),
+    };
+    let mut ports: Vec<(u8, u16, String)> = if known { &own[..] } else { named }.iter().map(shown).collect();
+    if !known {
+        ports.push((ANYTHING, 0, "other".to_owned()));
     }
     End { name: format!("{}/{}", pod.namespace, pod.name), ports }
 }

@@ -78,7 +78,8 @@ impl Runtime {
         if running.plan == *wanted {
             return Ok(EgressChange::Stays(Some(running.clone())));
         }
-        let elsewhere = EgressPlan { carrier: running.plan.carrier.clone(), ..wanted.clone() };
+        let (carrier, inside) = (running.plan.carrier.clone(), running.plan.inside.clone());
+        let elsewhere = EgressPlan { carrier, inside, ..wanted.clone() };
         if running.plan == elsewhere && is_alike(&running.plan.carrier, &wanted.carrier) {
             let turned = Running { plan: wanted.clone(), ..running.clone() };
             return Ok(EgressChange::Turns(turned, running.plan.carrier.clone()));
@@ -157,9 +158,12 @@ impl Runtime {
         match (&running.plan.carrier, before) {
             (Carrier::Sockets(reach), _) => {
                 let Some(EngineAt { thread, id }) = running.engine else { return Ok(()) };
-                let reach = reach.clone();
+                let (reach, inside) = (reach.clone(), running.plan.inside.clone());
                 self.paths.call(thread, move |driver| {
-                    driver.engine_mut::<Edge<Sockets>>(id).map(|edge| edge.set_reach(reach))
+                    if let Some(edge) = driver.engine_mut::<Edge<Sockets>>(id) {
+                        edge.set_reach(reach);
+                        edge.set_inside(inside);
+                    }
                 })?;
             }
             (Carrier::Interface { name, routes }, Carrier::Interface { routes: before, .. }) => {

@@ -1,10 +1,10 @@
 //! The visits to the data path that make one wiring another.
 //!
 //! # Theory of operation
-//! Each thread is visited once, between two batches: its switches get their new configurations, then devices are plugged in,
-//! and end stations that move go from port to port. What has to wait for another thread is done in a second visit: an end
-//! station that comes from there is plugged in, and switches that nobody wants any more are removed, since by then none that
-//! stays has a port to them.
+//! Each thread is visited between two batches: its switches get their new configurations, links between them are plugged in,
+//! and end stations that move go from port to port. What has to wait for other threads is done in a second visit: who is new,
+//! or comes from another thread, is plugged in, since by then all switches know who he is and who may talk to him; and
+//! switches that nobody wants any more are removed, since none that stays has a port to them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,7 +29,6 @@ pub(super) type Rewired = (Switches, BTreeMap<Place, Arc<Placed>>);
 
 /// What is to be done on one thread.
 struct Visit {
-    thread: usize,
     depot: Arc<Depot>,
     seed: Seed,
     /// Those that are there, and once it is done the new ones as well.
@@ -37,8 +36,9 @@ struct Visit {
     compiled: Vec<Compiled>,
     links: Vec<(String, PortId, MemoryDevice)>,
     moved: Vec<Move>,
+    /// Who is plugged in in the second visit.
     made: Vec<Made>,
-    /// Who is plugged in here when it is done.
+    /// Who has moved here.
     placed: Vec<Placed>,
     /// Who left for a switch on another thread.
     away: Vec<(Placed, Box<dyn Device>)>,
@@ -54,8 +54,13 @@ struct Move {
 /// What is to be done on one thread after all others have been visited.
 #[derive(Default)]
 struct Return {
+    thread: usize,
     arriving: Vec<(EngineId, PortId, Box<dyn Device>)>,
+    made: Vec<(EngineId, Made)>,
     gone: Vec<EngineId>,
+    /// Who is plugged in when it is done.
+    placed: Vec<Placed>,
+    problems: Vec<String>,
 }
 
 impl Runtime {
@@ -76,15 +81,20 @@ impl Runtime {
         let compiled = compiled.into_iter().map(|one| one.balancing(&mut balance));
         let compiled = compiled.collect::<Result<Vec<Compiled>, RuntimeError>>()?;
         let visits = self.plan(now, compiled, links, &difference.moved, made);
-        let (mut switches, mut away) = (Switches::new(), Vec::new());
+        let (mut switches, mut away, mut made) = (Switches::new(), Vec::new(), Vec::new());
         for (thread, visit) in visits.into_iter().enumerate() {
             let visit = self.paths.call(thread, move |driver| visit.run(driver))?;
             switches.extend(visit.switches.into_iter().map(|(name, id)| (name, EngineAt { thread, id })));
             places.extend(visit.placed.into_iter().map(|p| (p.endpoint.place.clone(), Arc::new(p))));
             applied.problems.extend(visit.problems);
             away.extend(visit.away);
+            made.extend(visit.made);
         }
         let mut returns: BTreeMap<usize, Return> = BTreeMap::new();
+        for one in made {
+            let home = switches[&one.endpoint.attachment.switch];
+            returns.entry(home.thread).or_default().made.push((home.id, one));
+        }
         for (placed, device) in away {
             let Some(home) = switches.get(&placed.endpoint.attachment.switch) else { continue };
             let port = placed.endpoint.attachment.port;
@@ -95,7 +105,10 @@ impl Runtime {
             returns.entry(gone.thread).or_default().gone.push(gone.id);
         }
         for (thread, rest) in returns {
-            applied.problems.extend(self.paths.call(thread, move |driver| rest.run(driver))?);
+            let rest = Return { thread, ..rest };
+            let rest = self.paths.call(thread, move |driver| rest.run(driver))?;
+            places.extend(rest.placed.into_iter().map(|p| (p.endpoint.place.clone(), Arc::new(p))));
+            applied.problems.extend(rest.problems);
         }
         balance.retain(|switch| switches.contains_key(switch));
         Ok((switches, places))
@@ -119,7 +132,6 @@ impl Runtime {
             now.switches.iter().filter(stays).map(|(name, at)| (name.clone(), at.id)).collect()
         };
         let visit = |thread| Visit {
-            thread,
             depot: Arc::clone(&self.depot),
             seed: self.seed,
             switches: standing(thread),
@@ -178,13 +190,25 @@ impl Visit {
                 None => self.away.push((to, device)),
             }
         }
-        for one in std::mem::take(&mut self.made) {
-            self.plug_in(driver, one);
+        self
+    }
+}
+
+impl Return {
+    fn run(mut self, driver: &mut Driver) -> Self {
+        for (switch, port, device) in std::mem::take(&mut self.arriving) {
+            attach(driver, switch, port, device, &mut self.problems);
+        }
+        for (switch, one) in std::mem::take(&mut self.made) {
+            self.plug_in(driver, switch, one);
+        }
+        for switch in std::mem::take(&mut self.gone) {
+            drop(driver.remove_engine(switch));
         }
         self
     }
 
-    fn plug_in(&mut self, driver: &mut Driver, made: Made) {
+    fn plug_in(&mut self, driver: &mut Driver, switch: EngineId, made: Made) {
         let Made { endpoint, namespace, plug } = made;
         let offload = plug.offload();
         let (device, station): (Option<Box<dyn Device>>, Option<EngineAt>) = match plug {
@@ -197,24 +221,9 @@ impl Visit {
             }
         };
         if let Some(device) = device {
-            let attachment = &endpoint.attachment;
-            let switch = self.switches[&attachment.switch];
-            attach(driver, switch, attachment.port, device, &mut self.problems);
+            attach(driver, switch, endpoint.attachment.port, device, &mut self.problems);
         }
         self.placed.push(Placed { endpoint, namespace, station, offload });
-    }
-}
-
-impl Return {
-    fn run(self, driver: &mut Driver) -> Vec<String> {
-        let mut problems = Vec::new();
-        for (switch, port, device) in self.arriving {
-            attach(driver, switch, port, device, &mut problems);
-        }
-        for switch in self.gone {
-            drop(driver.remove_engine(switch));
-        }
-        problems
     }
 }
 

@@ -31,8 +31,10 @@ fn the_machine_s_loopback_is_closed_until_it_is_opened_and_lists_are_heeded_at_o
         net.serve(&net.internet, 8080, &[&http[..], &["::", "8080"]].concat()),
     ];
     assert_eq!(asks(&cluster, "192.0.0.2"), NO);
-    // A node forwards nothing to link-local addresses (RFC 3927 section 7), so that one cannot be opened either.
-    assert_ne!(asks(&cluster, "169.254.169.254"), YES);
+    // A node forwards nothing to link-local addresses (RFC 3927 section 7) unless that is asked for.
+    let metadata = "169.254.169.254";
+    run(&["ip", "-n", &net.internet, "address", "add", "169.254.169.254/32", "dev", "lo"]);
+    assert_ne!(asks(&cluster, metadata), YES);
     assert_eq!(asks(&cluster, "100.100.100.200"), NO);
     assert_eq!((asks(&cluster, INTERNET[0]), asks(&cluster, INTERNET[1])), (YES, YES));
     let told = cluster.verb(&["trace", "alpha", "tcp 192.0.0.2:8080"]);
@@ -46,6 +48,10 @@ fn the_machine_s_loopback_is_closed_until_it_is_opened_and_lists_are_heeded_at_o
     };
     apply("  egressPolicy: {open: [machineLoopback]}\n");
     assert_eq!((asks(&cluster, "192.0.0.2"), asks(&cluster, INTERNET[0])), (YES, YES));
+    assert_ne!(asks(&cluster, metadata), YES);
+    apply("  egressPolicy: {open: [metadata]}\n");
+    assert_eq!((asks(&cluster, metadata), asks(&cluster, "192.0.0.2")), (YES, NO));
+    assert_ne!(asks(&cluster, "169.254.169.253"), YES);
     apply("  egressPolicy: {deny: [198.51.100.0/24]}\n");
     let (loopback, v4, v6) =
         (asks(&cluster, "192.0.0.2"), asks(&cluster, INTERNET[0]), asks(&cluster, INTERNET[1]));

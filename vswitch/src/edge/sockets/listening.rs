@@ -10,7 +10,7 @@ use nix::sys::socket::{
     SockaddrStorage, sockopt,
 };
 
-use super::{SEND, make};
+use super::{SEND, is_kept, make, prepare};
 use crate::sys;
 
 /// A socket at an address of this machine, which one family alone reaches.
@@ -58,10 +58,15 @@ pub(super) fn accept(listener: &OwnedFd) -> Result<Option<(OwnedFd, SocketAddr)>
             return if nobody { Ok(None) } else { Err(errno) };
         }
     };
+    if is_kept(&fd)? {
+        // Who asks again comes to stand in line again; a silent end would look like an answer.
+        let at_once = libc::linger { l_onoff: 1, l_linger: 0 };
+        socket::setsockopt(&fd, sockopt::Linger, &at_once)?;
+        return Err(Errno::EMFILE);
+    }
     let from = socket::getpeername::<SockaddrStorage>(fd.as_raw_fd())?;
     let from = plain(&from).ok_or(Errno::EAFNOSUPPORT)?;
-    socket::setsockopt(&fd, sockopt::TcpNoDelay, &true)?;
-    socket::setsockopt(&fd, sockopt::KeepAlive, &true)?;
+    prepare(&fd)?;
     Ok(Some((fd, from)))
 }
 
@@ -74,7 +79,8 @@ pub(super) fn receive(fd: &OwnedFd, into: &mut [u8]) -> Result<(usize, SocketAdd
     let mut to = None;
     for control in message.cmsgs()? {
         if let ControlMessageOwned::Ipv4PacketInfo(info) = control {
-            to = Some(IpAddr::V4(Ipv4Addr::from(u32::from_be(info.ipi_addr.s_addr))));
+            // Our own address, also where it came to all of a network.
+            to = Some(IpAddr::V4(Ipv4Addr::from(u32::from_be(info.ipi_spec_dst.s_addr))));
         } else if let ControlMessageOwned::Ipv6PacketInfo(info) = control {
             to = Some(IpAddr::V6(Ipv6Addr::from(info.ipi6_addr.s6_addr)));
         }
@@ -93,6 +99,8 @@ pub(super) fn send(fd: &OwnedFd, from: IpAddr, to: SocketAddr, octets: &[u8]) ->
             let info = libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: own, ipi_addr: own };
             socket::sendmsg(fd, &parts, &[ControlMessage::Ipv4PacketInfo(&info)], SEND, Some(&to))
         }
+        // A group is nobody's source: the kernel chooses one.
+        IpAddr::V6(from) if from.is_multicast() => socket::sendmsg(fd, &parts, &[], SEND, Some(&to)),
         IpAddr::V6(from) => {
             let own = libc::in6_addr { s6_addr: from.octets() };
             let info = libc::in6_pktinfo { ipi6_addr: own, ipi6_ifindex: 0 };

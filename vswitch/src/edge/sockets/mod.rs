@@ -13,7 +13,7 @@ mod peeking;
 mod words;
 
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
 
@@ -21,13 +21,13 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::socket::{
-    self, AddressFamily, MsgFlags, Shutdown, SockFlag, SockProtocol, SockType, SockaddrIn, SockaddrIn6,
-    SockaddrStorage, sockopt,
+    self, AddressFamily, ControlMessage, MsgFlags, Shutdown, SockFlag, SockProtocol, SockType, SockaddrIn,
+    SockaddrIn6, SockaddrStorage, sockopt,
 };
 
 pub use self::bell::Bell;
 use self::peeking::Peeking;
-use self::words::{refusal, refusal_to_listen};
+use self::words::{refusal, refusal_of_address};
 use super::doors::place;
 use super::outside::{Farewell, Messages, Outside, Peeked, Ready, Refusal, SocketId};
 use crate::sys;
@@ -37,8 +37,11 @@ const FOUND: usize = 256;
 /// Descriptors that are not used for sockets; of few a quarter.
 const KEPT: u64 = 64;
 /// What is told of a stream, each time it changes.
-const EDGES: EpollFlags =
-    EpollFlags::EPOLLIN.union(EpollFlags::EPOLLOUT).union(EpollFlags::EPOLLRDHUP).union(EpollFlags::EPOLLET);
+const EDGES: EpollFlags = EpollFlags::EPOLLIN
+    .union(EpollFlags::EPOLLPRI)
+    .union(EpollFlags::EPOLLOUT)
+    .union(EpollFlags::EPOLLRDHUP)
+    .union(EpollFlags::EPOLLET);
 /// How what never waits and raises no signal is sent.
 const SEND: MsgFlags = MsgFlags::MSG_DONTWAIT.union(MsgFlags::MSG_NOSIGNAL);
 
@@ -120,10 +123,29 @@ impl Sockets {
 fn make(to: SocketAddr, kind: SockType, protocol: Option<SockProtocol>) -> Result<OwnedFd, Errno> {
     let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let fd = socket::socket(family, kind, SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC, protocol)?;
+    if is_kept(&fd)? { Err(Errno::EMFILE) } else { Ok(fd) }
+}
+
+/// Whether it is one of the last descriptors. The kernel gives the lowest number that is free.
+fn is_kept(fd: &OwnedFd) -> Result<bool, Errno> {
     let (most, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    // The kernel gives the lowest number that is free.
     let number = u64::try_from(fd.as_raw_fd()).unwrap_or(u64::MAX);
-    if number.saturating_add(KEPT.min(most / 4)) >= most { Err(Errno::EMFILE) } else { Ok(fd) }
+    Ok(number.saturating_add(KEPT.min(most / 4)) >= most)
+}
+
+/// What every stream's socket is told: what was sent at once goes at once, who does not answer any more is found out, and
+/// urgent octets (RFC 6093) stay in their place among the others.
+fn prepare(stream: &OwnedFd) -> Result<(), Errno> {
+    socket::setsockopt(stream, sockopt::TcpNoDelay, &true)?;
+    socket::setsockopt(stream, sockopt::KeepAlive, &true)?;
+    socket::setsockopt(stream, sockopt::OobInline, &true)
+}
+
+/// Whether this machine has an address to speak to that one from. `connect` of a stream says the same of that as of a want of
+/// ports; that of a socket for datagrams, which sends nothing, does not.
+fn has_source(to: SocketAddr) -> bool {
+    let called = make(to, SockType::Datagram, None).and_then(|fd| call(&fd, to));
+    called != Err(Errno::EADDRNOTAVAIL)
 }
 
 fn call(fd: &OwnedFd, to: SocketAddr) -> Result<(), Errno> {
@@ -136,15 +158,10 @@ fn call(fd: &OwnedFd, to: SocketAddr) -> Result<(), Errno> {
 impl Outside for Sockets {
     fn connect(&mut self, socket: SocketId, to: SocketAddr) -> Result<(), Refusal> {
         let fd = make(to, SockType::Stream, None).map_err(refusal)?;
-        // What a pod sends at once goes at once; and who does not answer any more is found out.
-        for set in [
-            socket::setsockopt(&fd, sockopt::TcpNoDelay, &true),
-            socket::setsockopt(&fd, sockopt::KeepAlive, &true),
-        ] {
-            set.map_err(refusal)?;
-        }
+        prepare(&fd).map_err(refusal)?;
         match call(&fd, to) {
             Ok(()) | Err(Errno::EINPROGRESS) => {}
+            Err(Errno::EADDRNOTAVAIL) if !has_source(to) => return Err(Refusal::NoRoute),
             Err(errno) => return Err(refusal(errno)),
         }
         let peeking = Some(Peeking::new(fd.as_fd()));
@@ -210,7 +227,7 @@ impl Outside for Sockets {
         }
         // An echo has no port.
         let to = if messages == Messages::Echo { SocketAddr::new(to.ip(), 0) } else { to };
-        call(&fd, to).map_err(refusal)?;
+        call(&fd, to).map_err(refusal_of_address)?;
         self.add(socket, Socket { fd, peeking: None }, EpollFlags::EPOLLIN)
     }
 
@@ -218,6 +235,18 @@ impl Outside for Sockets {
         match socket::send(self.fd(socket)?, message, SEND) {
             Ok(_) => Ok(true),
             Err(Errno::EAGAIN | Errno::EINTR | Errno::ENOBUFS) => Ok(false),
+            Err(errno) => Err(refusal(errno)),
+        }
+    }
+
+    fn send_messages(&mut self, socket: SocketId, messages: &[u8], size: usize) -> Result<bool, Refusal> {
+        let size = u16::try_from(size).map_err(|_| Refusal::TooLong)?;
+        let (parts, cut) = ([IoSlice::new(messages)], [ControlMessage::UdpGsoSegments(&size)]);
+        match socket::sendmsg::<SockaddrStorage>(self.fd(socket)?, &parts, &cut, SEND, None) {
+            Ok(_) => Ok(true),
+            Err(Errno::EAGAIN | Errno::EINTR | Errno::ENOBUFS) => Ok(false),
+            // Too long for the way's MTU, or a way that cannot cut: one by one they are cut, or find their way.
+            Err(Errno::EINVAL | Errno::EIO | Errno::EMSGSIZE) => Err(Refusal::Unsupported),
             Err(errno) => Err(refusal(errno)),
         }
     }
@@ -244,7 +273,7 @@ impl Outside for Sockets {
     }
 
     fn listen(&mut self, socket: SocketId, at: SocketAddr) -> Result<(), Refusal> {
-        let fd = listening::listen(at).map_err(refusal_to_listen)?;
+        let fd = listening::listen(at).map_err(refusal_of_address)?;
         // By edges: who cannot be taken for want of descriptors must not be told of again and again.
         self.add(socket, Socket { fd, peeking: None }, EpollFlags::EPOLLIN | EpollFlags::EPOLLET)
     }
@@ -259,7 +288,7 @@ impl Outside for Sockets {
     }
 
     fn bind(&mut self, socket: SocketId, at: SocketAddr) -> Result<(), Refusal> {
-        let fd = listening::bind(at).map_err(refusal_to_listen)?;
+        let fd = listening::bind(at).map_err(refusal_of_address)?;
         self.add(socket, Socket { fd, peeking: None }, EpollFlags::EPOLLIN)
     }
 
@@ -294,12 +323,14 @@ impl Outside for Sockets {
         for event in &self.events[..count] {
             let Ok(socket) = u32::try_from(event.data()) else { continue };
             let flags = event.events();
-            let ended = EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR;
+            // A look also ends at an urgent octet, with more behind it.
+            let ended =
+                EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR | EpollFlags::EPOLLPRI;
             let readable = flags.intersects(EpollFlags::EPOLLIN | ended);
             let writable =
                 flags.intersects(EpollFlags::EPOLLOUT | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR);
-            let ended = flags.intersects(ended);
-            self.found.push_back((SocketId(socket), Ready { readable, ended, writable }));
+            let (ended, broken) = (flags.intersects(ended), flags.contains(EpollFlags::EPOLLERR));
+            self.found.push_back((SocketId(socket), Ready { readable, ended, broken, writable }));
         }
     }
 

@@ -29,9 +29,9 @@ pub(super) fn refusal(errno: Errno) -> Refusal {
     }
 }
 
-/// Why nobody can be waited for there.
-pub(super) fn refusal_to_listen(errno: Errno) -> Refusal {
-    // Here it is not about ports that have run out: no interface has that address.
+/// Why a socket cannot be at an address, or, being for datagrams, speak to one: then it is not ports that have run out, but no
+/// interface has that address, or one to speak from.
+pub(super) fn refusal_of_address(errno: Errno) -> Refusal {
     if errno == Errno::EADDRNOTAVAIL { Refusal::NoRoute } else { refusal(errno) }
 }
 

@@ -3,10 +3,10 @@
 use netstack::frame::Frame;
 
 use super::segment::{self, ACK, FIN, PSH};
-use super::{Fate, Outside, Peeked, Stage, TCP_HEADER, Tcp, TcpHeader, Turn};
+use super::{DELAY, Fate, Link, Outside, Peeked, Stage, TCP_HEADER, Tcp, TcpHeader, Turn};
 
-/// The longest IP packet, without the longest headers of ours.
-const LONGEST: usize = 65_535 - 60;
+/// The longest IP packet.
+const LONGEST: usize = 65_535;
 
 /// What came out of a socket.
 enum Read {
@@ -57,7 +57,9 @@ impl Tcp {
                 if !owed {
                     self.settle(turn);
                 }
-                self.owes = false;
+                // An answer that comes at once: the next one is worth waiting for.
+                self.prompt &= turn.now > self.heard + DELAY;
+                self.has_acknowledged();
                 Ok(Some(frame))
             }
             Read::End => {
@@ -95,7 +97,9 @@ impl Tcp {
         room: usize,
     ) -> Result<Read, Fate> {
         let size = usize::from(self.sending.size);
-        let most = room.min((LONGEST - TCP_HEADER) / size * size).max(1);
+        // As many whole segments as one packet can say that it holds; `size` is of an MTU, so that is one at least.
+        let longest = LONGEST - Link::ip_header(turn.key.source) - TCP_HEADER;
+        let most = room.min(longest / size * size).max(1);
         let (mut frame, at) = turn.link.segment_room(&turn.key, most);
         let peeked = turn.outside.peek(turn.socket, offset, &mut frame.bytes_mut()[at..]);
         let count = match peeked {
@@ -139,7 +143,7 @@ impl Tcp {
     }
 
     fn end_segment<O: Outside>(&mut self, turn: &mut Turn<'_, O>, sequence: u32) -> Frame {
-        self.owes = false;
+        self.has_acknowledged();
         let (acknowledgement, window) = (self.next, self.offer(turn));
         let header = TcpHeader { flags: FIN | ACK, sequence, acknowledgement, window, options: &[] };
         turn.link.bare_segment(&turn.key, &header)

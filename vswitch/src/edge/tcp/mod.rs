@@ -37,7 +37,7 @@ pub(super) use self::segment::Segment;
 use self::segment::{ACK, MAXIMUM_SEGMENT_SIZE, RST, SYN, WINDOW_SCALE};
 use self::sending::Sending;
 use super::config::EdgeDrop;
-use super::link::{TCP_HEADER, TcpHeader, quote};
+use super::link::{Link, TCP_HEADER, TcpHeader, quote};
 use super::outside::{Farewell, Outside, Peeked, Ready, Refusal};
 use super::turn::{Fate, Turn};
 
@@ -48,6 +48,9 @@ const SCALE: u8 = 7;
 /// SYNs sent without an answer before a connection is given up, and segments (Linux: 5 and 15).
 const SYNS: u8 = 5;
 const TIMEOUTS: u8 = 12;
+/// How long an acknowledgement waits for an answer to go with (RFC 9293 MUST-58: less than half a second). Long enough for an
+/// answer of somebody near, and so short that nobody notices who is waiting for the acknowledgement (RFC 896).
+const DELAY: Duration = Duration::from_millis(1);
 /// Questions without an answer before a pod is held to be gone.
 const PROBES: u8 = 8;
 
@@ -90,8 +93,13 @@ pub(super) struct Tcp {
     /// The pod's FIN has come; it was passed on.
     pod_ended: bool,
     pod_end_passed: bool,
-    /// An acknowledgement is due.
+    /// An acknowledgement is due now, or then at the latest.
     owes: bool,
+    delayed: Option<Duration>,
+    /// No answer came that an acknowledgement could have gone with: the next one does not wait.
+    prompt: bool,
+    /// When new octets last came.
+    heard: Duration,
     /// Questions without an answer since the pod was heard.
     probes: u8,
     deadline: Duration,
@@ -140,6 +148,9 @@ impl Tcp {
             pod_ended: false,
             pod_end_passed: false,
             owes: false,
+            delayed: None,
+            prompt: false,
+            heard: Duration::ZERO,
             probes: 0,
             deadline,
             queued: false,
@@ -147,8 +158,8 @@ impl Tcp {
     }
 
     /// When it wants to be looked at.
-    pub(super) const fn deadline(&self) -> Duration {
-        self.deadline
+    pub(super) fn deadline(&self) -> Duration {
+        self.delayed.map_or(self.deadline, |delayed| delayed.min(self.deadline))
     }
 
     /// Whether there may be something to send to the pod.
@@ -175,6 +186,11 @@ impl Tcp {
                     Fate::Over
                 }
             },
+            Stage::Calling if ready.ended && turn.outside.peek(turn.socket, 0, &mut [0]).is_err() => {
+                // The client does not wait any more.
+                turn.counters.reset_by_outside += 1;
+                self.leave(turn, Farewell::Abrupt)
+            }
             Stage::Calling | Stage::Answered => {
                 self.readable |= ready.readable;
                 self.hung |= ready.ended;
@@ -183,7 +199,9 @@ impl Tcp {
             Stage::Open => {
                 self.readable |= ready.readable;
                 self.hung |= ready.ended;
-                if self.end_sent && ready.readable && self.is_broken(turn) {
+                // Of a pod that takes nothing the socket is not read, and would not say it.
+                let unread = ready.broken && self.sending.is_shut();
+                if unread || (self.end_sent && ready.readable && self.is_broken(turn)) {
                     return self.broken(turn);
                 }
                 if ready.writable { self.flush(turn) } else { Fate::Stays }
@@ -262,6 +280,10 @@ impl Tcp {
 
     /// What to do when nothing has happened for long.
     pub(super) fn on_deadline<O: Outside>(&mut self, turn: &mut Turn<'_, O>) -> Fate {
+        if self.delayed.is_some_and(|delayed| delayed <= turn.now) {
+            (self.owes, self.prompt) = (true, true);
+            self.acknowledge(turn);
+        }
         if turn.now < self.deadline {
             return Fate::Stays;
         }
@@ -319,6 +341,7 @@ impl Tcp {
     fn leave<O: Outside>(&mut self, turn: &mut Turn<'_, O>, farewell: Farewell) -> Fate {
         *turn.held -= self.held.len();
         self.held = Vec::new();
+        self.delayed = None;
         if self.stage != Stage::Over {
             turn.outside.close(turn.socket, farewell);
         }
@@ -349,9 +372,25 @@ impl Tcp {
         self.sending.is_shut() && (self.readable || (self.ended && !self.end_sent))
     }
 
+    /// Something new was heard in this many octets. One small segment is acknowledged with the answer, if that comes soon;
+    /// whoever sends more at once may be waiting for nothing but the acknowledgement (RFC 9293 section 3.8.6.3).
+    fn owe<O: Outside>(&mut self, turn: &Turn<'_, O>, octets: usize) {
+        self.heard = turn.now;
+        if self.prompt || self.delayed.is_some() || octets >= usize::from(self.sending.size) {
+            self.owes = true;
+        } else {
+            self.delayed = Some(turn.now + DELAY);
+        }
+    }
+
+    /// A segment goes out that acknowledges all that was heard.
+    fn has_acknowledged(&mut self) {
+        (self.owes, self.delayed) = (false, None);
+    }
+
     /// The acknowledgement that is due, if there is one.
     pub(super) fn acknowledge<O: Outside>(&mut self, turn: &mut Turn<'_, O>) {
-        if std::mem::take(&mut self.owes) {
+        if self.owes {
             // Not `next`, which may have gone back: what is before the pod's window is not listened to.
             let sequence = self.sending.max;
             self.send_bare(turn, ACK, sequence);
@@ -359,6 +398,7 @@ impl Tcp {
     }
 
     fn send_bare<O: Outside>(&mut self, turn: &mut Turn<'_, O>, flags: u8, sequence: u32) {
+        self.has_acknowledged();
         let (acknowledgement, window) = (self.next, self.offer(turn));
         let header = TcpHeader { flags, sequence, acknowledgement, window, options: &[] };
         let frame = turn.link.bare_segment(&turn.key, &header);

@@ -111,6 +111,7 @@ impl Tcp {
             // The pod remembers the connection, as whoever ends first does.
             return self.leave(turn, Farewell::Gentle);
         }
+        self.owes = true;
         self.acknowledge(turn);
         let _ = self.leave(turn, Farewell::Gentle);
         self.deadline = turn.now + turn.timers.linger;
@@ -175,19 +176,22 @@ impl Tcp {
             self.send_bare(turn, ACK, sequence);
             return Fate::Stays;
         }
-        self.owes = true;
         let known = usize::try_from(distance(segment.sequence, self.next)).unwrap_or(usize::MAX);
         let Some(new) = segment.payload.get(known..).filter(|new| !new.is_empty()) else {
+            self.owes = true;
             return Fate::Stays;
         };
         if self.pod_ended {
             turn.drop(EdgeDrop::Unacceptable);
+            self.owes = true;
             return Fate::Stays;
         }
         let offered = usize::try_from(distance(self.next, self.edge)).unwrap_or(usize::MAX);
         if new.len() > offered {
             turn.drop(EdgeDrop::Unacceptable);
+            self.owes = true;
         }
+        self.owe(turn, new.len());
         self.pass_on(turn, &new[..new.len().min(offered)])
     }
 
@@ -247,7 +251,10 @@ impl Tcp {
         if place == self.next && !self.pod_ended {
             self.pod_ended = true;
             self.next = self.next.wrapping_add(1);
-        } else if before(self.next, place) {
+            // The other side's end often comes at once.
+            return self.owe(turn, 0);
+        }
+        if before(self.next, place) {
             turn.drop(EdgeDrop::OutOfOrder);
         }
         self.owes = true;

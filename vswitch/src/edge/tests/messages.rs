@@ -59,6 +59,48 @@ fn answers_come_from_where_was_asked_and_none_are_joined_or_cut() {
 }
 
 #[test]
+fn datagrams_of_one_flow_that_follow_each_other_leave_together_and_as_they_came() {
+    for joins in [false, true] {
+        let own = OWN.iter().map(|address| address.parse().unwrap()).collect();
+        let edge = EdgeConfig::new(EDGE, own, POD);
+        let mut edge = Edge::new(edge, World::new(), FramePool::new(), &Seed::from_u64(1));
+        let other = "198.51.100.1:5001";
+        edge.outside().joins = joins;
+        edge.outside().serve(V4, Manner::Deaf);
+        edge.outside().serve(other, Manner::Deaf);
+        let mut link = Link::new(&EdgeConfig::new(POD, Vec::new(), EDGE), FramePool::new(), 1);
+        let said: Vec<(&str, Vec<u8>)> =
+            [(V4, 100), (V4, 100), (V4, 40), (V4, 40), (other, 40), (V4, 0), (V4, 40)]
+                .into_iter()
+                .zip(0..)
+                .map(|((to, length), seed)| (to, octets(length, seed)))
+                .collect();
+        let mut counters = EdgeCounters::default();
+        for (to, datagram) in &said {
+            let to: SocketAddr = to.parse().unwrap();
+            let key = FlowKey {
+                source: to.ip(),
+                destination: "10.0.0.2".parse().unwrap(),
+                protocol: protocol::UDP,
+                source_port: to.port(),
+                destination_port: 4000,
+            };
+            link.send_datagram(&key, datagram, &mut counters);
+        }
+        let mut batch = FrameBatch::new();
+        assert!(link.drain_into(&mut batch));
+        edge.handle_frames(Duration::from_secs(1), LINK, &mut batch);
+        for to in [V4, other] {
+            let sent: Vec<&Vec<u8>> = said.iter().filter(|(at, _)| *at == to).map(|(_, it)| it).collect();
+            assert_eq!(edge.outside().peer(to).sent.iter().collect::<Vec<_>>(), sent);
+        }
+        // The first three; the others are alone, or of no octets.
+        assert_eq!(edge.outside().joined, usize::from(joins));
+        assert_eq!(edge.counters().messages[0], said.len() as u64);
+    }
+}
+
+#[test]
 fn flows_end_when_nobody_says_anything() {
     let mut lab = Lab::new(2);
     lab.world().serve(V4, Manner::Echo);

@@ -36,12 +36,18 @@ struct Wire {
     link: Link,
     edge: Edge<World>,
     key: FlowKey,
+    /// The largest segment that the pod takes.
+    size: u16,
 }
 
 impl Wire {
     fn new() -> Self {
+        Self::of_mtu(1500)
+    }
+
+    fn of_mtu(mtu: u16) -> Self {
         let own = OWN.iter().map(|address| address.parse().unwrap()).collect();
-        let edge = EdgeConfig::new(EDGE, own, POD);
+        let edge = EdgeConfig { mtu, ..EdgeConfig::new(EDGE, own, POD) };
         let mut edge = Edge::new(edge, World::new(), FramePool::new(), &Seed::from_u64(1));
         edge.outside().serve(TO, Manner::Echo);
         Self {
@@ -55,6 +61,7 @@ impl Wire {
                 source_port: 80,
                 destination_port: 4000,
             },
+            size: mtu - 40,
         }
     }
 
@@ -62,7 +69,8 @@ impl Wire {
         let (mut frame, at) = self.link.segment_room(&self.key, octets.len());
         frame.bytes_mut()[at..].copy_from_slice(octets);
         // The size of the segments and the scale of windows.
-        let options: &[u8] = if flags & SYN > 0 { &[2, 4, 0x05, 0xb4, 1, 3, 3, 2] } else { &[] };
+        let [high, low] = self.size.to_be_bytes();
+        let options: &[u8] = if flags & SYN > 0 { &[2, 4, high, low, 1, 3, 3, 2] } else { &[] };
         let header = TcpHeader { flags, sequence, acknowledgement, window: 0x4000, options };
         let frame = if options.is_empty() {
             self.link.finish_segment(frame, &self.key, &header, octets.len(), 1460)
@@ -161,6 +169,44 @@ fn octets_that_come_early_are_asked_for_again_and_those_known_are_not_passed_on(
     assert_eq!(known[0].acknowledgement, at(10));
     wire.say(ACK, at(3), first, b"lo,");
     assert_eq!(wire.edge.outside().peer(TO).got, b"hello, wor");
+}
+
+#[test]
+fn frames_hold_whole_segments_whatever_their_size() {
+    for mtu in [1500, 9000, 33_000, 65_520, 65_535] {
+        let mut wire = Wire::of_mtu(mtu);
+        wire.edge.outside().serve(TO, Manner::Source(octets(200_000, 9)));
+        let first = wire.open();
+        let heard = wire.outside();
+        let size = usize::from(wire.size);
+        let (count, sequence) = (heard[0].octets.len(), heard[0].sequence);
+        assert!(count >= size && count % size == 0, "{count} octets in segments of {size}");
+        // And again, once they are lost.
+        let again = wire.wait(Duration::from_secs(2));
+        assert_eq!((again[0].sequence, again[0].octets.len() >= size), (sequence, true));
+        assert_eq!(sequence, first);
+    }
+}
+
+#[test]
+fn an_acknowledgement_goes_with_an_answer_that_comes_soon_and_else_by_itself() {
+    let mut wire = Wire::new();
+    let first = wire.open();
+    let at = |octets: u32| FIRST.wrapping_add(1).wrapping_add(octets);
+    let acknowledged = |heard: &[Heard]| heard.iter().map(|heard| heard.acknowledgement).collect::<Vec<_>>();
+    let first_of = |octets: u32| first.wrapping_add(octets);
+    assert_eq!(wire.say(ACK, at(0), first, b"question"), []);
+    let answer = wire.outside();
+    assert_eq!((acknowledged(&answer), &answer[0].octets[..]), (vec![at(8)], &b"question"[..]));
+    // No answer for a millisecond: then, and the next time at once.
+    assert_eq!(wire.say(ACK, at(8), first_of(8), b"again"), []);
+    assert_eq!(acknowledged(&wire.wait(Duration::from_millis(1))), [at(13)]);
+    assert_eq!(acknowledged(&wire.say(ACK, at(13), first_of(8), b"third")), [at(18)]);
+    // An answer at once: the next one waits again; whatever else is said, it does not wait longer.
+    assert_eq!(wire.outside()[0].octets, b"againthird");
+    assert_eq!(wire.say(ACK, at(18), first_of(18), b"x"), []);
+    assert_eq!(acknowledged(&wire.say(ACK, at(19), first_of(18), b"y")), [at(20)]);
+    assert_eq!(wire.wait(Duration::from_millis(5)), []);
 }
 
 #[test]

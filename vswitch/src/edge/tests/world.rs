@@ -57,6 +57,9 @@ pub(super) struct World {
     pub(super) going: Vec<(SocketAddr, IpAddr, Vec<u8>)>,
     /// Those that were closed: where to, what they got, whether it ended, how they ended.
     pub(super) closed: Vec<(SocketAddr, Vec<u8>, bool, Farewell)>,
+    /// Whether several messages are taken at once, and how often they were.
+    pub(super) joins: bool,
+    pub(super) joined: usize,
     /// Octets that a socket takes between two steps, and says.
     pub(super) pace: usize,
     /// Octets that wait for the pod at the most.
@@ -83,7 +86,10 @@ impl World {
         for (id, peer) in self.peers.iter_mut().filter(|(_, peer)| peer.to == to) {
             peer.broken = Some(Refusal::Reset);
             peer.incoming.clear();
-            self.found.push_back((SocketId(*id), Ready { readable: true, ended: true, writable: true }));
+            self.found.push_back((
+                SocketId(*id),
+                Ready { readable: true, ended: true, broken: false, writable: true },
+            ));
         }
     }
 
@@ -92,7 +98,7 @@ impl World {
         let door: SocketAddr = door.parse().unwrap();
         let (id, (_, waiting)) = self.doors.iter_mut().find(|(_, (at, _))| *at == door).unwrap();
         waiting.push_back((from.parse().unwrap(), manner));
-        self.found.push_back((SocketId(*id), Ready { readable: true, ended: false, writable: false }));
+        self.found.push_back((SocketId(*id), Ready { readable: true, ..Ready::default() }));
     }
 
     /// A datagram comes to a door.
@@ -100,7 +106,7 @@ impl World {
         let door: SocketAddr = door.parse().unwrap();
         let (id, _) = self.doors.iter().find(|(_, (at, _))| *at == door).unwrap();
         self.coming.push_back((from.parse().unwrap(), at.parse().unwrap(), octets.to_vec()));
-        self.found.push_back((SocketId(*id), Ready { readable: true, ended: false, writable: false }));
+        self.found.push_back((SocketId(*id), Ready { readable: true, ..Ready::default() }));
     }
 
     /// A message for whoever has asked there.
@@ -108,7 +114,7 @@ impl World {
         let to: SocketAddr = to.parse().unwrap();
         let (id, peer) = self.peers.iter_mut().find(|(_, peer)| peer.to == to).unwrap();
         peer.answers.push_back(answer);
-        self.found.push_back((SocketId(*id), Ready { readable: true, ended: false, writable: false }));
+        self.found.push_back((SocketId(*id), Ready { readable: true, ..Ready::default() }));
     }
 
     /// Lets everybody go on.
@@ -178,10 +184,10 @@ impl Peer {
             }
             if let Manner::No(refusal, _) = self.manner {
                 self.broken = Some(refusal);
-                return Ready { readable: true, ended: true, writable: true };
+                return Ready { readable: true, ended: true, broken: false, writable: true };
             }
             self.connected = true;
-            return Ready { readable: false, ended: false, writable: true };
+            return Ready { writable: true, ..Ready::default() };
         }
         if !matches!(self.manner, Manner::Deaf) {
             self.room = pace;
@@ -277,7 +283,18 @@ impl Outside for World {
         peer.sent.push(message.to_vec());
         if matches!(peer.manner, Manner::Echo) {
             peer.answers.push_back(Ok(message.to_vec()));
-            self.found.push_back((socket, Ready { readable: true, ended: false, writable: false }));
+            self.found.push_back((socket, Ready { readable: true, ..Ready::default() }));
+        }
+        Ok(true)
+    }
+
+    fn send_messages(&mut self, socket: SocketId, messages: &[u8], size: usize) -> Result<bool, Refusal> {
+        if !self.joins {
+            return Err(Refusal::Unsupported);
+        }
+        self.joined += 1;
+        for message in messages.chunks(size) {
+            self.send_message(socket, message)?;
         }
         Ok(true)
     }
