@@ -74,8 +74,9 @@ def chosen(words):
 
 
 def settle(machine, path):
-    """What clients and servers are given alike: ports enough for many short connections, and no memory of old ones."""
-    for place in (path.client, path.server):
+    """What clients and servers, and whoever opens connections in their stead, are given alike: ports enough for many short
+    connections, and no memory of old ones."""
+    for place in path.places():
         machine.run(
             [
                 "sysctl",

@@ -14,8 +14,8 @@ use super::{SEND, is_kept, make, prepare};
 use crate::sys;
 
 /// A socket at an address of this machine, which one family alone reaches.
-fn at(address: SocketAddr, kind: SockType) -> Result<OwnedFd, Errno> {
-    let fd = make(address, kind, None)?;
+fn at(most: u64, address: SocketAddr, kind: SockType) -> Result<OwnedFd, Errno> {
+    let fd = make(most, address, kind, None)?;
     if address.is_ipv6() {
         socket::setsockopt(&fd, sockopt::Ipv6V6Only, &true)?;
     }
@@ -31,15 +31,15 @@ fn at(address: SocketAddr, kind: SockType) -> Result<OwnedFd, Errno> {
 }
 
 /// Listens for connections.
-pub(super) fn listen(address: SocketAddr) -> Result<OwnedFd, Errno> {
-    let fd = at(address, SockType::Stream)?;
+pub(super) fn listen(most: u64, address: SocketAddr) -> Result<OwnedFd, Errno> {
+    let fd = at(most, address, SockType::Stream)?;
     socket::listen(&fd, Backlog::MAXCONN)?;
     Ok(fd)
 }
 
 /// Waits for datagrams, of which is told what address they came to.
-pub(super) fn bind(address: SocketAddr) -> Result<OwnedFd, Errno> {
-    let fd = at(address, SockType::Datagram)?;
+pub(super) fn bind(most: u64, address: SocketAddr) -> Result<OwnedFd, Errno> {
+    let fd = at(most, address, SockType::Datagram)?;
     if address.is_ipv4() {
         socket::setsockopt(&fd, sockopt::Ipv4PacketInfo, &true)?;
     } else {
@@ -49,7 +49,7 @@ pub(super) fn bind(address: SocketAddr) -> Result<OwnedFd, Errno> {
 }
 
 /// Takes the next connection, if one waits.
-pub(super) fn accept(listener: &OwnedFd) -> Result<Option<(OwnedFd, SocketAddr)>, Errno> {
+pub(super) fn accept(most: u64, listener: &OwnedFd) -> Result<Option<(OwnedFd, SocketAddr)>, Errno> {
     let fd = match sys::accept(listener.as_fd()) {
         Ok(fd) => fd,
         Err(error) => {
@@ -58,7 +58,7 @@ pub(super) fn accept(listener: &OwnedFd) -> Result<Option<(OwnedFd, SocketAddr)>
             return if nobody { Ok(None) } else { Err(errno) };
         }
     };
-    if is_kept(&fd)? {
+    if is_kept(most, &fd) {
         // Who asks again comes to stand in line again; a silent end would look like an answer.
         let at_once = libc::linger { l_onoff: 1, l_linger: 0 };
         socket::setsockopt(&fd, sockopt::Linger, &at_once)?;

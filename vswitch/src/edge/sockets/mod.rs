@@ -60,6 +60,8 @@ pub struct Sockets {
     doors: Vec<Option<Socket>>,
     events: Vec<EpollEvent>,
     found: VecDeque<(SocketId, Ready)>,
+    /// Descriptors that this process may have.
+    most: u64,
 }
 
 impl Sockets {
@@ -68,7 +70,9 @@ impl Sockets {
     /// # Errors
     /// When this process has no descriptor left.
     pub fn new() -> io::Result<Self> {
+        let (most, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
         Ok(Self {
+            most,
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
             sockets: Vec::new(),
             doors: Vec::new(),
@@ -120,17 +124,16 @@ impl Sockets {
 
 /// A socket, unless it were one of the last descriptors: those are for whatever else this process has to do, being asked how
 /// it is among it.
-fn make(to: SocketAddr, kind: SockType, protocol: Option<SockProtocol>) -> Result<OwnedFd, Errno> {
+fn make(most: u64, to: SocketAddr, kind: SockType, protocol: Option<SockProtocol>) -> Result<OwnedFd, Errno> {
     let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let fd = socket::socket(family, kind, SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC, protocol)?;
-    if is_kept(&fd)? { Err(Errno::EMFILE) } else { Ok(fd) }
+    if is_kept(most, &fd) { Err(Errno::EMFILE) } else { Ok(fd) }
 }
 
 /// Whether it is one of the last descriptors. The kernel gives the lowest number that is free.
-fn is_kept(fd: &OwnedFd) -> Result<bool, Errno> {
-    let (most, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
+fn is_kept(most: u64, fd: &OwnedFd) -> bool {
     let number = u64::try_from(fd.as_raw_fd()).unwrap_or(u64::MAX);
-    Ok(number.saturating_add(KEPT.min(most / 4)) >= most)
+    number.saturating_add(KEPT.min(most / 4)) >= most
 }
 
 /// What every stream's socket is told: what was sent at once goes at once, who does not answer any more is found out, and
@@ -143,8 +146,8 @@ fn prepare(stream: &OwnedFd) -> Result<(), Errno> {
 
 /// Whether this machine has an address to speak to that one from. `connect` of a stream says the same of that as of a want of
 /// ports; that of a socket for datagrams, which sends nothing, does not.
-fn has_source(to: SocketAddr) -> bool {
-    let called = make(to, SockType::Datagram, None).and_then(|fd| call(&fd, to));
+fn has_source(most: u64, to: SocketAddr) -> bool {
+    let called = make(most, to, SockType::Datagram, None).and_then(|fd| call(&fd, to));
     called != Err(Errno::EADDRNOTAVAIL)
 }
 
@@ -157,11 +160,11 @@ fn call(fd: &OwnedFd, to: SocketAddr) -> Result<(), Errno> {
 
 impl Outside for Sockets {
     fn connect(&mut self, socket: SocketId, to: SocketAddr) -> Result<(), Refusal> {
-        let fd = make(to, SockType::Stream, None).map_err(refusal)?;
+        let fd = make(self.most, to, SockType::Stream, None).map_err(refusal)?;
         prepare(&fd).map_err(refusal)?;
         match call(&fd, to) {
             Ok(()) | Err(Errno::EINPROGRESS) => {}
-            Err(Errno::EADDRNOTAVAIL) if !has_source(to) => return Err(Refusal::NoRoute),
+            Err(Errno::EADDRNOTAVAIL) if !has_source(self.most, to) => return Err(Refusal::NoRoute),
             Err(errno) => return Err(refusal(errno)),
         }
         let peeking = Some(Peeking::new(fd.as_fd()));
@@ -170,13 +173,15 @@ impl Outside for Sockets {
 
     fn connected(&mut self, socket: SocketId) -> Result<bool, Refusal> {
         let of = self.get(socket)?;
-        let error = socket::getsockopt(&of.fd, sockopt::SocketError).map_err(refusal)?;
-        if error != 0 {
-            return Err(refusal(Errno::from_raw(error)));
-        }
         match socket::getpeername::<SockaddrStorage>(of.fd.as_raw_fd()) {
+            // One that is broken already says so when it is read.
             Ok(_) => Ok(true),
-            Err(Errno::ENOTCONN) => Ok(false),
+            Err(Errno::ENOTCONN) => {
+                match socket::getsockopt(&of.fd, sockopt::SocketError).map_err(refusal)? {
+                    0 => Ok(false),
+                    error => Err(refusal(Errno::from_raw(error))),
+                }
+            }
             Err(errno) => Err(refusal(errno)),
         }
     }
@@ -211,12 +216,12 @@ impl Outside for Sockets {
 
     fn open(&mut self, socket: SocketId, messages: Messages, to: SocketAddr) -> Result<(), Refusal> {
         let fd = match messages {
-            Messages::Udp => make(to, SockType::Datagram, None).map_err(refusal)?,
+            Messages::Udp => make(self.most, to, SockType::Datagram, None).map_err(refusal)?,
             Messages::Echo => {
                 let protocol = if to.is_ipv4() { SockProtocol::Icmp } else { SockProtocol::IcmpV6 };
                 // Not everybody may ping; nobody is told so, as nobody along the way forbids it.
                 let forbidden = |errno| matches!(errno, Errno::EACCES | Errno::EPERM);
-                make(to, SockType::Datagram, Some(protocol))
+                make(self.most, to, SockType::Datagram, Some(protocol))
                     .map_err(|errno| if forbidden(errno) { Refusal::Unsupported } else { refusal(errno) })?
             }
         };
@@ -264,22 +269,26 @@ impl Outside for Sockets {
             Some(door) => self.doors.get_mut(door as usize),
             None => self.sockets.get_mut(socket.0 as usize),
         };
-        let Some(of) = all.and_then(Option::take) else { return };
-        if farewell == Farewell::Abrupt && of.peeking.is_some() {
-            let at_once = libc::linger { l_onoff: 1, l_linger: 0 };
-            let _ = socket::setsockopt(&of.fd, sockopt::Linger, &at_once);
+        let Some(mut of) = all.and_then(Option::take) else { return };
+        match (farewell, &mut of.peeking) {
+            (Farewell::Abrupt, Some(_)) => {
+                let at_once = libc::linger { l_onoff: 1, l_linger: 0 };
+                let _ = socket::setsockopt(&of.fd, sockopt::Linger, &at_once);
+            }
+            (Farewell::Gentle, Some(peeking)) => peeking.settle(of.fd.as_fd()),
+            (Farewell::Abrupt | Farewell::Gentle, None) => {}
         }
         // Closing takes it out of the epoll as well: nobody else has this descriptor.
     }
 
     fn listen(&mut self, socket: SocketId, at: SocketAddr) -> Result<(), Refusal> {
-        let fd = listening::listen(at).map_err(refusal_of_address)?;
+        let fd = listening::listen(self.most, at).map_err(refusal_of_address)?;
         // By edges: who cannot be taken for want of descriptors must not be told of again and again.
         self.add(socket, Socket { fd, peeking: None }, EpollFlags::EPOLLIN | EpollFlags::EPOLLET)
     }
 
     fn accept(&mut self, listener: SocketId, socket: SocketId) -> Result<Option<SocketAddr>, Refusal> {
-        let Some((fd, from)) = listening::accept(&self.get(listener)?.fd).map_err(refusal)? else {
+        let Some((fd, from)) = listening::accept(self.most, &self.get(listener)?.fd).map_err(refusal)? else {
             return Ok(None);
         };
         let peeking = Some(Peeking::new(fd.as_fd()));
@@ -288,7 +297,7 @@ impl Outside for Sockets {
     }
 
     fn bind(&mut self, socket: SocketId, at: SocketAddr) -> Result<(), Refusal> {
-        let fd = listening::bind(at).map_err(refusal_of_address)?;
+        let fd = listening::bind(self.most, at).map_err(refusal_of_address)?;
         self.add(socket, Socket { fd, peeking: None }, EpollFlags::EPOLLIN)
     }
 

@@ -50,7 +50,7 @@ const SYNS: u8 = 5;
 const TIMEOUTS: u8 = 12;
 /// How long an acknowledgement waits for an answer to go with (RFC 9293 MUST-58: less than half a second). Long enough for an
 /// answer of somebody near, and so short that nobody notices who is waiting for the acknowledgement (RFC 896).
-const DELAY: Duration = Duration::from_millis(1);
+const DELAY: Duration = Duration::from_millis(5);
 /// Questions without an answer before a pod is held to be gone.
 const PROBES: u8 = 8;
 
@@ -175,7 +175,7 @@ impl Tcp {
             Stage::Connecting => match turn.outside.connected(turn.socket) {
                 Ok(false) => Fate::Stays,
                 Ok(true) => {
-                    (self.readable, self.hung) = (true, ready.ended);
+                    (self.readable, self.hung) = (ready.readable, ready.ended);
                     turn.counters.established += 1;
                     self.answer(turn);
                     Fate::Stays
