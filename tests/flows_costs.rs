@@ -6,11 +6,11 @@ use vswitch_tests::costs;
 /// Instructions per frame. To be brought up to date where an operation became cheaper, and with a reason in the commit where
 /// it became dearer.
 const BUDGETS: &[(&str, f64)] = &[
-    ("flows/null/1", 170.0),
-    ("flows/l2/1", 513.0),
-    ("flows/l3/1", 739.0),
-    ("flows/vip/1", 973.0),
-    ("flows/vip/100", 1_014.0),
+    ("flows/null/1", 160.0),
+    ("flows/l2/1", 505.0),
+    ("flows/l3/1", 730.0),
+    ("flows/vip/1", 964.0),
+    ("flows/vip/100", 1_005.0),
 ];
 
 #[test]

@@ -6,12 +6,12 @@ use vswitch_tests::costs;
 /// Instructions per frame. To be brought up to date where an operation became cheaper, and with a reason in the commit where
 /// it became dearer.
 const BUDGETS: &[(&str, f64)] = &[
-    ("services/packet/0", 888.0),
-    ("services/packet/1", 942.0),
-    ("services/packet/10000", 943.0),
-    ("services/new/0", 5_446.0),
-    ("services/new/1", 6_660.0),
-    ("services/new/10000", 6_667.0),
+    ("services/packet/0", 879.0),
+    ("services/packet/1", 933.0),
+    ("services/packet/10000", 934.0),
+    ("services/new/0", 5_631.0),
+    ("services/new/1", 6_849.0),
+    ("services/new/10000", 6_857.0),
 ];
 
 #[test]

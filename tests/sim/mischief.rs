@@ -43,6 +43,8 @@ pub(crate) enum Change {
     Services,
     /// Nothing, but some are kept from each other.
     Policies,
+    /// Nothing, and nobody is any more.
+    NoPolicies,
 }
 
 const CHANGES: [Change; 11] = [
@@ -74,7 +76,8 @@ pub(crate) fn plan(rng: &mut Rng) -> Vec<(Duration, Act)> {
             let (switch, at) = (below(rng, 8), time(rng));
             acts.push((at, Act::Install { switch, change }));
             let back = at + Duration::from_millis(u64::from(rng.below(3000)));
-            acts.push((back, Act::Install { switch, change: Change::Nothing }));
+            let again = if matches!(change, Change::Policies) { Change::NoPolicies } else { Change::Nothing };
+            acts.push((back, Act::Install { switch, change: again }));
         }
     }
     if chance(rng, 20) {
@@ -117,10 +120,24 @@ pub(crate) fn act(world: &mut World, rng: &mut Rng, act: Act) -> Option<(Duratio
 }
 
 fn install(world: &mut World, rng: &mut Rng, switch: usize, change: Change) {
+    let tracks = |at: &usize| world.switches[*at].1.nat.is_some();
+    let switch = match change {
+        // Policies are for who knows connections.
+        Change::Policies | Change::NoPolicies => {
+            let all = switch..switch + world.switches.len();
+            all.map(|at| at % world.switches.len()).find(tracks).unwrap_or(switch)
+        }
+        Change::Nothing
+        | Change::Port
+        | Change::Routes
+        | Change::Managed
+        | Change::Mtu
+        | Change::Services => switch,
+    };
     let (id, config) = &world.switches[switch];
     let mut config = config.clone();
     match change {
-        Change::Nothing | Change::Policies => {}
+        Change::Nothing | Change::Policies | Change::NoPolicies => {}
         Change::Port => drop(config.ports.pop()),
         Change::Routes => config.routes.clear(),
         Change::Managed => config.ports.iter_mut().for_each(|p| p.station = Station::Foreign),
@@ -140,7 +157,11 @@ fn install(world: &mut World, rng: &mut Rng, switch: usize, change: Change) {
     }
     let next = Snapshot::compile(config, Some(before)).unwrap();
     // The others keep them.
-    let next = if matches!(change, Change::Nothing) { next.with_policies(None).unwrap() } else { next };
+    let next = if matches!(change, Change::Nothing | Change::NoPolicies) {
+        next.with_policies(None).unwrap()
+    } else {
+        next
+    };
     drop(world.lab.install(*id, next));
 }
 

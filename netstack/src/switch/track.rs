@@ -296,9 +296,13 @@ impl Switch {
             let what = connections.track::<Ipv6Addr>(now, &packet, frame, arrival.segment)?;
             Tracked::V6(Seen { packet, what })
         };
-        match self.decide(snapshot, now, &arrival, &tracked, frame, &mut Silent, passage).decision {
+        let decided = self.decide(snapshot, now, &arrival, &tracked, frame, &mut Silent, passage);
+        match decided.decision {
             Decision::Route(route) => Ok(route),
-            Decision::Drop { reason, .. } => Err(reason),
+            Decision::Drop { reason, .. } => {
+                self.count_forbidden(snapshot, &arrival, &tracked, &decided.decision);
+                Err(reason)
+            }
             Decision::Bridge(..)
             | Decision::Flood(..)
             | Decision::Consume(_)

@@ -474,6 +474,7 @@ fn who_waits_is_judged_by_the_policies_of_when_he_leaves() {
             let answer = packets::tell(mac, unknown, crate::world::UPLINK, packets::asker(&asked[0].bytes));
             let out = lab.send(FAR.port, &answer);
             assert_eq!(out.len(), usize::from(!forbid));
+            assert_eq!(counted(&lab, CLOSE).dropped, u64::from(forbid));
             lab.settle();
         }
     }

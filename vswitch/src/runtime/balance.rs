@@ -46,10 +46,16 @@ impl Balance {
         };
         let snapshot = match self.policies.of(switch) {
             Some(policies) => snapshot.with_policies(Some(Arc::clone(policies)))?,
+            None if snapshot.policies().is_some() => snapshot.with_policies(None)?,
             None => snapshot,
         };
         self.snapshots.insert(switch.to_owned(), Arc::clone(&snapshot));
         Ok(snapshot)
+    }
+
+    /// The snapshot that a switch has.
+    pub(super) fn snapshot(&self, switch: &str) -> Option<&Snapshot> {
+        self.snapshots.get(switch).map(AsRef::as_ref)
     }
 
     /// Forgets switches that are gone.

@@ -94,7 +94,7 @@ impl Runtime {
         check_frame(&now.cluster, &cluster)?;
         let mut numbers = now.numbers.clone();
         let mut wiring = wire(&cluster, &mut numbers);
-        compile(&wiring.switches)?;
+        compile(&wiring.switches, |_| None)?;
         let ended = self.log.lock().ended.clone();
         let difference = Difference::between(&now, &wiring, &ended);
         let mut made = self.make(&cluster, &difference)?;
@@ -103,7 +103,9 @@ impl Runtime {
             let proxies = now.proxies.change(&cluster, &wiring.proxies, &self.seed)?;
             let servers = now.name_servers.change(&wiring.name_servers, &self.seed)?;
             let egress = self.change_of_egress(now.egress.as_ref(), wiring.egress.as_ref())?;
-            Ok((links, (proxies, servers, egress), compile(&wiring.switches)?))
+            let balance = self.balance.lock();
+            let compiled = compile(&wiring.switches, |switch| balance.snapshot(switch))?;
+            Ok((links, (proxies, servers, egress), compiled))
         });
         let (links, (proxies, servers, egress), compiled) = ready.inspect_err(|_| self.unmake(&made))?;
         let leaving = difference.replaced.iter().chain(&difference.gone);
@@ -241,9 +243,13 @@ impl Compiled {
     }
 }
 
-fn compile(plans: &[SwitchPlan]) -> Result<Vec<Compiled>, RuntimeError> {
+/// Snapshots that share with those before them what has not changed: what a switch has learned there it keeps.
+fn compile<'a>(
+    plans: &[SwitchPlan],
+    before: impl Fn(&str) -> Option<&'a Snapshot>,
+) -> Result<Vec<Compiled>, RuntimeError> {
     let compiled = plans.iter().map(|plan| {
-        let snapshot = Snapshot::compile(plan.config.clone(), None)
+        let snapshot = Snapshot::compile(plan.config.clone(), before(&plan.name))
             .map_err(|source| RuntimeError::Config { switch: plan.name.clone(), source })?;
         Ok(Compiled { switch: plan.name.clone(), limits: plan.limits, snapshot })
     });

@@ -269,14 +269,10 @@ impl Outside for Sockets {
             Some(door) => self.doors.get_mut(door as usize),
             None => self.sockets.get_mut(socket.0 as usize),
         };
-        let Some(mut of) = all.and_then(Option::take) else { return };
-        match (farewell, &mut of.peeking) {
-            (Farewell::Abrupt, Some(_)) => {
-                let at_once = libc::linger { l_onoff: 1, l_linger: 0 };
-                let _ = socket::setsockopt(&of.fd, sockopt::Linger, &at_once);
-            }
-            (Farewell::Gentle, Some(peeking)) => peeking.settle(of.fd.as_fd()),
-            (Farewell::Abrupt | Farewell::Gentle, None) => {}
+        let Some(of) = all.and_then(Option::take) else { return };
+        if farewell == Farewell::Abrupt && of.peeking.is_some() {
+            let at_once = libc::linger { l_onoff: 1, l_linger: 0 };
+            let _ = socket::setsockopt(&of.fd, sockopt::Linger, &at_once);
         }
         // Closing takes it out of the epoll as well: nobody else has this descriptor.
     }

@@ -1,8 +1,7 @@
 //! Reading a stream without taking anything out of it.
 //!
 //! Linux 6.9 and later keep a place in the stream for each socket, behind what was peeked at last (`SO_PEEK_OFF`): then
-//! nothing is stored here. Of little that may be let go of it is only noted: a call for each answer of a few octets would be
-//! one of the few calls that it takes. Where it does not, octets are taken out and a copy is kept until they are discarded; that copy
+//! nothing is stored here. Where it does not, octets are taken out and a copy is kept until they are discarded; that copy
 //! is as large as what is under way to a pod, and there is none while nothing is.
 
 use std::io;
@@ -14,14 +13,11 @@ use nix::sys::socket::{self, MsgFlags};
 use super::super::outside::Peeked;
 use crate::sys;
 
-/// Octets that may wait to be let go of.
-const LITTLE: usize = 4096;
-
 /// See the module.
 #[derive(Debug)]
 pub(super) enum Peeking {
-    /// The kernel's place, and how much before it may be let go of.
-    Place { place: usize, owed: usize },
+    /// The kernel's place.
+    Place(usize),
     /// What was taken out and not discarded.
     Kept(Vec<u8>),
 }
@@ -29,10 +25,7 @@ pub(super) enum Peeking {
 impl Peeking {
     /// The better of what the kernel can do.
     pub(super) fn new(socket: BorrowedFd<'_>) -> Self {
-        match set_place(socket, 0) {
-            Ok(()) => Self::Place { place: 0, owed: 0 },
-            Err(_) => Self::Kept(Vec::new()),
-        }
+        if set_place(socket, 0).is_ok() { Self::Place(0) } else { Self::Kept(Vec::new()) }
     }
 
     pub(super) fn peek(
@@ -42,18 +35,18 @@ impl Peeking {
         into: &mut [u8],
     ) -> Result<Peeked, Errno> {
         match self {
-            Self::Place { place, owed } => peek_at(socket, place, *owed + offset, into),
+            Self::Place(place) => peek_at(socket, place, offset, into),
             Self::Kept(kept) => peek_and_keep(socket, kept, offset, into),
         }
     }
 
     pub(super) fn discard(&mut self, socket: BorrowedFd<'_>, count: usize) {
         match self {
-            Self::Place { owed, .. } => {
-                *owed += count;
-                if *owed >= LITTLE {
-                    self.settle(socket);
-                }
+            Self::Place(place) => {
+                *place = place.saturating_sub(count);
+                // Also when it is little: as long as something is left of what came in one piece, the kernel counts all of it,
+                // and the other side may see no window.
+                discard_in_kernel(socket, count);
             }
             Self::Kept(kept) => {
                 kept.drain(..count.min(kept.len()));
@@ -61,17 +54,6 @@ impl Peeking {
                     *kept = Vec::new();
                 }
             }
-        }
-    }
-}
-
-impl Peeking {
-    /// Lets go of what was only noted. A socket that is closed while something is unread breaks its connection off.
-    pub(super) fn settle(&mut self, socket: BorrowedFd<'_>) {
-        if let Self::Place { place, owed } = self {
-            discard_in_kernel(socket, *owed);
-            *place = place.saturating_sub(*owed);
-            *owed = 0;
         }
     }
 }
