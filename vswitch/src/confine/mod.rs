@@ -78,7 +78,6 @@ mod tests {
         done.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
     }
 
-    #[expect(clippy::print_stderr, reason = "it is said that nothing is tested")]
     fn is_lacking() -> bool {
         let lacks = lacks();
         if !lacks.is_empty() {

@@ -62,7 +62,7 @@ fn of_policies_those_alone_that_change_are_read_again() {
     let policies =
         |objects: &Store| compile(objects, &Allocations::default(), "lab").unwrap().cluster.policies;
     let first = policies(&objects);
-    assert!(Arc::ptr_eq(&first, &policies(&objects.clone())));
+    assert!(Arc::ptr_eq(&first, &policies(&objects)));
     change(&mut objects, policy("b", "Egress"));
     let second = policies(&objects);
     let [a, b] = ["NetworkPolicy default/a", "NetworkPolicy default/b"];

@@ -37,7 +37,7 @@ fn not_one_packet_gets_through_while_a_thousand_pods_come() {
     for round in 0..PODS / AT_ONCE {
         let names: Vec<String> =
             (round * AT_ONCE..(round + 1) * AT_ONCE).map(|number| format!("t{number}")).collect();
-        let node = |at: usize| if at % 2 == 0 { "n1" } else { "n2" };
+        let node = |at: usize| if at.is_multiple_of(2) { "n1" } else { "n2" };
         world.objects.extend(names.iter().enumerate().map(|(at, name)| pod(name, node(at))));
         let (next, allocations) = cluster(&world, &given);
         given = allocations;
