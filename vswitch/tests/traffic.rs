@@ -48,7 +48,11 @@ fn pings_come_back() {
                 let all = |text: &str| text.contains(" 3 received, 0% packet loss");
                 let text = Some(cluster.must(from, &ping)).filter(|text| all(text));
                 let text = text.unwrap_or_else(|| cluster.must(from, &ping));
-                assert!(all(&text), "{from} to {address}:\n{text}\n{}", both(&cluster.verb(&["get", "drops"])));
+                assert!(
+                    all(&text),
+                    "{from} to {address}:\n{text}\n{}",
+                    both(&cluster.verb(&["get", "drops"]))
+                );
             }
         }
     }
@@ -94,7 +98,7 @@ fn curl_fetches_the_same_file() {
     // Nobody listens there: the connection is refused rather than lost.
     for url in ["http://10.244.1.2:9/", "http://10.244.0.1:9/", "http://[fd00:10:244:1::2]:9/"] {
         let output = cluster.exec("alpha", &["curl", "-sS", "--noproxy", "*", "-m", "5", url]);
-        assert_eq!(output.status.code(), Some(7), "{url}: {}", common::both(&output));
+        assert_eq!(output.status.code(), Some(7), "{url}: {}", both(&output));
     }
 }
 
@@ -291,7 +295,7 @@ fn what_exceeds_the_mtu_fails_at_the_sender_or_arrives_in_fragments() {
                 |size| cluster.exec("alpha", &["ping", "-n", "-c", "1", "-M", "do", "-s", size, address]);
             common::success(fits, &ping(fits));
             let refused = ping(exceeds);
-            assert!(!refused.status.success() && common::both(&refused).contains("mtu"), "{refused:?}");
+            assert!(!refused.status.success() && both(&refused).contains("mtu"), "{refused:?}");
         }
         let _servers = ["beta", "gamma", "host/outside"].map(|place| cluster.probe_server(place, 7007));
         let file = cluster.state.join("fragments.pcapng");

@@ -166,7 +166,10 @@ fn a_long_way_is_filled() {
         let _server = net.serve(&net.internet, 9100, &["python3", "-c", SERVER]);
         for way in ["d", "u"] {
             // A machine that has much else to do gets other tries.
-            let rates: Vec<u64> = (0..3).map(|_| rate(&cluster, way, settle)).collect();
+            let mut rates = Vec::new();
+            while rates.len() < 3 && rates.iter().all(|rate| *rate < RATE * 8 / 10) {
+                rates.push(rate(&cluster, way, settle));
+            }
             let _ = writeln!(std::io::stderr(), "{way} at {round_trip} ms: {rates:?} octets/s of {RATE}");
             assert!(
                 rates.iter().any(|rate| *rate >= RATE * 8 / 10),
