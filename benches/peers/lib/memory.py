@@ -33,8 +33,9 @@ class Piece:
 
 MODES = {"testpmd-io": "io", "testpmd-mac": "mac", "testpmd-5tuple": "5tswap"}
 AHEAD = (("testpmd-mac", 1.0), ("testpmd-5tuple", 1.0))
-# What is found out again after a change of the configuration, and the rate to be back at.
+# Flows that are known when the configuration changes, and what changes.
 FLOWS = 100_000
+CHANGES = {"route": "a route more or less", "pod": "a pod more or less", "mtu": "another MTU, which may concern every flow"}
 
 PIECES = [
     *(Piece(name, f"testpmd over memif, {mode}") for name, mode in MODES.items()),
@@ -55,8 +56,11 @@ PIECES = [
     Piece("services/new/1", "first packet of a connection, 1 service", 500),
     Piece("services/new/10000", "first packet of a connection, 10,000 services", None, (("services/new/1", 1.1),)),
     Piece("services/new/1/routes", "first packet of a connection, 1,000 routes more", None, (("services/new/1", 1.1),)),
-    Piece(f"swap/install/{FLOWS}", f"`install` of a configuration among {FLOWS:,} flows", 50_000),
-    Piece("recovery", f"until the rate of {FLOWS:,} flows is back within 5 %", 100_000_000),
+    *(Piece(f"swap/install/{FLOWS}/{change}", f"`install` among {FLOWS:,} flows, {what}", 50_000) for change, what in CHANGES.items()),
+    *(
+        Piece(f"recovery {change}", f"until the rate of {FLOWS:,} flows is back within 5 %, {what}", 100_000_000)
+        for change, what in CHANGES.items()
+    ),
 ]
 BY_NAME = {piece.name: piece for piece in PIECES}
 
@@ -103,15 +107,16 @@ def ours(benches, name):
 
 
 def recovery(benches):
-    """Nanoseconds from a change of the configuration until frames go as fast as before."""
-    return float(run([str(benches / "recovery"), str(FLOWS)]).split()[0]) * 1e6
+    """Nanoseconds from a change of the configuration until frames go as fast as before, by what changes."""
+    lines = run([str(benches / "recovery"), str(FLOWS)]).splitlines()
+    return {f"recovery {change}": float(time) * 1e6 for change, time, _ in map(str.split, lines)}
 
 
 def measure(benches):
     """Nanoseconds by name."""
     times = {name: testpmd(mode) for name, mode in MODES.items()}
     times |= {piece.name: ours(benches, piece.name) for piece in PIECES if "/" in piece.name}
-    return times | {"recovery": recovery(benches)}
+    return times | recovery(benches)
 
 
 class Memory:

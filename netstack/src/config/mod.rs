@@ -1,6 +1,7 @@
 //! What a switch is to be: plain data, written by people and by the control plane, compiled by `Snapshot::compile`.
 
 mod advertise;
+mod difference;
 pub mod nat;
 mod port;
 mod router;
@@ -10,6 +11,7 @@ pub(crate) mod translator;
 mod validate;
 
 pub use advertise::{AdvertisedPrefix, RouterAdvertisement};
+pub use difference::Difference;
 pub use nat::NatConfig;
 pub use port::Port;
 pub use router::{Router, Target};

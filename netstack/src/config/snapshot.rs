@@ -19,7 +19,7 @@ use super::port::Port;
 use super::router::{Router, Target, node_local_stations};
 use super::translator::Translator;
 use super::{
-    Config, ConfigError, ConfigErrors, PortConfig, ReversePath, RouteTarget, RouterAdvertisement,
+    Config, ConfigError, ConfigErrors, Difference, PortConfig, ReversePath, RouteTarget, RouterAdvertisement,
     SegmentConfig, Services, ServicesConfig, Station as StationConfig, VlanMode, services, validate,
 };
 use crate::addr::{IpNet, MacAddr, PortId, SegmentId};
@@ -41,6 +41,8 @@ pub struct Snapshot {
     translator: Option<Arc<Translator>>,
     services: Option<Arc<Services>>,
     policies: Option<Arc<Policies>>,
+    /// What it changes of the one that it was compiled from, services and policies aside, if that is little.
+    difference: Option<Arc<Difference>>,
 }
 
 /// A compiled segment.
@@ -129,8 +131,12 @@ impl Snapshot {
         let generation = previous.map_or(1, |p| p.generation + 1);
         let policies = previous.and_then(|p| p.policies.clone());
         check_policies(policies.as_ref(), translator.as_ref())?;
-        let config = Arc::new(config);
-        Ok(Arc::new(Self { generation, config, ports, segments, router, translator, services, policies }))
+        let (config, difference) = (Arc::new(config), None);
+        let mut snapshot =
+            Self { generation, config, ports, segments, router, translator, services, policies, difference };
+        let difference = previous.and_then(|p| Difference::between(&p.config, p, &snapshot));
+        snapshot.difference = difference.map(Arc::new);
+        Ok(Arc::new(snapshot))
     }
 
     /// The same with other services, sharing everything else.
@@ -170,7 +176,13 @@ impl Snapshot {
             translator: self.translator.clone(),
             services: self.services.clone(),
             policies: self.policies.clone(),
+            difference: self.difference.clone(),
         }
+    }
+
+    /// What it changes of `old`, services and policies aside, if that is known and little.
+    pub fn difference_from(&self, old: &Self) -> Option<&Arc<Difference>> {
+        self.difference.as_ref().filter(|difference| difference.is_from(&old.config))
     }
 
     /// Whether everything but services and policies is the very same.
@@ -201,6 +213,7 @@ impl Snapshot {
             translator: None,
             services: None,
             policies: None,
+            difference: None,
         })
     }
 

@@ -7,9 +7,9 @@
 //! then reads what these lead to: each step waits for memory once for the whole batch.
 //!
 //! *Validity.* What an entry says was found out under a stamp. A change of what it was found out from, ports, segments,
-//! routes, own addresses, takes the next stamp, and all entries before it are as good as gone; nothing is walked. What
-//! changes more often is not under the stamp: it carries a generation of its own, which an entry names and its user
-//! compares.
+//! routes, own addresses, takes the next stamp, and all entries before it are as good as gone, but for those that their user
+//! knows the change to have nothing to do with; nothing is walked. What changes more often is not under the stamp: it carries
+//! a generation of its own, which an entry names and its user compares.
 //!
 //! *Admission.* A new flow takes a place that is free or of an older stamp, or that of the flow which was used least
 //! recently, if that has been idle for [`IDLE`]. Where all flows of a set are in use it is let in one time in [`LOT`]: flows
@@ -65,7 +65,8 @@ pub struct Entry<K, V> {
     pub adjacency: u16,
     /// The second in which it was used last, as far as 16 bits say.
     pub used: u16,
-    stamp: u32,
+    /// Under which it was found out.
+    pub stamp: u32,
 }
 
 /// See the module.
@@ -148,15 +149,15 @@ impl<K: Key, V: Copy> Cache<K, V> {
         place.and_then(|place| u32::try_from(place).ok()).unwrap_or(NOWHERE)
     }
 
-    /// A flow's entry, most often at its [candidate](Self::candidate), if what it says was found out under this stamp.
+    /// A flow's entry, most often at its [candidate](Self::candidate). Whether its stamp still counts is for the user to say.
     #[inline]
-    pub fn get(&mut self, candidate: u32, hash: Hash, key: &K, stamp: u32) -> Option<&mut Entry<K, V>> {
+    pub fn get(&mut self, candidate: u32, hash: Hash, key: &K) -> Option<&mut Entry<K, V>> {
         let is_there = match self.entries.get(candidate as usize) {
             Some(Some(entry)) => entry.key == *key,
             _ => false,
         };
         let place = if is_there { candidate } else { self.search(hash, key) };
-        self.entries.get_mut(place as usize)?.as_mut().filter(|entry| entry.stamp == stamp)
+        self.entries.get_mut(place as usize)?.as_mut()
     }
 
     /// What an entry says, to have the memory fetch it; nothing is known of whose it is.
@@ -300,7 +301,7 @@ mod tests {
     fn find(cache: &mut Small, number: u32, stamp: u32) -> Option<(Option<bool>, u16)> {
         let key = Number(number);
         let hash = cache.hash(key.words());
-        let entry = cache.get(cache.candidate(hash), hash, &key, stamp)?;
+        let entry = cache.get(cache.candidate(hash), hash, &key).filter(|entry| entry.stamp == stamp)?;
         assert_eq!(entry.key, key);
         entry.used = 0;
         Some((entry.value, entry.adjacency))

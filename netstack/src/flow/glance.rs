@@ -37,6 +37,12 @@ impl Macs {
         u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
     }
 
+    /// Whom it is for.
+    pub fn destination(self) -> MacAddr {
+        let [[a, b, c, d], [e, f, ..], _] = self.0.map(u32::to_le_bytes);
+        MacAddr([a, b, c, d, e, f])
+    }
+
     /// Whom it is from.
     #[inline]
     pub fn source(self) -> MacAddr {

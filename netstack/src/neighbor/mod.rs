@@ -108,6 +108,11 @@ impl Neighbors {
         (entry.is_usable() && entry.generation == generation).then_some(entry.mac)
     }
 
+    /// Whom a slot is about.
+    pub fn address(&self, slot: u32) -> Option<IpAddr> {
+        self.table.at(slot).map(|((_, address), _)| *address)
+    }
+
     /// The generation of what stands in a slot.
     pub fn generation(&self, slot: u32) -> Option<u32> {
         self.table.at(slot).map(|(_, entry)| entry.generation)

@@ -5,7 +5,8 @@
 //! nothing: a connection's state, backend and port are the connection's, and an entry that is lost is found out again to the
 //! same. What an entry says holds as long as
 //!
-//! - its stamp is the switch's: ports, segments, routes, rules and own addresses are what they were;
+//! - its stamp is the switch's: ports, segments, routes, rules and own addresses are what they were, or what has changed of
+//!   ports and routes since has nothing to do with it ([`Difference`]), which is looked at when its next frame comes;
 //! - its connection has not ended and was judged under the services of this moment, which the connection itself says;
 //! - its adjacency holds: the neighbour is known by the same MAC address, the station is behind the same port. Both carry
 //!   generations of their own, so that one station that moves takes only what led to it.
@@ -13,6 +14,8 @@
 //! Only what is of a connection that has begun, or what no connection is kept of, is let in: a flow enters with its second
 //! packet, and one that never has a second one costs nothing here.
 
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::{Ipv4Addr, Ipv6Addr};
 
@@ -25,14 +28,19 @@ use nat::tuple::Direction;
 
 use super::connections::Kind;
 use crate::addr::{PortId, SegmentId};
+use crate::config::Difference;
 use crate::flow::Plan;
 use crate::flow::cache::{Cache, Entry, Hash};
-use crate::flow::glance::{LinkKey, Packet, PacketKey};
+use crate::flow::glance::{LinkKey, Macs, Packet, PacketKey};
 use crate::frame::OffloadFeatures;
+use crate::neighbor::Neighbors;
 use crate::seed::Seed;
 
 /// Adjacencies that are told apart; one more, and all flows are found out anew.
 const ADJACENCIES: usize = 16_384;
+
+/// Changes that a flow may have missed without being found out anew.
+const CHANGES: usize = 8;
 
 /// A place in a table, and what stood there.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -157,13 +165,83 @@ pub(super) struct Caches {
     pub(super) links: Cache<LinkKey, Option<Reference>>,
 }
 
+/// The stamp of this moment, and the changes that led to it.
+#[derive(Debug)]
+pub(super) struct Age {
+    stamp: u32,
+    /// Each took the next stamp; the latest last.
+    changes: VecDeque<Arc<Difference>>,
+}
+
+impl Age {
+    /// What was found out before holds no more.
+    fn forget(&mut self) {
+        self.stamp = self.stamp.wrapping_add(1);
+        self.changes.clear();
+    }
+
+    /// What was found out before holds where this has nothing to do with it.
+    fn change(&mut self, difference: &Arc<Difference>) {
+        self.stamp = self.stamp.wrapping_add(1);
+        if self.changes.len() == CHANGES {
+            self.changes.pop_front();
+        }
+        self.changes.push_back(Arc::clone(difference));
+    }
+
+    /// Whether what was found out under a stamp holds: since then nothing has changed, or nothing that concerns it. In that
+    /// case it is as if it were found out now.
+    #[inline]
+    pub(super) fn holds(&self, stamp: &mut u32, concerns: impl Fn(&Difference) -> bool) -> bool {
+        *stamp == self.stamp || self.outlives(stamp, concerns)
+    }
+
+    #[inline(never)]
+    fn outlives(&self, stamp: &mut u32, concerns: impl Fn(&Difference) -> bool) -> bool {
+        let missed = usize::try_from(self.stamp.wrapping_sub(*stamp)).unwrap_or(usize::MAX);
+        let Some(known) = self.changes.len().checked_sub(missed) else { return false };
+        let outlives = !self.changes.range(known..).any(|difference| concerns(difference));
+        if outlives {
+            *stamp = self.stamp;
+        }
+        outlives
+    }
+}
+
+/// Whether a change may have to do with frames between these stations that came by `port` and go this way.
+pub(super) fn concerns_link(change: &Difference, macs: Macs, port: PortId, to: Option<&Adjacency>) -> bool {
+    let Some(to) = to else { return true };
+    change.names_port(port)
+        || change.names_port(to.port)
+        || change.names_mac(macs.source())
+        || change.names_mac(macs.destination())
+        || to.plan.is_some_and(|plan| change.names_mac(plan.destination))
+}
+
+/// The same of the packets of a flow.
+pub(super) fn concerns_packets<A: Kind>(
+    change: &Difference,
+    key: &PacketKey<A>,
+    rewrite: Option<&Rewrite<A>>,
+    to: Option<&Adjacency>,
+    neighbors: &Neighbors,
+) -> bool {
+    let names = |address: A| change.names_address(address.into());
+    let neighbor = to.and_then(|to| to.neighbor).map(|at| neighbors.address(at.slot));
+    concerns_link(change, key.macs, key.port, to)
+        || names(A::source(&key.addresses))
+        || names(A::destination(&key.addresses))
+        || rewrite.is_some_and(|to| names(to.source().address) || names(to.destination().address))
+        || neighbor.is_some_and(|address| address.is_none_or(|address| change.names_address(address)))
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Flows {
     pub(super) caches: Caches,
     pub(super) adjacencies: Vec<Adjacency>,
     numbers: HashMap<Adjacency, u16, FixedState>,
-    pub(super) stamp: u32,
+    pub(super) age: Age,
     /// What the frame is that is being decided about.
     pub(super) current: Flow,
     /// Room for where the flows of a batch's frames are.
@@ -184,7 +262,7 @@ impl Flows {
             },
             adjacencies: Vec::new(),
             numbers: HashMap::default(),
-            stamp: 1,
+            age: Age { stamp: 1, changes: VecDeque::new() },
             current: Flow::Other,
             hints: Vec::new(),
             known: 0,
@@ -199,9 +277,14 @@ impl Flows {
 
     /// What was found out so far holds no more.
     pub(super) fn forget(&mut self) {
-        self.stamp = self.stamp.wrapping_add(1);
+        self.age.forget();
         self.adjacencies.clear();
         self.numbers.clear();
+    }
+
+    /// What was found out so far holds where this change has nothing to do with it.
+    pub(super) fn change(&mut self, difference: &Arc<Difference>) {
+        self.age.change(difference);
     }
 
     fn number(&mut self, adjacency: Adjacency) -> u16 {
@@ -226,13 +309,13 @@ impl Flows {
         second: u16,
     ) {
         let number = self.number(to);
-        let stamp = self.stamp;
+        let stamp = self.age.stamp;
         A::flows_mut(&mut self.caches).insert(key, through, number, stamp, second);
     }
 
     /// Keeps where frames between two stations go.
     pub(super) fn keep_link(&mut self, key: LinkKey, source: Option<Reference>, to: Adjacency, second: u16) {
         let number = self.number(to);
-        self.caches.links.insert(key, source, number, self.stamp, second);
+        self.caches.links.insert(key, source, number, self.age.stamp, second);
     }
 }

@@ -250,11 +250,16 @@ impl Switch {
     pub fn install(&mut self, snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
         let old = core::mem::replace(&mut self.snapshot, snapshot);
         let new = Arc::clone(&self.snapshot);
-        if !old.differs_in_services_alone(&new) {
+        let same_network = old.differs_in_services_alone(&new);
+        if !same_network {
             self.configure_network(&old, &new);
-            self.flows.forget();
-        } else if !old.has_services_like(&new) || !old.has_policies_of(&new) {
-            self.flows.forget();
+        }
+        // Who stands for a service, its connections say.
+        let same_rules = old.has_services_like(&new) && old.has_policies_of(&new);
+        match new.difference_from(&old) {
+            _ if same_rules && same_network => {}
+            Some(difference) if same_rules => self.flows.change(difference),
+            Some(_) | None => self.flows.forget(),
         }
         self.configure_connections(&new);
         self.event(Event::Installed { generation: new.generation() });

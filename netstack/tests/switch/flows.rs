@@ -1,13 +1,21 @@
 //! Flows that are known: whatever comes, and however little room there is for them, all is as without them.
 
-use netstack::config::{Config, Limits};
+use std::time::Duration;
+
+use netstack::addr::MacAddr;
+use netstack::config::{Config, Limits, ReversePath, RouteConfig, RouteTarget, Snapshot};
 use netstack::offload::Offload;
+use netstack::verdict::DropReason;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
+use crate::lab::Lab;
 use crate::random::{self, Run, SMALL, Step};
-use crate::world::{FAMILIES, FAR, GUEST, Host, NODE, OTHER, POD_A, POD_B, VIP, ip};
+use crate::world::{
+    FAMILIES, FAR, Family, GUEST, Host, NODE, OTHER, POD_A, POD_B, PODS, VIP, acquainted, everybody,
+    introduce, ip, managed, node, reverse_path, route, with,
+};
 
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
@@ -15,18 +23,22 @@ const PSH_ACK: u8 = 0x18;
 const FIN_ACK: u8 = 0x11;
 const RST: u8 = 0x04;
 
+/// Somebody behind the gateway, which FAR is.
+const BEYOND: [&str; 2] = ["198.51.100.7", "2001:db8:7::7"];
+
 /// One end of a conversation says something; who it says it to answers by [`Step::Answer`].
 fn said() -> impl Strategy<Value = Step> {
     let asker = prop::sample::select(vec![POD_A, POD_B, GUEST, OTHER, FAR, NODE]);
     let kind =
         prop_oneof![6 => Just(0u8), 1 => Just(1), 2 => Just(2), 6 => Just(3), 1 => Just(4), 1 => Just(5)];
-    (asker, 0usize..6, prop::sample::select(FAMILIES.to_vec()), 1u16..4, kind, any::<bool>()).prop_map(
+    (asker, 0usize..7, prop::sample::select(FAMILIES.to_vec()), 1u16..4, kind, any::<bool>()).prop_map(
         |(from, to, family, port, kind, small)| {
             let mut packet = match to {
                 0 => from.via_router(ip(family.of(VIP[0], VIP[1]))),
                 1 => from.via_router(FAR.ip(family)),
                 2 => from.via_router(POD_B.ip(family)),
                 3 => from.to(&neighbour(from), family),
+                6 => from.via_router(ip(family.of(BEYOND[0], BEYOND[1]))),
                 4 => from.via_router(POD_A.ip(family)),
                 _ => from.via_router(NODE.ip(family)),
             };
@@ -64,6 +76,7 @@ fn step() -> impl Strategy<Value = Step> {
         10 => random::step(),
         10 => (0u64..400).prop_map(Step::Wait),
         3 => random::policies(),
+        3 => random::arrangement(),
     ]
 }
 
@@ -116,5 +129,247 @@ fn the_generator_meets_known_flows() {
     for (config, least) in CONFIGS {
         let known = together(config, 1, ROOM, &steps);
         assert!(known > least, "{known}");
+    }
+}
+
+/// A datagram of POD_A's to FAR, and how many came out, knowing the flow and not.
+fn one_more(lab: &mut Lab, family: Family) -> (usize, u64) {
+    let before = lab.switch.known();
+    let out = lab.send(POD_A.port, &POD_A.via_router(FAR.ip(family)).udp(4000, 53, b"said"));
+    lab.settle();
+    (out.len(), lab.switch.known() - before)
+}
+
+/// What was found out about a flow before the last change.
+const KNOWN: (usize, u64) = (1, 1);
+const FOUND_OUT: (usize, u64) = (1, 0);
+
+/// A switch that knows the flow.
+fn knowing(config: &Config, family: Family) -> Lab {
+    let mut lab = acquainted(config.clone());
+    for _ in 0..2 {
+        one_more(&mut lab, family);
+    }
+    assert_eq!(one_more(&mut lab, family), KNOWN);
+    lab
+}
+
+/// So many pods more.
+fn with_pods(config: &Config, count: u8) -> Config {
+    let mut config = config.clone();
+    for number in 1..=count {
+        let (v4, v6) = (format!("10.0.0.{}", 30 + number), format!("fd00::{}", 30 + number));
+        let mac = MacAddr([2, 0, 0, 0, 9, number]);
+        let host = Host { port: 9 + u16::from(number), mac, router: PODS, v4: v4.leak(), v6: v6.leak() };
+        config.ports.push(managed(&host, 0));
+    }
+    config
+}
+
+fn with_routes(config: &Config, prefixes: impl IntoIterator<Item = String>) -> Config {
+    let mut config = config.clone();
+    let more = prefixes.into_iter().map(|prefix| route(&prefix, RouteTarget::Blackhole));
+    config.routes.splice(..0, more.collect::<Vec<RouteConfig>>());
+    config
+}
+
+#[test]
+fn a_change_that_has_nothing_to_do_with_a_flow_leaves_it_known() {
+    for (base, family) in [everybody(), node(|_| ())].iter().flat_map(|base| FAMILIES.map(|f| (base, f))) {
+        let unrelated = family.of("203.0.113.0/24", "2001:db8:113::/48").to_owned();
+        for changed in [with_routes(base, [unrelated]), with_pods(base, 1), with_pods(base, 20)] {
+            let mut lab = knowing(base, family);
+            for config in [&changed, base, &changed] {
+                lab.install(config.clone());
+                assert_eq!(one_more(&mut lab, family), KNOWN);
+            }
+            // Several changes between two of its frames.
+            for config in [base, &changed, base] {
+                lab.install(config.clone());
+            }
+            assert_eq!(one_more(&mut lab, family), KNOWN);
+        }
+    }
+}
+
+#[test]
+fn a_change_that_has_to_do_with_a_flow_is_followed() {
+    for (base, family) in [everybody(), node(|_| ())].iter().flat_map(|base| FAMILIES.map(|f| (base, f))) {
+        let far = family.of("10.1.0.2/32", "fd00:1::2/128").to_owned();
+        let mut lab = knowing(base, family);
+        lab.install(with_routes(base, [far]));
+        assert_eq!(one_more(&mut lab, family), (0, 0));
+        assert_eq!(lab.switch.counters().dropped(DropReason::RouteBlackhole), 1);
+        lab.install(base.clone());
+        assert_eq!(one_more(&mut lab, family), FOUND_OUT);
+        // The destination becomes a station of the switch's, behind another port.
+        let mut moved = base.clone();
+        moved.ports.push(managed(&Host { port: 9, mac: MacAddr([2, 0, 0, 0, 9, 9]), ..FAR }, 1));
+        lab.install(moved);
+        let out = lab.send(POD_A.port, &POD_A.via_router(FAR.ip(family)).udp(4000, 53, b"said"));
+        assert_eq!(out.iter().map(|out| out.port).collect::<Vec<_>>(), [9]);
+        lab.settle();
+    }
+}
+
+#[test]
+fn after_many_changes_and_after_large_ones_flows_are_found_out_anew() {
+    for (base, family) in [everybody(), node(|_| ())].iter().flat_map(|base| FAMILIES.map(|f| (base, f))) {
+        let mut lab = knowing(base, family);
+        for change in 0..9 {
+            lab.install(with_pods(base, 1 - change % 2));
+        }
+        assert_eq!(one_more(&mut lab, family), FOUND_OUT);
+        assert_eq!(one_more(&mut lab, family), KNOWN);
+        lab.install(with_routes(base, (0..70).map(|third| format!("198.18.{third}.0/24"))));
+        assert_eq!(one_more(&mut lab, family), FOUND_OUT);
+        // One that was compiled from another.
+        let (pods, more) = (with_pods(base, 2), with_pods(base, 3));
+        lab.install(pods);
+        let aside = Snapshot::compile(more, Some(lab.switch.snapshot())).unwrap();
+        one_more(&mut lab, family);
+        lab.install(with_pods(base, 4));
+        assert_eq!(one_more(&mut lab, family), KNOWN);
+        lab.switch.install(aside);
+        assert_eq!(one_more(&mut lab, family), FOUND_OUT);
+    }
+}
+
+/// A change that one thing alone says a flow to be concerned by.
+struct Concern {
+    what: &'static str,
+    base: Config,
+    frame: fn(Family) -> (u16, Vec<u8>),
+    change: fn(&mut Config),
+}
+
+/// Another station, on another port of a segment, that has this MAC address or these addresses.
+fn another(config: &mut Config, segment: u16, host: Host) {
+    config.ports.push(managed(&Host { port: 9, ..host }, segment));
+}
+
+fn blackhole(config: &mut Config, prefixes: &[&str]) {
+    config.routes.extend(prefixes.iter().map(|prefix| route(prefix, RouteTarget::Blackhole)));
+}
+
+const OWN_MAC: MacAddr = MacAddr([2, 0, 0, 0, 9, 9]);
+
+fn concerns() -> Vec<Concern> {
+    vec![
+        Concern {
+            what: "the source's address",
+            base: with(|config| reverse_path(config, 0, ReversePath::Strict)),
+            frame: |f| (GUEST.port, GUEST.via_router(FAR.ip(f)).udp(4000, 53, b"said")),
+            change: |config| blackhole(config, &["10.0.0.100/32", "fd00::100/128"]),
+        },
+        Concern {
+            what: "the destination's address",
+            base: everybody(),
+            frame: |f| (POD_A.port, POD_A.via_router(FAR.ip(f)).udp(4000, 53, b"said")),
+            change: |config| blackhole(config, &["10.1.0.2/32", "fd00:1::2/128"]),
+        },
+        Concern {
+            what: "the address of who stands for it",
+            base: random::balanced(),
+            frame: |f| (POD_A.port, POD_A.via_router(ip(f.of(VIP[0], VIP[1]))).udp(4000, 53, b"said")),
+            change: |config| {
+                blackhole(config, &["10.1.0.2/32", "fd00:1::2/128", "10.0.0.3/32", "fd00::3/128"]);
+            },
+        },
+        Concern {
+            what: "the gateway's address",
+            base: everybody(),
+            frame: |f| (POD_A.port, POD_A.via_router(ip(f.of(BEYOND[0], BEYOND[1]))).udp(4000, 53, b"said")),
+            change: |config| another(config, 1, Host { mac: OWN_MAC, ..FAR }),
+        },
+        Concern {
+            what: "the destination's MAC address",
+            base: everybody(),
+            frame: |f| (GUEST.port, GUEST.to(&OTHER, f).udp(4000, 53, b"said")),
+            change: |config| another(config, 0, Host { v4: "10.0.0.77", v6: "fd00::77", ..OTHER }),
+        },
+        Concern {
+            what: "the next hop's MAC address",
+            base: everybody(),
+            frame: |f| (POD_A.port, POD_A.via_router(FAR.ip(f)).udp(4000, 53, b"said")),
+            change: |config| another(config, 1, Host { v4: "10.1.0.77", v6: "fd00:1::77", ..FAR }),
+        },
+        Concern {
+            what: "the port it comes by",
+            base: everybody(),
+            frame: |f| (GUEST.port, GUEST.to(&POD_B, f).udp(4000, 53, b"said")),
+            change: |config| {
+                let other = Host { mac: OWN_MAC, v4: "10.0.0.77", v6: "fd00::77", ..GUEST };
+                config.ports[usize::from(GUEST.port)] = managed(&other, 0);
+            },
+        },
+        Concern {
+            what: "the port it leaves by",
+            base: everybody(),
+            frame: |f| (POD_A.port, POD_A.via_router(POD_B.ip(f)).udp(4000, 53, b"said")),
+            change: |config| drop(config.ports.remove(usize::from(POD_B.port))),
+        },
+    ]
+}
+
+/// What comes of the frame before and after the change.
+fn around(concern: &Concern, family: Family, flows: u32) -> [Vec<(u16, Vec<u8>)>; 2] {
+    let limits = Limits { flows, ..Limits::default() };
+    let mut lab = Lab::with_limits(concern.base.clone(), limits);
+    for host in [GUEST, FAR, OTHER] {
+        introduce(&mut lab, &host);
+    }
+    let one = |lab: &mut Lab| {
+        let (port, bytes) = (concern.frame)(family);
+        let out = lab.send(port, &bytes).into_iter().map(|out| (out.port, out.bytes)).collect::<Vec<_>>();
+        lab.settle();
+        out
+    };
+    for _ in 0..3 {
+        one(&mut lab);
+    }
+    let known = lab.switch.known();
+    let before = one(&mut lab);
+    assert_eq!(lab.switch.known() - known, u64::from(flows > 0), "{}: its flow is known", concern.what);
+    let mut config = concern.base.clone();
+    (concern.change)(&mut config);
+    let next = Snapshot::compile(config, Some(lab.switch.snapshot())).unwrap();
+    assert!(next.difference_from(lab.switch.snapshot()).is_some(), "{}", concern.what);
+    lab.switch.install(next);
+    lab.settle();
+    let after = one(&mut lab);
+    [before, after]
+}
+
+#[test]
+fn each_thing_that_may_concern_a_flow_is_looked_at() {
+    for (concern, family) in concerns().iter().flat_map(|concern| FAMILIES.map(|f| (concern, f))) {
+        let [before, after] = around(concern, family, 1000);
+        assert_ne!(before, after, "{} {family:?}: it makes no difference", concern.what);
+        assert_eq!(after, around(concern, family, 0)[1], "{} {family:?}", concern.what);
+    }
+}
+
+#[test]
+fn who_is_known_beforehand_is_learned_no_more() {
+    for flows in [0, 1000] {
+        let mut lab = Lab::with_limits(everybody(), Limits { flows, ..Limits::default() });
+        let learned = |lab: &Lab| lab.switch.fdb().iter(lab.now).find(|at| at.mac == GUEST.mac).unwrap().age;
+        let one = |lab: &mut Lab| {
+            lab.now += Duration::from_secs(5);
+            lab.send(GUEST.port, &GUEST.to(&OTHER, Family::V4).udp(4000, 53, b"said"));
+            lab.settle();
+        };
+        introduce(&mut lab, &OTHER);
+        for _ in 0..3 {
+            one(&mut lab);
+        }
+        assert_eq!(learned(&lab), Duration::ZERO);
+        let mut config = everybody();
+        another(&mut config, 0, Host { v4: "10.0.0.77", v6: "fd00::77", ..GUEST });
+        lab.install(config);
+        lab.settle();
+        one(&mut lab);
+        assert_eq!(learned(&lab), Duration::from_secs(5), "{flows}");
     }
 }

@@ -10,7 +10,8 @@ use netstack::config::nat::{
     SourceRule,
 };
 use netstack::config::{
-    Config, Limits, ReversePath, RouteTarget, RouterAdvertisement, Snapshot, StormControl,
+    Config, Limits, PortConfig, ReversePath, RouteConfig, RouteTarget, RouterAdvertisement, Snapshot,
+    StormControl,
 };
 use netstack::frame::{FrameBatch, FramePool};
 use netstack::offload::{Checksum, Offload, OffloadFeatures, SegmentKind, Segmentation};
@@ -22,8 +23,8 @@ use proptest::prelude::*;
 use crate::packets::{self, BROADCAST, Packet, announce, ask, ethernet, tagged, tell};
 use crate::rules::some_policies;
 use crate::world::{
-    FAMILIES, FAR, FREE, Family, GUEST, Host, NODE, OTHER, POD_A, POD_B, VIP, everybody, ip, reverse_path,
-    route, service, services, trunk, via,
+    FAMILIES, FAR, FREE, Family, GUEST, Host, NODE, OTHER, POD_A, POD_B, VIP, everybody, ip, managed,
+    reverse_path, route, service, services, trunk, via,
 };
 
 /// A switch with everything on it: managed and foreign ports, a trunk, devices with and without offload, a node-local
@@ -158,8 +159,8 @@ pub(crate) enum Step {
     Transmit(usize),
     /// What leaves next comes in again by another port, as if the two were patched together.
     Patch(u16),
-    /// A configuration with this many of the ports.
-    Install(usize),
+    /// Another arrangement of ports, stations and routes.
+    Install(Arrangement),
     /// These services in the place of those that there are.
     Services(Option<u8>),
     /// These policies in the place of those that there are, where there may be any.
@@ -171,6 +172,67 @@ pub(crate) enum Step {
         port: u16,
         bytes: Vec<u8>,
     },
+}
+
+/// What is there of a configuration, and beside it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arrangement {
+    /// Those of its ports whose bits are set.
+    ports: u8,
+    /// Those routes more whose bits are set, [`Arrangement::routes`].
+    routes: u8,
+    /// Who else is known beforehand, [`Arrangement::stations`].
+    stations: u8,
+}
+
+impl Arrangement {
+    fn of(self, mut config: Config) -> Config {
+        self.stations(&mut config.ports);
+        config.ports.retain(|port| self.ports >> port.id.0 & 1 == 1);
+        self.routes(&mut config.routes);
+        config
+    }
+
+    /// Routes to those who talk, by other ways and by none, and one to nobody.
+    fn routes(self, routes: &mut Vec<RouteConfig>) {
+        let more = [
+            ("10.1.0.2/32", RouteTarget::Via(vec![via(0, POD_B.v4)])),
+            ("fd00:1::2/128", RouteTarget::Blackhole),
+            ("10.0.0.2/32", RouteTarget::Via(vec![via(1, FAR.v4)])),
+            ("fd00::2/128", RouteTarget::Unreachable),
+            ("10.0.0.101/32", RouteTarget::Prohibit),
+            ("203.0.113.0/24", RouteTarget::Blackhole),
+        ];
+        let wanted = more.into_iter().enumerate().filter(|(bit, _)| self.routes >> bit & 1 == 1);
+        routes.extend(wanted.map(|(_, (prefix, target))| route(prefix, target)));
+        if self.routes >> 6 & 1 == 1 {
+            routes.retain(|route| route.prefix.prefix_len() > 0);
+        }
+    }
+
+    /// Stations that were learned before, and one in the place of a gateway that was.
+    fn stations(self, ports: &mut [PortConfig]) {
+        let gateway = Host { port: OTHER.port, mac: OTHER.mac, ..FAR };
+        let (host, segment) = match self.stations {
+            1 => (OTHER, 0),
+            2 => (GUEST, 0),
+            3 => (gateway, 1),
+            _ => return,
+        };
+        if let Some(port) = ports.iter_mut().find(|port| port.id.0 == host.port) {
+            *port = PortConfig { offload: port.offload, ..managed(&host, segment) };
+        }
+    }
+}
+
+/// Most often everything, and little changes from one to the next.
+pub(crate) fn arrangement() -> impl Strategy<Value = Step> {
+    let ports =
+        prop_oneof![4 => Just(0x7f), 2 => (0u8..7).prop_map(|port| 0x7f & !(1 << port)), 1 => 0u8..0x80];
+    let routes = prop_oneof![2 => Just(0), 4 => (0u8..7).prop_map(|route| 1 << route), 1 => 0u8..0x80];
+    let stations = prop_oneof![3 => Just(0), 1 => 1u8..4];
+    (ports, routes, stations)
+        .prop_map(|(ports, routes, stations)| Step::Install(Arrangement { ports, routes, stations }))
 }
 
 const HOSTS: [Host; 6] = [POD_A, POD_B, GUEST, FAR, NODE, OTHER];
@@ -331,7 +393,7 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
         1 => (0u64..8000).prop_map(Step::Neglect),
         3 => (1usize..4).prop_map(Step::Transmit),
         1 => (0u16..8).prop_map(Step::Patch),
-        1 => prop_oneof![3 => Just(7), 1 => 0usize..7].prop_map(Step::Install),
+        1 => arrangement(),
         2 => proptest::option::weighted(0.8, 0u8..64).prop_map(Step::Services),
         2 => policies(),
         1 => Just(Step::Event),
@@ -395,9 +457,8 @@ impl Run {
                     self.switch.handle_frames(self.now, port, &mut self.batch);
                 }
             }
-            Step::Install(count) => {
-                let mut config = (self.config)();
-                config.ports.truncate(*count);
+            Step::Install(arrangement) => {
+                let config = arrangement.of((self.config)());
                 let next = Snapshot::compile(config, Some(self.switch.snapshot())).unwrap();
                 self.switch.install(next);
             }

@@ -62,6 +62,8 @@ pub struct Sockets {
     found: VecDeque<(SocketId, Ready)>,
     /// Descriptors that this process may have.
     most: u64,
+    /// Whether the kernel remembers places in streams, once one was asked.
+    places: Option<bool>,
 }
 
 impl Sockets {
@@ -73,6 +75,7 @@ impl Sockets {
         let (most, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
         Ok(Self {
             most,
+            places: None,
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
             sockets: Vec::new(),
             doors: Vec::new(),
@@ -104,6 +107,11 @@ impl Sockets {
             None => self.sockets.get(socket.0 as usize),
         };
         found.and_then(Option::as_ref).ok_or(Refusal::Reset)
+    }
+
+    fn add_stream(&mut self, id: SocketId, fd: OwnedFd) -> Result<(), Refusal> {
+        let places = *self.places.get_or_insert_with(|| Peeking::has_places(fd.as_fd()));
+        self.add(id, Socket { fd, peeking: Some(Peeking::new(places)) }, EDGES)
     }
 
     /// Watches a socket and gives it its number.
@@ -167,8 +175,7 @@ impl Outside for Sockets {
             Err(Errno::EADDRNOTAVAIL) if !has_source(self.most, to) => return Err(Refusal::NoRoute),
             Err(errno) => return Err(refusal(errno)),
         }
-        let peeking = Some(Peeking::new(fd.as_fd()));
-        self.add(socket, Socket { fd, peeking }, EDGES)
+        self.add_stream(socket, fd)
     }
 
     fn connected(&mut self, socket: SocketId) -> Result<bool, Refusal> {
@@ -287,8 +294,7 @@ impl Outside for Sockets {
         let Some((fd, from)) = listening::accept(self.most, &self.get(listener)?.fd).map_err(refusal)? else {
             return Ok(None);
         };
-        let peeking = Some(Peeking::new(fd.as_fd()));
-        self.add(socket, Socket { fd, peeking }, EDGES)?;
+        self.add_stream(socket, fd)?;
         Ok(Some(from))
     }
 

@@ -1,8 +1,14 @@
-//! Reading a stream without taking anything out of it.
+//! Reading a stream without losing anything of it.
 //!
-//! Linux 6.9 and later keep a place in the stream for each socket, behind what was peeked at last (`SO_PEEK_OFF`): then
-//! nothing is stored here. Where it does not, octets are taken out and a copy is kept until they are discarded; that copy
-//! is as large as what is under way to a pod, and there is none while nothing is.
+//! What a pod has not acknowledged must be there to be sent again. There are two ways to that:
+//!
+//! - *Octets stay in the kernel*, are looked at (`MSG_PEEK`), and are let go of later. Linux 6.9 and later remember for each
+//!   socket up to where it was looked at (`SO_PEEK_OFF`). Nothing is stored here, and it takes two calls.
+//! - *Octets are taken out*, and a copy is kept until they are let go of. That takes one call, and memory.
+//!
+//! What comes in little pieces, as answers do, is taken out, [`LITTLE`] octets at most; what comes in large ones stays where
+//! it is. Where the kernel remembers no place everything is taken out: then the copy is as large as what is under way to a
+//! pod, and there is none while nothing is.
 
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
@@ -13,19 +19,34 @@ use nix::sys::socket::{self, MsgFlags};
 use super::super::outside::Peeked;
 use crate::sys;
 
+/// The most octets that are kept of a stream where the kernel remembers places.
+const LITTLE: usize = 2048;
+
 /// See the module.
 #[derive(Debug)]
-pub(super) enum Peeking {
-    /// The kernel's place.
-    Place(usize),
-    /// What was taken out and not discarded.
-    Kept(Vec<u8>),
+pub(super) struct Peeking {
+    /// What was taken out and not let go of: it comes before everything in the kernel.
+    kept: Vec<u8>,
+    /// The most that is kept.
+    most: usize,
+    /// The kernel's place, once it was told one.
+    place: Option<usize>,
+    /// More came at once lately than is kept.
+    large: bool,
+    /// What the stream breaks off with, behind what was read last. The kernel says it once.
+    broken: Option<Errno>,
 }
 
 impl Peeking {
-    /// The better of what the kernel can do.
-    pub(super) fn new(socket: BorrowedFd<'_>) -> Self {
-        if set_place(socket, 0).is_ok() { Self::Place(0) } else { Self::Kept(Vec::new()) }
+    /// Of a socket of a kernel that remembers places, or does not.
+    pub(super) const fn new(places: bool) -> Self {
+        let most = if places { LITTLE } else { usize::MAX };
+        Self { kept: Vec::new(), most, place: None, large: false, broken: None }
+    }
+
+    /// Whether the kernel remembers places of sockets like this one.
+    pub(super) fn has_places(socket: BorrowedFd<'_>) -> bool {
+        set_place(socket, 0).is_ok()
     }
 
     pub(super) fn peek(
@@ -34,55 +55,95 @@ impl Peeking {
         offset: usize,
         into: &mut [u8],
     ) -> Result<Peeked, Errno> {
-        match self {
-            Self::Place(place) => peek_at(socket, place, offset, into),
-            Self::Kept(kept) => peek_and_keep(socket, kept, offset, into),
+        let again = self.kept.get(offset..).unwrap_or_default();
+        let known = again.len().min(into.len());
+        into[..known].copy_from_slice(&again[..known]);
+        let (rest, beyond) = (&mut into[known..], offset.saturating_sub(self.kept.len()));
+        if rest.is_empty() {
+            return Ok(Peeked::Octets(known));
+        }
+        let read = self.read(socket, beyond, rest);
+        match self.after(known, read)? {
+            Some(0) => Ok(Peeked::End),
+            Some(count) => Ok(Peeked::Octets(count)),
+            None => Ok(Peeked::Nothing),
         }
     }
 
-    pub(super) fn discard(&mut self, socket: BorrowedFd<'_>, count: usize) {
-        match self {
-            Self::Place(place) => {
-                *place = place.saturating_sub(count);
-                // Also when it is little: as long as something is left of what came in one piece, the kernel counts all of it,
-                // and the other side may see no window.
-                discard_in_kernel(socket, count);
-            }
-            Self::Kept(kept) => {
-                kept.drain(..count.min(kept.len()));
-                if kept.is_empty() {
-                    *kept = Vec::new();
-                }
-            }
+    /// Reads what the kernel has from `beyond` octets on.
+    fn read(&mut self, socket: BorrowedFd<'_>, beyond: usize, into: &mut [u8]) -> Result<usize, Errno> {
+        if let Some(errno) = self.broken {
+            return Err(errno);
         }
+        if beyond > 0 || self.large || self.kept.len() >= self.most {
+            return self.look(socket, beyond, into);
+        }
+        let room = into.len().min(self.most - self.kept.len());
+        let taken = self.take(socket, &mut into[..room])?;
+        if taken < room || room == into.len() {
+            return Ok(taken);
+        }
+        let more = self.look(socket, 0, &mut into[room..]);
+        self.after(taken, more).map(Option::unwrap_or_default)
+    }
+
+    /// What there is altogether, if some octets were there already; what went wrong behind them is told by the next look.
+    fn after(&mut self, known: usize, read: Result<usize, Errno>) -> Result<Option<usize>, Errno> {
+        match read {
+            Ok(count) => Ok(Some(known + count)),
+            Err(Errno::EAGAIN | Errno::EINTR) => Ok((known > 0).then_some(known)),
+            Err(errno) if known > 0 => {
+                self.broken = Some(errno);
+                Ok(Some(known))
+            }
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Takes octets out of the kernel and keeps them.
+    fn take(&mut self, socket: BorrowedFd<'_>, into: &mut [u8]) -> Result<usize, Errno> {
+        let taken = socket::recv(socket.as_raw_fd(), into, MsgFlags::MSG_DONTWAIT)?;
+        self.kept.extend_from_slice(&into[..taken]);
+        self.moved(taken);
+        Ok(taken)
+    }
+
+    /// Looks at octets in the kernel.
+    fn look(&mut self, socket: BorrowedFd<'_>, offset: usize, into: &mut [u8]) -> Result<usize, Errno> {
+        if self.place != Some(offset) {
+            set_place(socket, offset).map_err(|_| Errno::EOPNOTSUPP)?;
+            self.place = Some(offset);
+        }
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        let count = socket::recv(socket.as_raw_fd(), into, flags)?;
+        self.place = Some(offset + count);
+        self.large = count > LITTLE;
+        Ok(count)
+    }
+
+    pub(super) fn discard(&mut self, socket: BorrowedFd<'_>, count: usize) {
+        let kept = count.min(self.kept.len());
+        self.kept.drain(..kept);
+        if self.kept.is_empty() {
+            self.kept = Vec::new();
+        }
+        if count > kept {
+            self.moved(count - kept);
+            // Also when it is little: as long as something is left of what came in one piece, the kernel counts all of it, and
+            // the other side may see no window.
+            discard_in_kernel(socket, count - kept);
+        }
+    }
+
+    /// The kernel has this many octets less, and counts its place from what is left.
+    fn moved(&mut self, count: usize) {
+        self.place = self.place.map(|place| place.saturating_sub(count));
     }
 }
 
 fn set_place(socket: BorrowedFd<'_>, offset: usize) -> io::Result<()> {
     let offset = i32::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
     sys::set_number(socket, libc::SOL_SOCKET, libc::SO_PEEK_OFF, offset)
-}
-
-fn peek_at(
-    socket: BorrowedFd<'_>,
-    place: &mut usize,
-    offset: usize,
-    into: &mut [u8],
-) -> Result<Peeked, Errno> {
-    if *place != offset {
-        set_place(socket, offset).map_err(|_| Errno::EOPNOTSUPP)?;
-        *place = offset;
-    }
-    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-    match socket::recv(socket.as_raw_fd(), into, flags) {
-        Ok(0) => Ok(Peeked::End),
-        Ok(count) => {
-            *place += count;
-            Ok(Peeked::Octets(count))
-        }
-        Err(Errno::EAGAIN | Errno::EINTR) => Ok(Peeked::Nothing),
-        Err(errno) => Err(errno),
-    }
 }
 
 /// TCP takes the truncation of what it gives as the wish not to get it at all (tcp(7)), so nothing is copied.
@@ -97,29 +158,107 @@ fn discard_in_kernel(socket: BorrowedFd<'_>, count: usize) {
     }
 }
 
-fn peek_and_keep(
-    socket: BorrowedFd<'_>,
-    kept: &mut Vec<u8>,
-    offset: usize,
-    into: &mut [u8],
-) -> Result<Peeked, Errno> {
-    let again = kept.get(offset..).unwrap_or_default();
-    let mut count = again.len().min(into.len());
-    into[..count].copy_from_slice(&again[..count]);
-    let rest = &mut into[count..];
-    if rest.is_empty() {
-        return Ok(Peeked::Octets(count));
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsFd as _;
+    use std::time::{Duration, Instant};
+
+    use netstack::seed::Seed;
+
+    use super::*;
+
+    /// The end that writes, and the one that is read.
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let writes = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        writes.set_nonblocking(true).unwrap();
+        (writes, listener.accept().unwrap().0)
     }
-    match socket::recv(socket.as_raw_fd(), rest, MsgFlags::MSG_DONTWAIT) {
-        Ok(0) if count == 0 => Ok(Peeked::End),
-        Ok(more) => {
-            kept.extend_from_slice(&rest[..more]);
-            count += more;
-            Ok(Peeked::Octets(count))
+
+    /// Asks until something else is said than that there is nothing.
+    fn peek(peeking: &mut Peeking, read: &TcpStream, offset: usize, into: &mut [u8]) -> Result<Peeked, Errno> {
+        let begun = Instant::now();
+        loop {
+            match peeking.peek(read.as_fd(), offset, into) {
+                Ok(Peeked::Nothing) if begun.elapsed() < Duration::from_secs(10) => {}
+                other => return other,
+            }
         }
-        // What is kept comes first.
-        Err(_) if count > 0 => Ok(Peeked::Octets(count)),
-        Err(Errno::EAGAIN | Errno::EINTR) => Ok(Peeked::Nothing),
-        Err(errno) => Err(errno),
+    }
+
+    #[test]
+    fn what_is_read_again_is_the_same_however_it_is_stored() {
+        for (places, seed) in (0..20).flat_map(|seed| [(true, seed), (false, seed)]) {
+            let mut rng = Seed::from_u64(seed).rng("peeking");
+            let (mut writes, read) = pair();
+            assert!(!places || Peeking::has_places(read.as_fd()), "Linux 6.9 or later is needed for this test");
+            let mut peeking = Peeking::new(places);
+            let (mut sent, mut una, mut next) = (Vec::new(), 0, 0);
+            let mut into = vec![0; 1 << 16];
+            for _ in 0..400 {
+                let size = [100, 3000, 40_000][rng.below(3) as usize];
+                let octets: Vec<u8> = (0..rng.below(size)).map(|_| rng.next_u64().to_le_bytes()[0]).collect();
+                let written = writes.write(&octets).unwrap_or(0);
+                sent.extend_from_slice(&octets[..written]);
+                // From the next octet on, or once more from one that is under way.
+                let under_way = next - una;
+                let again = rng.below(4) == 0 && under_way > 0;
+                let offset = if again { rng.next_u64() as usize % under_way } else { under_way };
+                let most = if again { under_way - offset } else { into.len() };
+                let room = 1 + rng.next_u64() as usize % most;
+                match peeking.peek(read.as_fd(), offset, &mut into[..room]).unwrap() {
+                    Peeked::Octets(count) => {
+                        let at = una + offset;
+                        assert!(into[..count] == sent[at..at + count], "{places} {seed}: other octets");
+                        next = next.max(at + count);
+                    }
+                    Peeked::Nothing => assert!(!again, "{places} {seed}: what was read once is there"),
+                    Peeked::End => panic!("{places} {seed}: it has not ended"),
+                }
+                if rng.below(2) == 0 {
+                    let count = rng.next_u64() as usize % (next - una + 1);
+                    peeking.discard(read.as_fd(), count);
+                    una += count;
+                }
+                assert!(peeking.kept.len() <= if places { LITTLE } else { next - una });
+            }
+            drop(writes);
+            loop {
+                match peek(&mut peeking, &read, next - una, &mut into).unwrap() {
+                    Peeked::Octets(count) => {
+                        assert!(into[..count] == sent[next..next + count], "{places} {seed}: other octets");
+                        next += count;
+                    }
+                    Peeked::End => break,
+                    Peeked::Nothing => panic!("{places} {seed}: it has not ended within ten seconds"),
+                }
+            }
+            assert_eq!(next, sent.len(), "{places} {seed}: all of it has come");
+        }
+    }
+
+    #[test]
+    fn a_break_is_told_behind_the_octets_before_it_and_again() {
+        for places in [true, false] {
+            let (mut writes, read) = pair();
+            let mut peeking = Peeking::new(places);
+            writes.write_all(&[7; LITTLE]).unwrap();
+            let mut into = vec![0; 2 * LITTLE];
+            let octets = Ok(Peeked::Octets(LITTLE));
+            assert_eq!(peek(&mut peeking, &read, 0, &mut into), octets, "{places}");
+            let at_once = libc::linger { l_onoff: 1, l_linger: 0 };
+            socket::setsockopt(&writes, socket::sockopt::Linger, &at_once).unwrap();
+            drop(writes);
+            // Once more with what there is, beside which the break is found.
+            let begun = Instant::now();
+            while peeking.broken.is_none() && begun.elapsed() < Duration::from_secs(10) {
+                assert_eq!(peeking.peek(read.as_fd(), 0, &mut into), octets, "{places}");
+            }
+            for _ in 0..2 {
+                assert_eq!(peek(&mut peeking, &read, LITTLE, &mut into), Err(Errno::ECONNRESET), "{places}");
+            }
+        }
     }
 }

@@ -6,7 +6,7 @@
 //!
 //! - *From the pod* octets go into the socket within the frame's turn, and are acknowledged at its end. What the socket does
 //!   not take at once is held, is taken off the window that the pod is offered, and goes when there is room.
-//! - *To the pod* octets stay in their socket until the pod has acknowledged them ([`Outside::peek`]). So the window that
+//! - *To the pod* octets stay with their socket until the pod has acknowledged them ([`Outside::peek`]). So the window that
 //!   the other side sees is what the pod leaves unread, and a connection that rests holds no buffer at all.
 //!
 //! *The beginning*: the pod's SYN is answered once the socket is connected. Until then the pod sees nothing; then SYN and

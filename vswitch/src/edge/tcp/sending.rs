@@ -3,7 +3,7 @@
 //! # Theory of operation
 //! Numbers are those of RFC 9293: `una` is the oldest octet that is not acknowledged, `next` the one that is sent next, and
 //! `max` the one that has never been sent. After a timeout `next` goes back to `una`, and what is between it and `max` is
-//! sent again as if it were new. The octets themselves are not here: they stay in their socket until they are
+//! sent again as if it were new. The octets themselves are not here: they stay with their socket until they are
 //! acknowledged, and are read from there as often as they are sent.
 //!
 //! *Congestion* is RFC 5681's with RFC 6582's recovery, without selective acknowledgements: the way to a pod is a few
