@@ -2,16 +2,17 @@
 //!
 //! # Theory of operation
 //! What becomes of a packet follows from what is said about many, segments with their gateways and translation, and from what
-//! is said about the very addresses, MAC addresses and ports that it has to do with: a route is met by an address within its
-//! prefix, and a managed station by its port, its MAC address or one of its addresses. So where nothing but routes and ports
-//! come, go and change, packets that have to do with none of those go where they went.
+//! is said about the very addresses that it has to do with: a route is met by an address within its prefix, and a managed
+//! station by its MAC address or one of its addresses. So where nothing but routes and ports come, go and change, packets that
+//! have to do with none of those go where they went. What was learned behind a port that changes is forgotten
+//! ([`Switch::install`](crate::switch::Switch::install)), and whatever leads there with it.
 
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::net::IpAddr;
 
 use super::{Config, Port, RouteConfig, Snapshot, Station};
-use crate::addr::{IpNet, MacAddr, PortId};
+use crate::addr::{IpNet, MacAddr};
 
 /// Names of each kind; what changes more is no small difference.
 const MOST: usize = 64;
@@ -23,7 +24,6 @@ pub struct Difference {
     from: Weak<Config>,
     prefixes: Vec<IpNet>,
     macs: Vec<MacAddr>,
-    ports: Vec<PortId>,
 }
 
 impl Difference {
@@ -40,21 +40,17 @@ impl Difference {
         if !same_translator || !same_segments {
             return None;
         }
-        let (prefixes, macs, ports) = (Vec::new(), Vec::new(), Vec::new());
-        let mut difference = Self { from: Arc::downgrade(from), prefixes, macs, ports };
+        let mut difference = Self { from: Arc::downgrade(from), prefixes: Vec::new(), macs: Vec::new() };
         for (here, there) in [(old, new), (new, old)] {
             let stays = |port: &&Port| there.port(port.id()).is_some_and(|other| core::ptr::eq(*port, other));
-            let changed = here.ports().filter(|port| !stays(port)).take(MOST + 1);
-            changed.for_each(|port| difference.add_port(port));
+            here.ports().filter(|port| !stays(port)).for_each(|port| difference.add_station(port.station()));
         }
         difference.add_routes(&old.config().routes, &new.config().routes);
-        let names = [difference.prefixes.len(), difference.macs.len(), difference.ports.len()];
-        names.iter().all(|names| *names <= MOST).then_some(difference)
+        (difference.prefixes.len() <= MOST && difference.macs.len() <= MOST).then_some(difference)
     }
 
-    fn add_port(&mut self, port: &Port) {
-        self.ports.push(port.id());
-        if let Station::Managed { mac, addresses } = port.station() {
+    fn add_station(&mut self, station: &Station) {
+        if let Station::Managed { mac, addresses } = station {
             self.macs.push(*mac);
             let link_local = IpAddr::V6(mac.link_local());
             self.prefixes.extend(addresses.iter().copied().chain([link_local]).map(IpNet::from));
@@ -83,10 +79,5 @@ impl Difference {
     /// Whether it may have to do with frames from or to `mac`.
     pub fn names_mac(&self, mac: MacAddr) -> bool {
         self.macs.contains(&mac)
-    }
-
-    /// Whether it is about a port.
-    pub fn names_port(&self, port: PortId) -> bool {
-        self.ports.contains(&port)
     }
 }

@@ -270,7 +270,7 @@ impl Switch {
         let Self { flows, fdb, neighbors, .. } = self;
         let flow = flows.caches.links.get(hint.candidate, hint.hash, key)?;
         let to = flows.adjacencies.get(usize::from(flow.adjacency));
-        let concerns = |change: &Difference| concerns_link(change, key.macs, key.port, to);
+        let concerns = |change: &Difference| concerns_link(change, key.macs, to);
         if !flows.age.holds(&mut flow.stamp, concerns) {
             return None;
         }

@@ -208,14 +208,13 @@ impl Age {
     }
 }
 
-/// Whether a change may have to do with frames between these stations that came by `port` and go this way.
-pub(super) fn concerns_link(change: &Difference, macs: Macs, port: PortId, to: Option<&Adjacency>) -> bool {
-    let Some(to) = to else { return true };
-    change.names_port(port)
-        || change.names_port(to.port)
-        || change.names_mac(macs.source())
-        || change.names_mac(macs.destination())
-        || to.plan.is_some_and(|plan| change.names_mac(plan.destination))
+/// Whether a change may have to do with frames between these stations that go this way.
+pub(super) fn concerns_link(change: &Difference, macs: Macs, to: Option<&Adjacency>) -> bool {
+    let next = to.and_then(|to| to.plan).map(|plan| plan.destination);
+    [Some(macs.source()), Some(macs.destination()), next]
+        .into_iter()
+        .flatten()
+        .any(|mac| change.names_mac(mac))
 }
 
 /// The same of the packets of a flow.
@@ -228,7 +227,7 @@ pub(super) fn concerns_packets<A: Kind>(
 ) -> bool {
     let names = |address: A| change.names_address(address.into());
     let neighbor = to.and_then(|to| to.neighbor).map(|at| neighbors.address(at.slot));
-    concerns_link(change, key.macs, key.port, to)
+    concerns_link(change, key.macs, to)
         || names(A::source(&key.addresses))
         || names(A::destination(&key.addresses))
         || rewrite.is_some_and(|to| names(to.source().address) || names(to.destination().address))

@@ -265,8 +265,8 @@ fn concerns() -> Vec<Concern> {
         Concern {
             what: "the destination's address",
             base: everybody(),
-            frame: |f| (POD_A.port, POD_A.via_router(FAR.ip(f)).udp(4000, 53, b"said")),
-            change: |config| blackhole(config, &["10.1.0.2/32", "fd00:1::2/128"]),
+            frame: |f| (POD_A.port, POD_A.via_router(ip(f.of(BEYOND[0], BEYOND[1]))).udp(4000, 53, b"said")),
+            change: |config| blackhole(config, &["198.51.100.0/24", "2001:db8:7::/48"]),
         },
         Concern {
             what: "the address of who stands for it",
