@@ -211,7 +211,8 @@ impl Lab {
     ) -> Result<Vec<u8>, TcpError> {
         let (mut said, mut heard, mut closed) = (0, Vec::new(), false);
         let mut buffer = vec![0; 40_000];
-        let deadline = self.now + Duration::from_secs(600);
+        // The pod's TCP doubles its patience with every loss, and knows nothing of what came behind it.
+        let deadline = self.now + Duration::from_secs(3600);
         loop {
             assert!(self.now < deadline, "no end: {said} of {} said, {} heard", octets.len(), heard.len());
             self.step(self.now + STEP);
