@@ -154,6 +154,31 @@ fn rate(cluster: &Cluster, way: &str, settle: &str) -> u64 {
     cluster.must("alpha", &client(way, settle)).trim().parse().unwrap()
 }
 
+/// Whether so much of the way is made use of. A machine that has much else to do gets other tries; false, which it says, where
+/// it does not make that use of the way itself either.
+fn is_used(cluster: &Cluster, net: &Net, [way, settle]: [&str; 2], enough: u64, what: &str) -> bool {
+    let itself = || -> u64 {
+        let words = [&net.inside(&net.machine)[..], &client(way, settle)].concat();
+        run(&words).trim().parse().unwrap()
+    };
+    let mut tries = Vec::new();
+    while tries.len() < 4 {
+        let reached = rate(cluster, way, settle);
+        if reached >= enough {
+            let _ = writeln!(std::io::stderr(), "{what}: {reached} of {RATE} octets/s, after {tries:?}");
+            return true;
+        }
+        tries.push((reached, itself()));
+    }
+    let able = tries.iter().filter(|(_, itself)| *itself >= enough).count();
+    assert!(able < 2, "{what}: {tries:?} octets/s of {RATE}, the second of each pair by the machine itself");
+    let _ = writeln!(
+        std::io::stderr(),
+        "skipped: {what}: of {RATE} octets/s this machine has {tries:?}, the second of each pair without the switch"
+    );
+    false
+}
+
 #[test]
 fn a_long_way_is_filled() {
     if !ready(&["ip", "nsenter", "ss", "python3", "curl", "sysctl"]) {
@@ -165,17 +190,10 @@ fn a_long_way_is_filled() {
         let cluster = net.cluster("far", "");
         let _server = net.serve(&net.internet, 9100, &["python3", "-c", SERVER]);
         for way in ["d", "u"] {
-            // A machine that has much else to do gets other tries.
-            let mut rates = Vec::new();
-            while rates.len() < 3 && rates.iter().all(|rate| *rate < RATE * 8 / 10) {
-                rates.push(rate(&cluster, way, settle));
+            let what = format!("{way} at {round_trip} ms");
+            if !is_used(&cluster, &net, [way, settle], RATE * 8 / 10, &what) {
+                return;
             }
-            let _ = writeln!(std::io::stderr(), "{way} at {round_trip} ms: {rates:?} octets/s of {RATE}");
-            assert!(
-                rates.iter().any(|rate| *rate >= RATE * 8 / 10),
-                "{way} at {round_trip} ms: {rates:?} of {RATE}, where the machine itself has {}",
-                run(&[&net.inside(&net.machine)[..], &client(way, settle)].concat())
-            );
         }
         let text = cluster.must("alpha", &["ip", "-s", "-j", "link", "show", "eth0"]);
         let link: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -196,8 +214,7 @@ fn a_way_that_loses_now_and_then_goes_on() {
     let _server = net.serve(&net.internet, 9100, &["python3", "-c", SERVER]);
     for way in ["d", "u"] {
         // What TCP gets out of such a way (RFC 3649 section 1) is far more; this is that it does not stand still.
-        let rate = rate(&cluster, way, "1");
-        assert!(rate > RATE / 20, "{way}: {rate} of {RATE}");
+        is_used(&cluster, &net, [way, "1"], RATE / 20, &format!("{way} with losses"));
     }
     assert_eq!(
         metric(&cluster, "vswitch_egress_retransmitted_total"),
