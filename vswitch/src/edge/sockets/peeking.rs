@@ -163,9 +163,9 @@ mod tests {
     use std::io::Write as _;
     use std::net::{TcpListener, TcpStream};
     use std::os::fd::AsFd as _;
-    use std::time::{Duration, Instant};
 
-    use netstack::seed::Seed;
+    use netstack::seed::{Rng, Seed};
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
     use super::*;
 
@@ -177,20 +177,14 @@ mod tests {
         (writes, listener.accept().unwrap().0)
     }
 
-    /// Asks until something else is said than that there is nothing.
-    fn peek(
-        peeking: &mut Peeking,
-        read: &TcpStream,
-        offset: usize,
-        into: &mut [u8],
-    ) -> Result<Peeked, Errno> {
-        let begun = Instant::now();
-        loop {
-            match peeking.peek(read.as_fd(), offset, into) {
-                Ok(Peeked::Nothing) if begun.elapsed() < Duration::from_secs(10) => {}
-                other => return other,
-            }
-        }
+    /// Waits until something has come, an end or a break among it.
+    fn wait(read: &TcpStream) {
+        let mut fds = [PollFd::new(read.as_fd(), PollFlags::POLLIN)];
+        assert_eq!(poll(&mut fds, PollTimeout::from(10_000_u16)), Ok(1), "nothing comes within ten seconds");
+    }
+
+    fn below(rng: &mut Rng, bound: usize) -> usize {
+        rng.below(u32::try_from(bound).unwrap()) as usize
     }
 
     #[test]
@@ -206,16 +200,17 @@ mod tests {
             let (mut sent, mut una, mut next) = (Vec::new(), 0, 0);
             let mut into = vec![0; 1 << 16];
             for _ in 0..400 {
-                let size = [100, 3000, 40_000][rng.below(3) as usize];
-                let octets: Vec<u8> = (0..rng.below(size)).map(|_| rng.next_u64().to_le_bytes()[0]).collect();
+                let size = [100, 3000, 40_000][below(&mut rng, 3)];
+                let size = below(&mut rng, size);
+                let octets: Vec<u8> = (0..size).map(|_| rng.next_u64().to_le_bytes()[0]).collect();
                 let written = writes.write(&octets).unwrap_or(0);
                 sent.extend_from_slice(&octets[..written]);
                 // From the next octet on, or once more from one that is under way.
                 let under_way = next - una;
                 let again = rng.below(4) == 0 && under_way > 0;
-                let offset = if again { rng.next_u64() as usize % under_way } else { under_way };
+                let offset = if again { below(&mut rng, under_way) } else { under_way };
                 let most = if again { into.len().min(under_way - offset) } else { into.len() };
-                let room = 1 + rng.next_u64() as usize % most;
+                let room = 1 + below(&mut rng, most);
                 match peeking.peek(read.as_fd(), offset, &mut into[..room]).unwrap() {
                     Peeked::Octets(count) => {
                         let at = una + offset;
@@ -226,7 +221,7 @@ mod tests {
                     Peeked::End => panic!("{places} {seed}: it has not ended"),
                 }
                 if rng.below(2) == 0 {
-                    let count = rng.next_u64() as usize % (next - una + 1);
+                    let count = below(&mut rng, next - una + 1);
                     peeking.discard(read.as_fd(), count);
                     una += count;
                 }
@@ -237,13 +232,14 @@ mod tests {
                 // What is not let go of keeps the rest from coming.
                 peeking.discard(read.as_fd(), next - una);
                 una = next;
-                match peek(&mut peeking, &read, 0, &mut into).unwrap() {
+                wait(&read);
+                match peeking.peek(read.as_fd(), 0, &mut into).unwrap() {
                     Peeked::Octets(count) => {
                         assert!(into[..count] == sent[next..next + count], "{places} {seed}: other octets");
                         next += count;
                     }
                     Peeked::End => break,
-                    Peeked::Nothing => panic!("{places} {seed}: it has not ended within ten seconds"),
+                    Peeked::Nothing => panic!("{places} {seed}: something has come"),
                 }
             }
             assert_eq!(next, sent.len(), "{places} {seed}: all of it has come");
@@ -258,17 +254,17 @@ mod tests {
             writes.write_all(&[7; LITTLE]).unwrap();
             let mut into = vec![0; 2 * LITTLE];
             let octets = Ok(Peeked::Octets(LITTLE));
-            assert_eq!(peek(&mut peeking, &read, 0, &mut into), octets, "{places}");
+            wait(&read);
+            assert_eq!(peeking.peek(read.as_fd(), 0, &mut into), octets, "{places}");
             let at_once = libc::linger { l_onoff: 1, l_linger: 0 };
             socket::setsockopt(&writes, socket::sockopt::Linger, &at_once).unwrap();
             drop(writes);
+            wait(&read);
             // Once more with what there is, beside which the break is found.
-            let begun = Instant::now();
-            while peeking.broken.is_none() && begun.elapsed() < Duration::from_secs(10) {
-                assert_eq!(peeking.peek(read.as_fd(), 0, &mut into), octets, "{places}");
-            }
+            assert_eq!(peeking.peek(read.as_fd(), 0, &mut into), octets, "{places}");
             for _ in 0..2 {
-                assert_eq!(peek(&mut peeking, &read, LITTLE, &mut into), Err(Errno::ECONNRESET), "{places}");
+                let broken = Err(Errno::ECONNRESET);
+                assert_eq!(peeking.peek(read.as_fd(), LITTLE, &mut into), broken, "{places}");
             }
         }
     }
