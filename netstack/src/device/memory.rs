@@ -143,6 +143,10 @@ impl Device for MemoryDevice {
     fn prepare_sleep(&mut self) -> bool {
         self.waiting.is_none() && self.receiver.prepare_sleep()
     }
+
+    fn end_sleep(&mut self) {
+        self.receiver.awake();
+    }
 }
 
 #[cfg(test)]
@@ -209,6 +213,21 @@ mod tests {
         assert_eq!(right.send_batch(&mut pool, &mut batch), Err(DeviceError::Gone));
         assert!(batch.is_empty());
         assert_eq!(right.recv_batch(&mut pool, &mut batch), Err(DeviceError::Gone));
+    }
+
+    #[test]
+    fn who_sleeps_no_more_is_not_woken() {
+        let mut pool = FramePool::new();
+        let (mut left, mut right) = pair(4, MemoryOptions::default()).unwrap();
+        for sleeps in [true, false, true] {
+            assert!(right.prepare_sleep());
+            if !sleeps {
+                right.end_sleep();
+            }
+            left.send_batch(&mut pool, &mut batch_of(&mut pool, &[100])).unwrap();
+            assert_eq!(right.receiver.notifier().drain(), u64::from(sleeps));
+            right.recv_batch(&mut pool, &mut FrameBatch::new()).unwrap();
+        }
     }
 
     #[test]

@@ -48,6 +48,9 @@ pub trait Device: Send {
         true
     }
 
+    /// Says that the caller sleeps no more: until the next sleep nobody needs to make the descriptor readable.
+    fn end_sleep(&mut self) {}
+
     /// Whether the driver may read the descriptor in the device's stead: each read gives one frame, and goes to
     /// [`Device::take_read`].
     fn takes_reads(&self) -> bool {

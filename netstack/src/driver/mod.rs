@@ -325,7 +325,6 @@ impl Driver {
             return timeout;
         }
         let mut polled = self.attachments.iter_mut().flatten().filter(|attachment| attachment.polled);
-        // All of them hear of it even if the first has frames: the next receive takes it back.
         if polled.all(|attachment| attachment.device.prepare_sleep()) {
             timeout
         } else {

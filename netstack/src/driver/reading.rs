@@ -105,6 +105,15 @@ impl Driver {
     pub(super) fn wait(&mut self, max_wait: Option<Duration>) -> io::Result<()> {
         self.choose_readers();
         let timeout = self.sleep_for(max_wait);
+        let waited = self.wait_for(timeout);
+        // What engines of this driver say to each other in the turn that follows is heard in it.
+        for attachment in self.attachments.iter_mut().flatten().filter(|attachment| attachment.polled) {
+            attachment.device.end_sleep();
+        }
+        waited
+    }
+
+    fn wait_for(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         if timeout == Some(Duration::ZERO) {
             return self.look().map(drop);
         }

@@ -166,8 +166,9 @@ impl<T, N: Notify> LinkReceiver<T, N> {
         &self.state.notify
     }
 
-    /// Takes the flag down, so that senders stop notifying, and takes back the notification if one was given.
-    fn awake(&mut self) {
+    /// Ends a sleep that was prepared: takes the flag down, so that senders stop notifying, and takes back the notification if
+    /// one was given.
+    pub fn awake(&mut self) {
         if self.armed {
             self.armed = false;
             self.owed += u64::from(!self.state.sleeping.swap(false, Ordering::AcqRel));

@@ -197,6 +197,10 @@ impl<D: Device> Device for Fault<D> {
         !arrived && self.device.prepare_sleep()
     }
 
+    fn end_sleep(&mut self) {
+        self.device.end_sleep();
+    }
+
     fn wake_within(&self) -> Option<Duration> {
         self.next_due().map(|due| due.saturating_sub((self.clock)()))
     }
