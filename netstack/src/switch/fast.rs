@@ -24,10 +24,10 @@ use nat::tuple::Tuple;
 use super::Switch;
 use super::admit;
 use super::connections::{Connections, Kind};
-use super::flows::{Adjacency, Flow, Glance, Hint, Reference, Through, concerns_link, concerns_packets};
+use super::flows::{Adjacency, Flow, Glance, Hint, Reference, Through};
 use crate::addr::PortId;
 use crate::bridge::{Fdb, LOOP_PROBE};
-use crate::config::{Difference, Port, Segment, Snapshot, Station};
+use crate::config::{Port, Segment, Snapshot, Station};
 use crate::flow::cache::{Cache, Hash, Key, NOWHERE};
 use crate::flow::glance::{self, LinkKey, Macs, Packet, PacketKey};
 use crate::flow::{checksum_state, rewrite_plain};
@@ -206,18 +206,17 @@ impl Switch {
         let Self { flows, fdb, neighbors, connections, .. } = self;
         let cache = A::flows_mut(&mut flows.caches);
         let flow = cache.get(hint.candidate, hint.hash, &packet.key)?;
-        let to = flows.adjacencies.get(usize::from(flow.adjacency));
-        let rewrite = flow.value.rewrite.as_ref();
-        let concerns = |change: &Difference| concerns_packets(change, &packet.key, rewrite, to, neighbors);
-        if !flows.age.holds(&mut flow.stamp, concerns) {
+        let adjacencies = &flows.adjacencies;
+        if !flows.age.is_current(flow.stamp) && !flows.age.renew_packets(flow, adjacencies, neighbors) {
             return None;
         }
-        let to = to?;
+        let to = adjacencies.get(usize::from(flow.adjacency))?;
         let held = pass.held == Some(flow.adjacency);
         let length = match frame.offload.segmentation {
             None => frame.len() - ETHERNET_HEADER,
             Some(_) => packet.size as usize,
         };
+        let rewrite = flow.value.rewrite.as_ref();
         let hops = packet.hop_limit > 1 || to.plan.is_none_or(|plan| !plan.decrement);
         let identified = packet.atomic
             || rewrite.is_none_or(|rewrite| rewrite.source().address == A::source(&packet.key.addresses));
@@ -269,12 +268,10 @@ impl Switch {
     ) -> Option<u16> {
         let Self { flows, fdb, neighbors, .. } = self;
         let flow = flows.caches.links.get(hint.candidate, hint.hash, key)?;
-        let to = flows.adjacencies.get(usize::from(flow.adjacency));
-        let concerns = |change: &Difference| concerns_link(change, key.macs, to);
-        if !flows.age.holds(&mut flow.stamp, concerns) {
+        if !flows.age.is_current(flow.stamp) && !flows.age.renew_link(flow, &flows.adjacencies) {
             return None;
         }
-        let to = to?;
+        let to = flows.adjacencies.get(usize::from(flow.adjacency))?;
         let held = pass.held == Some(flow.adjacency) || holds(fdb, neighbors, pass.now, to);
         if frame.len() - ETHERNET_HEADER > pass.ingress.mtu || !held {
             return None;

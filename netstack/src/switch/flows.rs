@@ -189,15 +189,15 @@ impl Age {
         self.changes.push_back(Arc::clone(difference));
     }
 
-    /// Whether what was found out under a stamp holds: since then nothing has changed, or nothing that concerns it. In that
-    /// case it is as if it were found out now.
+    /// Whether what was found out under this very stamp holds without a further look.
     #[inline]
-    pub(super) fn holds(&self, stamp: &mut u32, concerns: impl Fn(&Difference) -> bool) -> bool {
-        *stamp == self.stamp || self.outlives(stamp, concerns)
+    pub(super) const fn is_current(&self, stamp: u32) -> bool {
+        stamp == self.stamp
     }
 
-    #[inline(never)]
-    fn outlives(&self, stamp: &mut u32, concerns: impl Fn(&Difference) -> bool) -> bool {
+    /// Whether what was found out under an older stamp holds, as nothing that has changed since concerns it. In that case it is
+    /// as if it were found out now.
+    fn renew(&self, stamp: &mut u32, concerns: impl Fn(&Difference) -> bool) -> bool {
         let missed = usize::try_from(self.stamp.wrapping_sub(*stamp)).unwrap_or(usize::MAX);
         let Some(known) = self.changes.len().checked_sub(missed) else { return false };
         let outlives = !self.changes.range(known..).any(|difference| concerns(difference));
@@ -206,10 +206,36 @@ impl Age {
         }
         outlives
     }
+
+    /// [`Self::renew`] of what is known of packets.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn renew_packets<A: Kind>(
+        &self,
+        flow: &mut Entry<PacketKey<A>, Through<A>>,
+        adjacencies: &[Adjacency],
+        neighbors: &Neighbors,
+    ) -> bool {
+        let to = adjacencies.get(usize::from(flow.adjacency));
+        let (key, rewrite) = (flow.key, flow.value.rewrite);
+        self.renew(&mut flow.stamp, |change| concerns_packets(change, &key, rewrite.as_ref(), to, neighbors))
+    }
+
+    /// [`Self::renew`] of what is known of frames between two stations.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn renew_link(
+        &self,
+        flow: &mut Entry<LinkKey, Option<Reference>>,
+        adjacencies: &[Adjacency],
+    ) -> bool {
+        let (macs, to) = (flow.key.macs, adjacencies.get(usize::from(flow.adjacency)));
+        self.renew(&mut flow.stamp, |change| concerns_link(change, macs, to))
+    }
 }
 
 /// Whether a change may have to do with frames between these stations that go this way.
-pub(super) fn concerns_link(change: &Difference, macs: Macs, to: Option<&Adjacency>) -> bool {
+fn concerns_link(change: &Difference, macs: Macs, to: Option<&Adjacency>) -> bool {
     let next = to.and_then(|to| to.plan).map(|plan| plan.destination);
     [Some(macs.source()), Some(macs.destination()), next]
         .into_iter()
@@ -218,7 +244,7 @@ pub(super) fn concerns_link(change: &Difference, macs: Macs, to: Option<&Adjacen
 }
 
 /// The same of the packets of a flow.
-pub(super) fn concerns_packets<A: Kind>(
+fn concerns_packets<A: Kind>(
     change: &Difference,
     key: &PacketKey<A>,
     rewrite: Option<&Rewrite<A>>,
