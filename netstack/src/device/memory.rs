@@ -153,6 +153,7 @@ impl Device for MemoryDevice {
 #[cfg(not(loom))]
 mod tests {
     use super::*;
+    use crate::sync::Notify as _;
 
     fn batch_of(pool: &mut FramePool, sizes: &[usize]) -> FrameBatch {
         let mut batch = FrameBatch::new();
@@ -224,9 +225,11 @@ mod tests {
             if !sleeps {
                 right.end_sleep();
             }
-            left.send_batch(&mut pool, &mut batch_of(&mut pool, &[100])).unwrap();
+            let mut batch = batch_of(&mut pool, &[100]);
+            left.send_batch(&mut pool, &mut batch).unwrap();
             assert_eq!(right.receiver.notifier().drain(), u64::from(sleeps));
-            right.recv_batch(&mut pool, &mut FrameBatch::new()).unwrap();
+            assert_eq!(right.recv_batch(&mut pool, &mut batch), Ok(1));
+            batch.drain().for_each(|frame| pool.recycle(frame));
         }
     }
 
