@@ -19,7 +19,7 @@ use super::port::Port;
 use super::router::{Router, Target, node_local_stations};
 use super::translator::Translator;
 use super::{
-    Config, ConfigError, ConfigErrors, Difference, PortConfig, ReversePath, RouteTarget, RouterAdvertisement,
+    Config, ConfigErrors, Difference, PortConfig, ReversePath, RouteTarget, RouterAdvertisement,
     SegmentConfig, Services, ServicesConfig, Station as StationConfig, VlanMode, services, validate,
 };
 use crate::addr::{IpNet, MacAddr, PortId, SegmentId};
@@ -130,7 +130,7 @@ impl Snapshot {
         let services = services.zip(translator.as_ref()).map(|(of, by)| Services::compile(of, by));
         let generation = previous.map_or(1, |p| p.generation + 1);
         let policies = previous.and_then(|p| p.policies.clone());
-        check_policies(policies.as_ref(), translator.as_ref())?;
+        validate::check_policies(policies.as_ref(), translator.as_ref())?;
         let (config, difference) = (Arc::new(config), None);
         let mut snapshot =
             Self { generation, config, ports, segments, router, translator, services, policies, difference };
@@ -161,7 +161,7 @@ impl Snapshot {
     /// # Errors
     /// When connections are not tracked: without them nobody knows an answer from what nobody has asked for.
     pub fn with_policies(&self, policies: Option<Arc<Policies>>) -> Result<Arc<Self>, ConfigErrors> {
-        check_policies(policies.as_ref(), self.translator.as_ref())?;
+        validate::check_policies(policies.as_ref(), self.translator.as_ref())?;
         Ok(Arc::new(Self { policies, ..self.next() }))
     }
 
@@ -308,17 +308,6 @@ impl Snapshot {
         self.config.routes == config.routes
             && self.config.segments == config.segments
             && stations(&self.config) == stations(config)
-    }
-}
-
-/// Policies are about connections, which somebody has to know.
-fn check_policies(
-    policies: Option<&Arc<Policies>>,
-    translator: Option<&Arc<Translator>>,
-) -> Result<(), ConfigErrors> {
-    match (policies, translator) {
-        (Some(_), None) => Err(ConfigErrors(alloc::vec![ConfigError::PoliciesWithoutConnections])),
-        (Some(_), Some(_)) | (None, _) => Ok(()),
     }
 }
 

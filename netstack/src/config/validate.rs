@@ -2,15 +2,17 @@
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::net::IpAddr;
 
 use super::{
     Config, GatewayConfig, NextHop, PortConfig, RouteConfig, RouteTarget, RouterAdvertisement, SegmentConfig,
-    Station, VlanMode, services, translator,
+    Station, Translator, VlanMode, services, translator,
 };
 use crate::addr::{IpNet, MacAddr, PortId, SegmentId};
+use crate::policy::Policies;
 
 /// One thing that is wrong, naming what and where.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -481,4 +483,15 @@ fn is_station_address(address: IpAddr) -> bool {
         && !address.is_unspecified()
         && !address.is_loopback()
         && address != IpAddr::V4(core::net::Ipv4Addr::BROADCAST)
+}
+
+/// Policies are about connections, which somebody has to know.
+pub(super) fn check_policies(
+    policies: Option<&Arc<Policies>>,
+    translator: Option<&Arc<Translator>>,
+) -> Result<(), ConfigErrors> {
+    match (policies, translator) {
+        (Some(_), None) => Err(ConfigErrors(alloc::vec![ConfigError::PoliciesWithoutConnections])),
+        (Some(_), Some(_)) | (None, _) => Ok(()),
+    }
 }
