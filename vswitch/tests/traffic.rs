@@ -5,7 +5,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Background, Cluster, both, ready, with_idle_pods};
+use common::{Background, Cluster, both, ready, three_pings, with_idle_pods};
 use serde_json::Value;
 
 /// A conversation: who asks, whom, and at which IPv4 and IPv6 address.
@@ -42,14 +42,9 @@ fn pings_come_back() {
     for (from, _, addresses) in PAIRS {
         for address in addresses {
             for size in ["56", "1400", "30000"] {
-                // Once it has had an answer, ping waits for the next no longer than two round trips, which a processor
-                // that is taken away for a moment exceeds: that is no loss. One that is shows again.
-                let ping = ["ping", "-n", "-c", "3", "-i", "0.01", "-W", "5", "-s", size, address];
-                let all = |text: &str| text.contains(" 3 received, 0% packet loss");
-                let text = Some(cluster.must(from, &ping)).filter(|text| all(text));
-                let text = text.unwrap_or_else(|| cluster.must(from, &ping));
+                let text = cluster.must(from, &three_pings(size, address));
                 assert!(
-                    all(&text),
+                    text.contains(" 3 received, 0% packet loss"),
                     "{from} to {address}:\n{text}\n{}",
                     both(&cluster.verb(&["get", "drops"]))
                 );

@@ -13,7 +13,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use nix::sched::{CloneFlags, setns};
 
 use super::*;
-use crate::common::{both, ready};
+use crate::common::{both, ready, three_pings};
 
 fn at(address: &str, port: u16) -> String {
     if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
@@ -101,8 +101,7 @@ fn pings_are_answered_by_whoever_is_pinged() {
     let cluster = net.cluster("ping", "");
     for address in INTERNET.into_iter().chain(MACHINE) {
         for size in ["56", "1400", "5000"] {
-            let ping = ["ping", "-n", "-c", "3", "-i", "0.01", "-W", "5", "-s", size, address];
-            let text = cluster.must("alpha", &ping);
+            let text = cluster.must("alpha", &three_pings(size, address));
             assert!(text.contains(" 3 received, 0% packet loss"), "{address}: {text}");
         }
     }
