@@ -174,8 +174,8 @@ impl<A: Address> Nat<A> {
     /// Takes note of a packet whose connection is known from one before it that had the same tuple: what [`Self::track`]
     /// would do, without searching. `upper` is the packet's upper layer, whole; `now` and `moment` are the same time, and
     /// `renewal` is what [`Self::renewal`] has said of the connection and the direction. False, and nothing noted, if the
-    /// connection has ended or is not `fit`, or if what the packet does to it is not what nearly all do: then `track` is to
-    /// be asked.
+    /// connection has ended or is not `fit`, or if the packet begins it, breaks it off, or does not fit: then `track` is to be
+    /// asked. Of a FIN the caller has seen that its checksum needs no verification.
     #[inline]
     pub fn follow(
         &mut self,

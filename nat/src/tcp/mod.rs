@@ -167,16 +167,20 @@ impl Tcp {
         self.update_slowly(direction, segment, knobs)
     }
 
-    /// Takes a segment of an established connection that changes nothing but its numbers, as nearly all do; false, and
-    /// nothing taken, if this is another one, for [`Self::update`] to judge.
+    /// Takes a segment that the connection goes on with, or comes to its end in good order; false, and nothing taken, if this
+    /// is another one, for [`Self::update`] to judge.
     #[inline]
     pub(crate) fn proceed(&mut self, direction: Direction, segment: &Segment, knobs: Knobs) -> bool {
-        if segment.flags & !MEANINGLESS != flag::ACK || self.state != State::Established {
-            return false;
-        }
         let before = *self;
         let established = State::Established;
-        match self.weigh(direction, Kind::Ack, segment, knobs, established, established) {
+        let outcome = if segment.flags & !MEANINGLESS == flag::ACK && self.state == established {
+            self.weigh(direction, Kind::Ack, segment, knobs, established, established)
+        } else if segment.flags & (flag::SYN | flag::RST) == 0 {
+            self.update_slowly(direction, segment, knobs)
+        } else {
+            return false;
+        };
+        match outcome {
             Outcome::Accepted(Accepted { refresh: true, .. }) => true,
             Outcome::Accepted(_)
             | Outcome::Ignored(_)

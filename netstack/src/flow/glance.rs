@@ -118,8 +118,21 @@ pub struct Packet<A: Family> {
     pub hop_limit: u8,
     /// Whether its identification means nothing: IPv6, or IPv4 with DF.
     pub atomic: bool,
-    /// Whether it neither begins nor ends a connection, as far as it says.
-    pub goes_on: bool,
+    /// What it is to its connection, as far as it says.
+    pub part: Part,
+}
+
+/// What a packet is to its connection, as far as its flags say.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Part {
+    /// It neither begins nor ends it. So are all datagrams.
+    Middle,
+    /// It answers the one that asks for it: SYN and ACK.
+    Answer,
+    /// It ends its sender's stream: FIN and ACK.
+    End,
+    /// It asks for one, breaks one off, or makes no sense.
+    Other,
 }
 
 /// The layout of a family's headers without options or extensions.
@@ -236,9 +249,9 @@ impl<A: Family> Packet<A> {
         let bytes = frame.bytes();
         let (addresses, protocol, end, hop_limit, atomic) = A::read(bytes)?;
         let upper = bytes.get(A::UPPER..end)?;
-        let (headers, goes_on) = match protocol {
+        let (headers, part) = match protocol {
             protocol::TCP => tcp(upper)?,
-            protocol::UDP => (udp(upper)?, true),
+            protocol::UDP => (udp(upper)?, Part::Middle),
             _ => return None,
         };
         let packet = end - ETHERNET_HEADER;
@@ -261,18 +274,28 @@ impl<A: Family> Packet<A> {
         let ports = u32::from_le_bytes(*upper.first_chunk()?);
         let key = PacketKey { addresses, ports, macs, port, protocol };
         let small = |octets| u32::try_from(octets).ok();
-        Some(Self { key, end: small(end)?, size: small(size)?, hop_limit, atomic, goes_on })
+        Some(Self { key, end: small(end)?, size: small(size)?, hop_limit, atomic, part })
     }
 }
 
-/// Octets of the header of a TCP segment, and whether it neither begins nor ends a connection.
+/// Octets of the header of a TCP segment, and what it is to its connection.
 #[inline]
-fn tcp(segment: &[u8]) -> Option<(usize, bool)> {
-    const FIN_SYN_RST: u8 = 0b111;
+fn tcp(segment: &[u8]) -> Option<(usize, Part)> {
+    const FIN: u8 = 1;
+    const SYN: u8 = 1 << 1;
+    const RST: u8 = 1 << 2;
+    const ACK: u8 = 1 << 4;
     let header = segment.first_chunk::<TCP_HEADER>()?;
     let length = usize::from(header[12] >> 4) * 4;
     let fits = length >= TCP_HEADER && length <= segment.len();
-    fits.then_some((length, header[13] & FIN_SYN_RST == 0))
+    let flags = header[13] & (FIN | SYN | RST | ACK);
+    let part = match flags {
+        _ if flags & !ACK == 0 => Part::Middle,
+        _ if flags == SYN | ACK => Part::Answer,
+        _ if flags == FIN | ACK => Part::End,
+        _ => Part::Other,
+    };
+    fits.then_some((length, part))
 }
 
 /// Octets of the header of a UDP datagram.

@@ -29,7 +29,7 @@ use crate::addr::PortId;
 use crate::bridge::{Fdb, LOOP_PROBE};
 use crate::config::{Port, Segment, Snapshot, Station};
 use crate::flow::cache::{Cache, Hash, Key, NOWHERE};
-use crate::flow::glance::{self, LinkKey, Macs, Packet, PacketKey};
+use crate::flow::glance::{self, LinkKey, Macs, Packet, PacketKey, Part};
 use crate::flow::{checksum_state, rewrite_plain};
 use crate::frame::{Checksum, Frame, FrameBatch};
 use crate::neighbor::Neighbors;
@@ -220,15 +220,21 @@ impl Switch {
         let hops = packet.hop_limit > 1 || to.plan.is_none_or(|plan| !plan.decrement);
         let identified = packet.atomic
             || rewrite.is_none_or(|rewrite| rewrite.source().address == A::source(&packet.key.addresses));
-        let fits =
-            packet.goes_on && packet.size <= to.mtu && length <= pass.ingress.mtu && hops && identified;
+        let connection = flow.value.connection();
+        let usual = match packet.part {
+            Part::Middle => true,
+            // What ends a connection is judged by its checksum as well.
+            Part::End => connection.is_none() || frame.offload.is_trusted(),
+            Part::Answer | Part::Other => false,
+        };
+        let fits = usual && packet.size <= to.mtu && length <= pass.ingress.mtu && hops && identified;
         if !fits
             || !held && !holds(fdb, neighbors, pass.now, to)
             || pass.ingress.learns && !pass.ingress.hears(fdb, pass.now, &packet.key.macs)
         {
             return None;
         }
-        if let Some(connection) = flow.value.connection() {
+        if let Some(connection) = connection {
             let upper = frame.bytes().get(A::UPPER..end)?;
             let now = (pass.now, pass.moment);
             if !connections.as_mut()?.follow::<A>(now, connection, flow.value.renewal, upper) {

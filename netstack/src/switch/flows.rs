@@ -31,7 +31,7 @@ use crate::addr::{PortId, SegmentId};
 use crate::config::Difference;
 use crate::flow::Plan;
 use crate::flow::cache::{Cache, Entry, Hash};
-use crate::flow::glance::{LinkKey, Macs, Packet, PacketKey};
+use crate::flow::glance::{LinkKey, Macs, Packet, PacketKey, Part};
 use crate::frame::OffloadFeatures;
 use crate::neighbor::Neighbors;
 use crate::seed::Seed;
@@ -145,11 +145,12 @@ pub(super) enum Glance {
 }
 
 impl Glance {
-    /// The flow whose next frames are to be known by this one; those that begin or end a connection are not like the others.
+    /// The flow whose next frames are to be known by this one. Of one that has ended there are none, nor may there be any of
+    /// one that is only asked for.
     pub(super) const fn flow(&self) -> Flow {
         match self {
-            Self::V4(packet) if packet.goes_on => Flow::V4(packet.key),
-            Self::V6(packet) if packet.goes_on => Flow::V6(packet.key),
+            Self::V4(packet) if matches!(packet.part, Part::Middle | Part::Answer) => Flow::V4(packet.key),
+            Self::V6(packet) if matches!(packet.part, Part::Middle | Part::Answer) => Flow::V6(packet.key),
             Self::Link(key) => Flow::Link(*key),
             Self::Other | Self::V4(_) | Self::V6(_) => Flow::Other,
         }

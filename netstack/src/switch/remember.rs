@@ -29,7 +29,9 @@ impl Switch {
             Tracked::V4(seen) => matches!(current, Flow::V4(_)) && seen.known().is_some(),
             Tracked::V6(seen) => matches!(current, Flow::V6(_)) && seen.known().is_some(),
         };
-        if !worth || self.loops.is_blocked(port) {
+        // What a SYN may announce is rewritten in no other segment.
+        let alike = way.is_none_or(|route| route.plan.mss.is_none());
+        if !worth || !alike || self.loops.is_blocked(port) {
             return;
         }
         let Some(to) = self.adjacency(snapshot, now, arrival, (port, egress), way) else { return };

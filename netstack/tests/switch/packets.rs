@@ -540,7 +540,9 @@ pub(crate) fn answer(frame: &[u8]) -> Option<Vec<u8>> {
                 (false, true, false) => {
                     let length = u32::try_from(tcp.payload().len()).unwrap() + u32::from(tcp.fin());
                     let next = sequence.wrapping_add(length);
-                    Some(back.tcp_segment(from, to, 0x10, (tcp.acknowledgment_number(), next)))
+                    // Whoever hears an end ends as well.
+                    let flags = if tcp.fin() { 0x11 } else { 0x10 };
+                    Some(back.tcp_segment(from, to, flags, (tcp.acknowledgment_number(), next)))
                 }
                 _ => None,
             }

@@ -450,7 +450,11 @@ impl Run {
                     for frame in out {
                         self.record.push(format!("{port} {:?} {:?}", frame.offload, frame.bytes()));
                         if let Some(answer) = packets::answer(frame.bytes()) {
-                            self.batch.push(self.pool.copy_of(&answer)).unwrap();
+                            let mut answer = self.pool.copy_of(&answer);
+                            if frame.offload.checksum == Checksum::Verified {
+                                answer.offload.checksum = Checksum::Verified;
+                            }
+                            self.batch.push(answer).unwrap();
                         }
                         self.pool.recycle(frame);
                     }

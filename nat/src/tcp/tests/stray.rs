@@ -90,6 +90,28 @@ proptest! {
         }
     }
 
+    /// Only what is taken without a judgement is taken at all, and as it would be with one.
+    #[test]
+    fn what_is_proceeded_with_is_as_it_would_be_judged(
+        start in 1..STATES.len(),
+        strays in proptest::collection::vec(stray(), 1..60),
+        knobs in knobs(),
+    ) {
+        let mut tcp = Talk::reach(STATES[start], LINUX).tcp;
+        for (reply, segment) in strays {
+            let (before, mut judged) = (tcp, tcp);
+            let outcome = judged.update(direction(reply), &segment, knobs);
+            if tcp.proceed(direction(reply), &segment, knobs) {
+                prop_assert_eq!(tcp, judged);
+                let refreshed = matches!(outcome, Outcome::Accepted(accepted) if accepted.refresh);
+                prop_assert!(refreshed && segment.flags & (SYN | RST) == 0);
+            } else {
+                prop_assert_eq!(tcp, before);
+            }
+            tcp = judged;
+        }
+    }
+
     #[test]
     fn an_opened_connection_stands_or_is_refused(segment in stray(), knobs in knobs()) {
         let (_, segment) = segment;
