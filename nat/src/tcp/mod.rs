@@ -171,26 +171,32 @@ impl Tcp {
     /// is another one, for [`Self::update`] to judge.
     #[inline]
     pub(crate) fn proceed(&mut self, direction: Direction, segment: &Segment, knobs: Knobs) -> bool {
-        let before = *self;
-        let established = State::Established;
-        let outcome = if segment.flags & !MEANINGLESS == flag::ACK && self.state == established {
-            self.weigh(direction, Kind::Ack, segment, knobs, established, established)
-        } else if segment.flags & (flag::SYN | flag::RST) == 0 {
-            self.update_slowly(direction, segment, knobs)
-        } else {
-            return false;
-        };
-        match outcome {
-            Outcome::Accepted(Accepted { refresh: true, .. }) => true,
-            Outcome::Accepted(_)
-            | Outcome::Ignored(_)
-            | Outcome::Remove
-            | Outcome::StartAgain
-            | Outcome::Invalid { .. } => {
-                *self = before;
-                false
-            }
+        if segment.flags & !MEANINGLESS != flag::ACK || self.state != State::Established {
+            return self.proceed_slowly(direction, segment, knobs);
         }
+        let (before, established) = (*self, State::Established);
+        let outcome = self.weigh(direction, Kind::Ack, segment, knobs, established, established);
+        self.take_or_leave(before, outcome)
+    }
+
+    #[inline(never)]
+    fn proceed_slowly(&mut self, direction: Direction, segment: &Segment, knobs: Knobs) -> bool {
+        if segment.flags & (flag::SYN | flag::RST) != 0 {
+            return false;
+        }
+        let before = *self;
+        let outcome = self.update_slowly(direction, segment, knobs);
+        self.take_or_leave(before, outcome)
+    }
+
+    /// Whether a segment was taken in a way that needs no judgement; if not, all is as before.
+    #[inline]
+    fn take_or_leave(&mut self, before: Self, outcome: Outcome) -> bool {
+        let taken = matches!(outcome, Outcome::Accepted(Accepted { refresh: true, .. }));
+        if !taken {
+            *self = before;
+        }
+        taken
     }
 
     #[inline(never)]

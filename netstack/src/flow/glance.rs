@@ -118,21 +118,8 @@ pub struct Packet<A: Family> {
     pub hop_limit: u8,
     /// Whether its identification means nothing: IPv6, or IPv4 with DF.
     pub atomic: bool,
-    /// What it is to its connection, as far as it says.
-    pub part: Part,
-}
-
-/// What a packet is to its connection, as far as its flags say.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Part {
-    /// It neither begins nor ends it. So are all datagrams.
-    Middle,
-    /// It answers the one that asks for it: SYN and ACK.
-    Answer,
-    /// It ends its sender's stream: FIN and ACK.
-    End,
-    /// It asks for one, breaks one off, or makes no sense.
-    Other,
+    /// The flags of its segment; a datagram's are those of one in the middle.
+    flags: u8,
 }
 
 /// The layout of a family's headers without options or extensions.
@@ -249,9 +236,9 @@ impl<A: Family> Packet<A> {
         let bytes = frame.bytes();
         let (addresses, protocol, end, hop_limit, atomic) = A::read(bytes)?;
         let upper = bytes.get(A::UPPER..end)?;
-        let (headers, part) = match protocol {
+        let (headers, flags) = match protocol {
             protocol::TCP => tcp(upper)?,
-            protocol::UDP => (udp(upper)?, Part::Middle),
+            protocol::UDP => (udp(upper)?, ACK),
             _ => return None,
         };
         let packet = end - ETHERNET_HEADER;
@@ -274,28 +261,40 @@ impl<A: Family> Packet<A> {
         let ports = u32::from_le_bytes(*upper.first_chunk()?);
         let key = PacketKey { addresses, ports, macs, port, protocol };
         let small = |octets| u32::try_from(octets).ok();
-        Some(Self { key, end: small(end)?, size: small(size)?, hop_limit, atomic, part })
+        Some(Self { key, end: small(end)?, size: small(size)?, hop_limit, atomic, flags })
+    }
+
+    /// Whether it neither begins nor ends a connection.
+    #[inline]
+    pub const fn goes_on(&self) -> bool {
+        self.flags & MARKS & !ACK == 0
+    }
+
+    /// Whether it ends its sender's stream, and nothing else.
+    pub const fn ends(&self) -> bool {
+        self.flags & MARKS == FIN | ACK
+    }
+
+    /// Whether it answers who has asked for a connection.
+    pub const fn answers(&self) -> bool {
+        self.flags & MARKS == SYN | ACK
     }
 }
 
-/// Octets of the header of a TCP segment, and what it is to its connection.
+const FIN: u8 = 1;
+const SYN: u8 = 1 << 1;
+const RST: u8 = 1 << 2;
+const ACK: u8 = 1 << 4;
+/// What flags say of a connection.
+const MARKS: u8 = FIN | SYN | RST | ACK;
+
+/// Octets of the header of a TCP segment, and its flags.
 #[inline]
-fn tcp(segment: &[u8]) -> Option<(usize, Part)> {
-    const FIN: u8 = 1;
-    const SYN: u8 = 1 << 1;
-    const RST: u8 = 1 << 2;
-    const ACK: u8 = 1 << 4;
+fn tcp(segment: &[u8]) -> Option<(usize, u8)> {
     let header = segment.first_chunk::<TCP_HEADER>()?;
     let length = usize::from(header[12] >> 4) * 4;
     let fits = length >= TCP_HEADER && length <= segment.len();
-    let flags = header[13] & (FIN | SYN | RST | ACK);
-    let part = match flags {
-        _ if flags & !ACK == 0 => Part::Middle,
-        _ if flags == SYN | ACK => Part::Answer,
-        _ if flags == FIN | ACK => Part::End,
-        _ => Part::Other,
-    };
-    fits.then_some((length, part))
+    fits.then_some((length, header[13]))
 }
 
 /// Octets of the header of a UDP datagram.

@@ -29,7 +29,7 @@ use crate::addr::PortId;
 use crate::bridge::{Fdb, LOOP_PROBE};
 use crate::config::{Port, Segment, Snapshot, Station};
 use crate::flow::cache::{Cache, Hash, Key, NOWHERE};
-use crate::flow::glance::{self, LinkKey, Macs, Packet, PacketKey, Part};
+use crate::flow::glance::{self, LinkKey, Macs, Packet, PacketKey};
 use crate::flow::{checksum_state, rewrite_plain};
 use crate::frame::{Checksum, Frame, FrameBatch};
 use crate::neighbor::Neighbors;
@@ -82,13 +82,7 @@ impl Switch {
             let hint = hints.get(at);
             match hint.and_then(|hint| self.forward(&mut pass, hint, frame)) {
                 Some(to) => self.leave(&snapshot, to, frame),
-                None => {
-                    pass.ingress.heard = Macs::default();
-                    pass.held = None;
-                    self.flows.current = hint.map_or(Flow::Other, |hint| hint.seen.flow());
-                    self.handle_frame(&snapshot, now, port, core::mem::take(frame));
-                    self.flows.current = Flow::Other;
-                }
+                None => self.take(&snapshot, &mut pass, hint, frame),
             }
         });
         self.flows.hints = hints;
@@ -97,6 +91,19 @@ impl Switch {
         }
         self.flows.known += pass.known;
         self.counters_mut(port).fates[Fate::Forwarded.index()] += pass.known;
+    }
+
+    /// Takes in a frame that is not as nearly all are.
+    #[inline(never)]
+    fn take(&mut self, snapshot: &Snapshot, pass: &mut Pass<'_>, hint: Option<&Hint>, frame: &mut Frame) {
+        if let Some(to) = hint.and_then(|hint| self.forward_end(pass, hint, frame)) {
+            return self.leave(snapshot, to, frame);
+        }
+        pass.ingress.heard = Macs::default();
+        pass.held = None;
+        self.flows.current = hint.map_or(Flow::Other, |hint| hint.seen.flow());
+        self.handle_frame(snapshot, pass.now, pass.ingress.port.id(), core::mem::take(frame));
+        self.flows.current = Flow::Other;
     }
 
     /// What untagged frames of a port have in common; none if all of its frames are to be decided about.
@@ -186,16 +193,25 @@ impl Switch {
     #[inline]
     fn forward(&mut self, pass: &mut Pass<'_>, hint: &Hint, frame: &mut Frame) -> Option<u16> {
         match &hint.seen {
-            Glance::V4(packet) => self.forward_packet(pass, hint, packet, frame),
-            Glance::V6(packet) => self.forward_packet(pass, hint, packet, frame),
+            Glance::V4(packet) => self.forward_packet::<_, false>(pass, hint, packet, frame),
+            Glance::V6(packet) => self.forward_packet::<_, false>(pass, hint, packet, frame),
             Glance::Link(key) => self.forward_link(pass, hint, key, frame),
             Glance::Other => None,
         }
     }
 
+    /// [`Self::forward`] for a frame that may be the last of its flow, a FIN.
+    fn forward_end(&mut self, pass: &mut Pass<'_>, hint: &Hint, frame: &mut Frame) -> Option<u16> {
+        match &hint.seen {
+            Glance::V4(packet) if packet.ends() => self.forward_packet::<_, true>(pass, hint, packet, frame),
+            Glance::V6(packet) if packet.ends() => self.forward_packet::<_, true>(pass, hint, packet, frame),
+            Glance::V4(_) | Glance::V6(_) | Glance::Link(_) | Glance::Other => None,
+        }
+    }
+
     /// [`Self::forward`] for a packet.
     #[inline]
-    fn forward_packet<A: Kind>(
+    fn forward_packet<A: Kind, const END: bool>(
         &mut self,
         pass: &mut Pass<'_>,
         hint: &Hint,
@@ -220,12 +236,10 @@ impl Switch {
         let hops = packet.hop_limit > 1 || to.plan.is_none_or(|plan| !plan.decrement);
         let identified = packet.atomic
             || rewrite.is_none_or(|rewrite| rewrite.source().address == A::source(&packet.key.addresses));
-        let connection = flow.value.connection();
-        let usual = match packet.part {
-            Part::Middle => true,
-            // What ends a connection is judged by its checksum as well.
-            Part::End => connection.is_none() || frame.offload.is_trusted(),
-            Part::Answer | Part::Other => false,
+        let usual = match END {
+            false => packet.goes_on(),
+            // What ends a connection that is remembered is judged by its checksum as well.
+            true => flow.value.connection().is_none() || frame.offload.is_trusted(),
         };
         let fits = usual && packet.size <= to.mtu && length <= pass.ingress.mtu && hops && identified;
         if !fits
@@ -234,7 +248,7 @@ impl Switch {
         {
             return None;
         }
-        if let Some(connection) = connection {
+        if let Some(connection) = flow.value.connection() {
             let upper = frame.bytes().get(A::UPPER..end)?;
             let now = (pass.now, pass.moment);
             if !connections.as_mut()?.follow::<A>(now, connection, flow.value.renewal, upper) {
@@ -343,7 +357,7 @@ impl Ingress<'_> {
 }
 
 /// Whether frames that went there lately may still.
-#[inline]
+#[inline(always)]
 fn holds(fdb: &Fdb, neighbors: &Neighbors, now: Duration, to: &Adjacency) -> bool {
     to.neighbor.is_none_or(|at| neighbors.resolved(at.slot, at.generation).is_some())
         && to.station.is_none_or(|at| fdb.believes(now, at.slot, at.generation))

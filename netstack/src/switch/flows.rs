@@ -31,7 +31,7 @@ use crate::addr::{PortId, SegmentId};
 use crate::config::Difference;
 use crate::flow::Plan;
 use crate::flow::cache::{Cache, Entry, Hash};
-use crate::flow::glance::{LinkKey, Macs, Packet, PacketKey, Part};
+use crate::flow::glance::{LinkKey, Macs, Packet, PacketKey};
 use crate::frame::OffloadFeatures;
 use crate::neighbor::Neighbors;
 use crate::seed::Seed;
@@ -149,8 +149,8 @@ impl Glance {
     /// one that is only asked for.
     pub(super) const fn flow(&self) -> Flow {
         match self {
-            Self::V4(packet) if matches!(packet.part, Part::Middle | Part::Answer) => Flow::V4(packet.key),
-            Self::V6(packet) if matches!(packet.part, Part::Middle | Part::Answer) => Flow::V6(packet.key),
+            Self::V4(packet) if packet.goes_on() || packet.answers() => Flow::V4(packet.key),
+            Self::V6(packet) if packet.goes_on() || packet.answers() => Flow::V6(packet.key),
             Self::Link(key) => Flow::Link(*key),
             Self::Other | Self::V4(_) | Self::V6(_) => Flow::Other,
         }

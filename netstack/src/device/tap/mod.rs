@@ -30,11 +30,12 @@ mod header;
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 pub use error::TapError;
+use rustix::io::retry_on_intr;
 
 use self::header::HEADER;
 use super::ring::LEAD;
@@ -174,7 +175,7 @@ impl Tap {
     fn read(&self, buffer: &mut Frame) -> io::Result<()> {
         let grown = buffer.grow_front(if self.headed { HEADER } else { 0 });
         debug_assert!(grown, "a fresh frame has headroom for the header");
-        let len = self.fd.file().read(buffer.bytes_mut())?;
+        let len = retry_on_intr(|| rustix::io::read(self.fd.file(), buffer.bytes_mut()))?;
         let cut = buffer.set_len(len);
         debug_assert!(cut, "no more is read than there is room for");
         self.take_header(buffer).ok_or_else(|| io::ErrorKind::InvalidData.into())
@@ -218,7 +219,9 @@ impl Tap {
         {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
-        self.fd.file().write_all(frame.bytes())
+        // A frame is taken whole or not at all.
+        retry_on_intr(|| rustix::io::write(self.fd.file(), frame.bytes()))?;
+        Ok(())
     }
 }
 

@@ -8,6 +8,7 @@
 //! None of them waits, none raises SIGPIPE, and none is passed on to a program that is started.
 
 mod bell;
+mod calls;
 mod listening;
 mod peeking;
 mod words;
@@ -194,7 +195,7 @@ impl Outside for Sockets {
     }
 
     fn send(&mut self, socket: SocketId, octets: &[u8]) -> Result<usize, Refusal> {
-        match socket::send(self.fd(socket)?, octets, SEND) {
+        match calls::send(self.get(socket)?.fd.as_fd(), octets) {
             Ok(count) => Ok(count),
             Err(Errno::EAGAIN | Errno::EINTR) => Ok(0),
             Err(errno) => Err(refusal(errno)),
@@ -244,7 +245,7 @@ impl Outside for Sockets {
     }
 
     fn send_message(&mut self, socket: SocketId, message: &[u8]) -> Result<bool, Refusal> {
-        match socket::send(self.fd(socket)?, message, SEND) {
+        match calls::send(self.get(socket)?.fd.as_fd(), message) {
             Ok(_) => Ok(true),
             Err(Errno::EAGAIN | Errno::EINTR | Errno::ENOBUFS) => Ok(false),
             Err(errno) => Err(refusal(errno)),
@@ -264,7 +265,7 @@ impl Outside for Sockets {
     }
 
     fn receive_message(&mut self, socket: SocketId, into: &mut [u8]) -> Result<Option<usize>, Refusal> {
-        match socket::recv(self.fd(socket)?, into, MsgFlags::MSG_DONTWAIT) {
+        match calls::receive(self.get(socket)?.fd.as_fd(), into) {
             Ok(count) => Ok(Some(count)),
             Err(Errno::EAGAIN | Errno::EINTR) => Ok(None),
             Err(errno) => Err(refusal(errno)),

@@ -11,12 +11,12 @@
 //! pod, and there is none while nothing is.
 
 use std::io;
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use nix::errno::Errno;
-use nix::sys::socket::{self, MsgFlags};
 
 use super::super::outside::Peeked;
+use super::calls;
 use crate::sys;
 
 /// The most octets that are kept of a stream where the kernel remembers places.
@@ -102,7 +102,7 @@ impl Peeking {
 
     /// Takes octets out of the kernel and keeps them.
     fn take(&mut self, socket: BorrowedFd<'_>, into: &mut [u8]) -> Result<usize, Errno> {
-        let taken = socket::recv(socket.as_raw_fd(), into, MsgFlags::MSG_DONTWAIT)?;
+        let taken = calls::receive(socket, into)?;
         self.kept.extend_from_slice(&into[..taken]);
         self.moved(taken);
         Ok(taken)
@@ -114,8 +114,7 @@ impl Peeking {
             set_place(socket, offset).map_err(|_| Errno::EOPNOTSUPP)?;
             self.place = Some(offset);
         }
-        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-        let count = socket::recv(socket.as_raw_fd(), into, flags)?;
+        let count = calls::peek(socket, into)?;
         self.place = Some(offset + count);
         self.large = count > LITTLE;
         Ok(count)
@@ -166,6 +165,7 @@ mod tests {
 
     use netstack::seed::{Rng, Seed};
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use nix::sys::socket;
 
     use super::*;
 
