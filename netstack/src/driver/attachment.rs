@@ -9,7 +9,10 @@ use super::engine::{DeviceCounters, Engine, EngineId};
 use super::reading::{Density, Reader};
 use crate::addr::PortId;
 use crate::device::{Device, DeviceError, Direction};
-use crate::frame::{Frame, FrameBatch};
+use crate::frame::{BATCH_FRAMES, Frame, FrameBatch};
+
+/// Octets up to which what is sent to a sparse device may be a request, which is often answered before the write returns.
+const REQUEST: u64 = 2048;
 
 /// Sees each frame of an attachment, before the engine or the device does, with the driver's time. A frame may still
 /// carry a partial checksum or be a super-frame; who writes a capture completes a copy.
@@ -78,14 +81,25 @@ impl Attachment {
         }
     }
 
-    /// Moves one batch from the device into its engine and returns the number of frames.
+    /// Whether its frames come one by one, and it reads them itself.
+    fn is_sparse(&self) -> bool {
+        !self.polled && self.reader == Reader::Itself && self.density.is_least()
+    }
+
+    /// Moves one batch from the device into its engine and returns the number of frames. The first one of a turn holds one
+    /// frame where that is likely to be all: it goes on before the device is asked in vain for another.
     pub(super) fn receive(
         &mut self,
         engine: &mut dyn Engine,
         clock: &Clock,
         batch: &mut FrameBatch,
+        first: bool,
     ) -> usize {
-        let received = match self.device.recv_batch(engine.pool(), batch) {
+        batch.hold_at_most(if first && self.is_sparse() { 1 } else { BATCH_FRAMES });
+        let received = self.device.recv_batch(engine.pool(), batch);
+        let full = batch.is_full();
+        batch.hold_at_most(BATCH_FRAMES);
+        let received = match received {
             Ok(received) => received,
             Err(error) => {
                 self.failed = Some(error);
@@ -94,7 +108,7 @@ impl Attachment {
             }
         };
         // A batch with room left means that nothing waits; a polled device is asked again, which costs nothing.
-        self.ready = if self.polled { received > 0 } else { batch.is_full() };
+        self.ready = if self.polled { received > 0 } else { full };
         if received == 0 {
             return 0;
         }
@@ -117,6 +131,8 @@ impl Attachment {
                 self.counters.tx_frames += sent.frames;
                 self.counters.tx_bytes += sent.bytes;
                 self.counters.tx_refused += sent.refused;
+                // Who is asked at once needs no epoll to say that there is an answer.
+                self.ready |= sent.bytes <= REQUEST && self.is_sparse();
             }
             Err(DeviceError::Gone) => {
                 self.counters.tx_refused += frames;

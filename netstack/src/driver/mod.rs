@@ -14,6 +14,10 @@
 //! and does not sleep if one of them has frames. Two engines of one thread that are linked in memory thus exchange
 //! batches without a system call. The sleep ends with input, a command, or the earliest deadline of an engine.
 //!
+//! *Answers.* The kernel's stack at the other end of a device often answers before the write returns: an echo request, a
+//! SYN, a segment that is to be acknowledged. So a device whose frames come one by one is asked again as soon as it was sent
+//! little, without epoll; and its first frame of a turn goes on before it is asked for a second, mostly in vain.
+//!
 //! *Reading.* A device that reads by itself costs a system call for each frame and one for the end. Where its batches
 //! hold several frames again and again, the kernel reads it instead, through a ring that all such devices of the driver
 //! share ([`Reading::Automatic`]): one call brings what has come for all of them. The driver then sleeps in the ring,
@@ -295,9 +299,9 @@ impl Driver {
         self.more = false;
         let mut turn = Turn { commands: self.run_commands(), ..Turn::default() };
         self.run_prologues();
-        for _ in 0..ROUNDS {
+        for number in 0..ROUNDS {
             let before = turn.batches;
-            self.round(&mut turn);
+            self.round(&mut turn, number == 0);
             if turn.batches == before {
                 break;
             }
@@ -352,7 +356,7 @@ impl Driver {
     }
 
     /// One batch from each device that may have one.
-    fn round(&mut self, turn: &mut Turn) {
+    fn round(&mut self, turn: &mut Turn, first: bool) {
         let count = self.attachments.len();
         let mut failed = false;
         for step in 0..count {
@@ -362,7 +366,7 @@ impl Driver {
                 continue;
             }
             let Some(Some(slot)) = self.engines.get_mut(attachment.engine.0 as usize) else { continue };
-            let frames = attachment.receive(&mut *slot.engine, &self.clock, &mut self.batch);
+            let frames = attachment.receive(&mut *slot.engine, &self.clock, &mut self.batch, first);
             failed |= attachment.failed.is_some();
             if frames > 0 {
                 if attachment.density.note(frames) {

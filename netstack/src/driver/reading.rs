@@ -73,6 +73,11 @@ impl Reads {
 pub(super) struct Density(u32);
 
 impl Density {
+    /// Whether batches of several frames are the exception.
+    pub(super) fn is_least(self) -> bool {
+        self.0 == 0
+    }
+
     /// Takes a batch into account, and says whether that may change who reads.
     pub(super) fn note(&mut self, frames: usize) -> bool {
         let before = self.0;

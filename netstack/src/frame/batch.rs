@@ -17,6 +17,8 @@ pub const BATCH_BYTES: usize = 48 * 1024;
 pub struct FrameBatch {
     frames: Vec<Frame>,
     bytes: usize,
+    /// Frames after which it is full.
+    most: usize,
 }
 
 impl Default for FrameBatch {
@@ -28,7 +30,13 @@ impl Default for FrameBatch {
 impl FrameBatch {
     /// An empty batch with room for [`BATCH_FRAMES`].
     pub fn new() -> Self {
-        Self { frames: Vec::with_capacity(BATCH_FRAMES), bytes: 0 }
+        Self { frames: Vec::with_capacity(BATCH_FRAMES), bytes: 0, most: BATCH_FRAMES }
+    }
+
+    /// From now on the batch is full with so many frames, at most [`BATCH_FRAMES`].
+    #[cfg(feature = "std")]
+    pub(crate) fn hold_at_most(&mut self, frames: usize) {
+        self.most = frames.min(BATCH_FRAMES);
     }
 
     /// Frames held.
@@ -52,7 +60,7 @@ impl FrameBatch {
     /// Whether either bound is reached.
     #[inline]
     pub fn is_full(&self) -> bool {
-        self.frames.len() >= BATCH_FRAMES || self.bytes >= BATCH_BYTES
+        self.frames.len() >= self.most || self.bytes >= BATCH_BYTES
     }
 
     /// Adds a frame, or gives it back when the batch is full.
@@ -69,7 +77,7 @@ impl FrameBatch {
     /// How many frames of so many octets can still be added.
     pub(super) fn room(&self, len: usize) -> usize {
         let by_octets = BATCH_BYTES.saturating_sub(self.bytes).div_ceil(len.max(1));
-        (BATCH_FRAMES - self.frames.len()).min(by_octets)
+        self.most.saturating_sub(self.frames.len()).min(by_octets)
     }
 
     /// Adds frames that hold so many octets, for which there is room.
@@ -83,7 +91,7 @@ impl FrameBatch {
     /// the batch is empty and they fit into one.
     #[inline]
     pub(crate) fn take_all(&mut self, frames: &mut Vec<Frame>, bytes: usize) -> bool {
-        let fits = self.frames.is_empty() && frames.len() <= BATCH_FRAMES && bytes <= BATCH_BYTES;
+        let fits = self.frames.is_empty() && frames.len() <= self.most && bytes <= BATCH_BYTES;
         if fits {
             core::mem::swap(&mut self.frames, frames);
             self.bytes = bytes;

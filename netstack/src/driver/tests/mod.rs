@@ -1,3 +1,5 @@
+mod answers;
+
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex};
