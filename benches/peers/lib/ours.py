@@ -8,6 +8,7 @@ from kernel import BASE, PORTS, SERVICE
 from machine import NETNS, Failed, Place, Skipped, written
 from roles import MANY_ROWS, Path, Role
 
+# Variables for each of 10,000 services are more than execve(2) takes, here as on any node.
 CLUSTER = """\
 apiVersion: vswitch/v1alpha1
 kind: Cluster
@@ -22,12 +23,12 @@ spec:
 apiVersion: v1
 kind: Pod
 metadata: {{name: client}}
-spec: {{containers: [{{name: idle, image: idle}}]}}
+spec: {{enableServiceLinks: false, containers: [{{name: idle, image: idle}}]}}
 ---
 apiVersion: v1
 kind: Pod
 metadata: {{name: server, labels: {{app: server}}}}
-spec: {{containers: [{{name: idle, image: idle}}]}}
+spec: {{enableServiceLinks: false, containers: [{{name: idle, image: idle}}]}}
 """
 
 # Services without a selector, as many as those of the kernel's rules, with two endpoints each.

@@ -3,14 +3,19 @@
 //! # Theory of operation
 //! A `SOCK_SEQPACKET` socket carries one JSON document per packet, at most [`MAX_MESSAGE`] octets, with descriptors
 //! as ancillary data. A packet arrives whole or not at all, so a peer that stops in the middle of a message cannot
-//! hold the helper up. Every request has exactly one reply with the same number; a reply that comes after its
+//! hold the helper up. What is longer, as the variables of a container among a thousand services are, is in a file in memory whose
+//! descriptor comes with a packet that says so; it is sealed, so that it cannot change while it is read. Every request has exactly one reply with the same number; a reply that comes after its
 //! asker gave up is recognised by its number and dropped.
 
-use std::io::{self, IoSlice};
+use std::fs::File;
+use std::io::{self, IoSlice, Write as _};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{self, AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -20,9 +25,15 @@ use super::spec::{Namespace, NamespaceSpec};
 use crate::sys;
 
 /// Two programs that do not agree on this do not talk.
-pub(crate) const VERSION: u32 = 4;
-/// Octets in one message; far below what a socket buffer holds, so that one reply never blocks.
+pub(crate) const VERSION: u32 = 5;
+/// Octets in one packet; far below what a socket buffer holds, so that one reply never blocks.
 pub(crate) const MAX_MESSAGE: usize = 64 * 1024;
+/// Octets in one message: as JSON, more variables than execve(2) takes.
+const MAX_LONG: usize = 8 << 20;
+/// The packet that comes with a file instead of a message; no JSON is like it.
+const IN_FILE: &[u8] = b"\0";
+/// What a file with a message must be kept from.
+const SEALS: SealFlag = SealFlag::F_SEAL_SHRINK.union(SealFlag::F_SEAL_GROW).union(SealFlag::F_SEAL_WRITE);
 /// Namespaces or containers in one reply; with the longest names they fit in a message.
 pub(crate) const LIST_PAGE: usize = 64;
 
@@ -237,15 +248,24 @@ impl Channel {
     /// `InvalidInput` if it is too long for the protocol; `WouldBlock` if the peer does not read.
     pub(crate) fn send<T: Serialize>(&self, message: &T, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         let text = serde_json::to_vec(message)?;
-        if text.len() > MAX_MESSAGE {
-            let why = format!("a message of {} octets; {MAX_MESSAGE} are allowed", text.len());
+        if text.len() > MAX_LONG {
+            let why = format!("a message of {} octets; {MAX_LONG} are allowed", text.len());
             return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         }
+        if text.len() <= MAX_MESSAGE {
+            return self.send_packet(&text, descriptors);
+        }
+        let file = sealed(&text)?;
+        let all: Vec<_> = std::iter::once(file.as_fd()).chain(descriptors.iter().copied()).collect();
+        self.send_packet(IN_FILE, &all)
+    }
+
+    fn send_packet(&self, packet: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
         let rights = [ControlMessage::ScmRights(&raw)];
         let control: &[ControlMessage<'_>] = if raw.is_empty() { &[] } else { &rights };
         let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-        socket::sendmsg::<()>(self.socket.as_raw_fd(), &[IoSlice::new(&text)], control, flags, None)?;
+        socket::sendmsg::<()>(self.socket.as_raw_fd(), &[IoSlice::new(packet)], control, flags, None)?;
         Ok(())
     }
 
@@ -269,10 +289,37 @@ impl Channel {
         if received.truncated {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the message was too long"));
         }
-        let text = buffer.get(..received.length).unwrap_or_default();
-        let message = serde_json::from_slice(text)?;
-        Ok(Some((message, received.descriptors)))
+        let mut descriptors = received.descriptors;
+        buffer.truncate(received.length);
+        if buffer == IN_FILE && !descriptors.is_empty() {
+            buffer = unsealed(descriptors.remove(0))?;
+        }
+        let message = serde_json::from_slice(&buffer)?;
+        Ok(Some((message, descriptors)))
     }
+}
+
+/// A file in memory that holds this for ever.
+fn sealed(text: &[u8]) -> io::Result<OwnedFd> {
+    let mut file = File::from(memfd_create("message", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?);
+    file.write_all(text)?;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(SEALS))?;
+    Ok(file.into())
+}
+
+/// What a file holds that [`sealed`] made. Of any other kind of file nothing is read: it might have us wait.
+fn unsealed(file: OwnedFd) -> io::Result<Vec<u8>> {
+    let not_ours =
+        || io::Error::new(io::ErrorKind::InvalidData, "a message in a file that is not sealed, or too long");
+    let seals = fcntl(&file, FcntlArg::F_GET_SEALS).map_err(|_| not_ours())?;
+    let file = File::from(file);
+    let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+    if !SealFlag::from_bits_retain(seals).contains(SEALS) || length > MAX_LONG {
+        return Err(not_ours());
+    }
+    let mut text = vec![0; length];
+    file.read_exact_at(&mut text, 0)?;
+    Ok(text)
 }
 
 impl AsFd for Channel {
@@ -301,7 +348,7 @@ mod tests {
     #[test]
     fn what_is_too_long_or_not_a_message_is_an_error() {
         let (one, other) = Channel::pair().unwrap();
-        let long = "x".repeat(MAX_MESSAGE);
+        let long = "x".repeat(MAX_LONG);
         assert_eq!(one.send(&long, &[]).unwrap_err().kind(), io::ErrorKind::InvalidInput);
         nix::unistd::write(&one, &vec![b' '; MAX_MESSAGE + 1]).unwrap();
         assert_eq!(other.receive::<Numbered<Request>>().unwrap_err().kind(), io::ErrorKind::InvalidData);
@@ -309,6 +356,37 @@ mod tests {
         assert!(other.receive::<Numbered<Request>>().is_err());
         one.send(&Numbered { number: 1, body: Request::Shutdown }, &[]).unwrap();
         assert!(other.receive::<Numbered<Request>>().unwrap().is_some());
+    }
+
+    #[test]
+    fn what_no_packet_holds_arrives_in_a_file_with_what_came_along() {
+        let (one, other) = Channel::pair().unwrap();
+        let null = File::open("/dev/null").unwrap();
+        for length in [MAX_MESSAGE - 2, MAX_MESSAGE - 1, 2 << 20, MAX_LONG - 2] {
+            let long = "x".repeat(length);
+            one.send(&long, &[null.as_fd()]).unwrap();
+            let (said, descriptors) = other.receive::<String>().unwrap().unwrap();
+            assert_eq!((said == long, descriptors.len()), (true, 1), "{length}");
+        }
+        one.send(&"short", &[]).unwrap();
+        assert_eq!(other.receive::<String>().unwrap().unwrap().0, "short");
+    }
+
+    #[test]
+    fn a_file_that_may_change_or_have_us_wait_is_not_read() {
+        let (one, other) = Channel::pair().unwrap();
+        let mut writable = File::from(memfd_create("message", MFdFlags::MFD_ALLOW_SEALING).unwrap());
+        writable.write_all(b"\"x\"").unwrap();
+        let huge = File::from(memfd_create("message", MFdFlags::MFD_ALLOW_SEALING).unwrap());
+        huge.set_len(1 << 40).unwrap();
+        fcntl(&huge, FcntlArg::F_ADD_SEALS(SEALS)).unwrap();
+        let (pipe, _writer) = std::io::pipe().unwrap();
+        for file in [writable.as_fd(), huge.as_fd(), pipe.as_fd()] {
+            one.send_packet(IN_FILE, &[file]).unwrap();
+            assert_eq!(other.receive::<String>().unwrap_err().kind(), io::ErrorKind::InvalidData);
+        }
+        one.send_packet(IN_FILE, &[]).unwrap();
+        assert!(other.receive::<String>().is_err(), "no file at all");
     }
 
     #[test]
