@@ -285,3 +285,39 @@ fn programs_in_pods_find_names_by_themselves() {
     drop(cluster);
     assert!(!kept.exists());
 }
+
+#[test]
+fn containers_start_among_many_services() {
+    if !ready(&[]) {
+        return;
+    }
+    let services = (0..600).map(|number| {
+        let address = format!("10.96.{}.{}", 10 + number / 200, 1 + number % 200);
+        format!(
+            "---\napiVersion: v1\nkind: Service\nmetadata: {{name: s{number}}}\n\
+             spec: {{clusterIP: {address}, ports: [{{port: 80}}]}}\n"
+        )
+    });
+    let pods = format!(
+        "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: teller}}\n\
+         spec: {{nodeName: node-1, containers: [{{name: c, command: [sh, -c, 'env; exec sleep 1000']}}]}}\n\
+         ---\napiVersion: v1\nkind: Pod\nmetadata: {{name: mute}}\n\
+         spec: {{nodeName: node-1, containers: [{{name: c, command: [sleep, '1000'], env: [{{name: LONG, value: {}}}]}}]}}\n",
+        "x".repeat(200_000)
+    );
+    let text = format!("{}{}{pods}", builtin("dns: {resolvConf: /dev/null}"), services.collect::<String>());
+    let cluster = Cluster::of("many", &text, &[]);
+    let told = || success("logs", &cluster.verb(&["logs", "teller"]));
+    until("it has told", || told().contains("S599_SERVICE_HOST=10.96.12.200"));
+    let told = told();
+    assert_eq!(told.lines().filter(|line| line.contains("_SERVICE_HOST=10.96.1")).count(), 600);
+    assert!(told.len() > 64 * 1024, "{} octets", told.len());
+    // What no program may be given, its message says, and how to have less of it.
+    let described = || success("describe", &cluster.verb(&["get", "pod", "mute", "-o", "json"]));
+    until("it has failed", || described().contains("RunContainerError"));
+    let described = described();
+    assert!(
+        described.contains("Argument list too long") && described.contains("enableServiceLinks"),
+        "{described}"
+    );
+}

@@ -65,9 +65,16 @@ impl Running {
         command.env_clear().envs(spec.links.iter().chain(&spec.env).map(|(name, value)| (name, value)));
         // What goes wrong before the program runs is told in the log as well.
         command.stdin(Stdio::null()).stdout(out).stderr(err);
-        let process = command
-            .spawn()
-            .map_err(|error| Failure::system(format!("cannot start container {}", spec.name), &error))?;
+        let process = command.spawn().map_err(|error| {
+            // By far the most come from services.
+            let remedy = if error.kind() == std::io::ErrorKind::ArgumentListTooLong && !spec.links.is_empty()
+            {
+                " (`enableServiceLinks: false` leaves out the variables of services)"
+            } else {
+                ""
+            };
+            Failure::system(format!("cannot start container {}{remedy}", spec.name), &error)
+        })?;
         let pid = process.id();
         let container = Container {
             process: Some(process),
