@@ -134,17 +134,26 @@ def machine_lines(result):
     return [f"- {name}: {value}" for name, value in result["machine"].items()]
 
 
+def rounds_of(result):
+    """How often each role was measured: not all as often where runs were put together."""
+    rounds = {}
+    for sample in result["samples"]:
+        rounds.setdefault(sample["role"], set()).add(sample["round"])
+    counts = {len(numbers) for numbers in rounds.values()} or {0}
+    most, least = max(counts), min(counts)
+    return f"{most} rounds" if most == least else f"{least} to {most} rounds"
+
+
 def markdown(results, plots):
     result, kernel = results.result, REFERENCES[results.reference()]
     rows = [BY_NAME[name] for name in result["rows"]]
-    rounds = 1 + max((sample["round"] for sample in result["samples"]), default=0)
     text = [
         "# Peers, side by side",
         "",
         "Written by `benches/peers/run`, which [says](peers/README.md) what is measured and how; "
         "anyone can repeat it on a Debian machine.",
         "",
-        f"{result['date']}, {rounds} rounds of every role in turn, {result['seconds']:g} s for each figure. A ratio is "
+        f"{result['date']}, {rounds_of(result)} of every role in turn, {result['seconds']:g} s for each figure. A ratio is "
         f"taken within a round, to {kernel} of the same round. A figure is the median of the rounds, in "
         "parentheses the lowest and the highest. Processor time is that of the whole machine: both ends, whatever is "
         "between them, interrupts.",
