@@ -24,6 +24,8 @@ def version(*words):
         done = subprocess.run(words, capture_output=True, text=True, timeout=20, check=False)
     except OSError:
         return None
+    if done.returncode and words[0] == "dpkg-query":
+        return None
     return next((line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()), None)
 
 

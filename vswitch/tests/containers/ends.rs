@@ -94,10 +94,15 @@ pub(crate) fn containers_end_with_their_pod_and_are_forgotten(lab: &Lab) {
     assert!(error.kind == FailureKind::NotFound && error.message.contains("has ended"), "{error}");
 
     let name = &pods[2].name;
-    let mut spec = script(lab, "long", &"x".repeat(70_000));
-    let error = failure(containers.run(name, &spec).unwrap_err());
-    assert!(error.kind == FailureKind::Invalid && error.message.contains("65536 are allowed"), "{error}");
-    spec = script(lab, "a/b", "true");
+    // More than a packet to the helper holds, than a program may be given, and than a message may be.
+    let of_octets = |length| script(lab, "long", &format!(": {}", "x".repeat(length)));
+    containers.run(name, &of_octets(70_000)).unwrap();
+    assert_eq!(ended(&mut containers, name, "long"), 0);
+    let error = failure(containers.run(name, &of_octets(200_000)).unwrap_err());
+    assert!(error.kind == FailureKind::System && error.message.contains("list too long"), "{error}");
+    let error = failure(containers.run(name, &of_octets(9 << 20)).unwrap_err());
+    assert!(error.kind == FailureKind::Invalid && error.message.contains("8388608 are allowed"), "{error}");
+    let mut spec = script(lab, "a/b", "true");
     assert_eq!(kind(containers.run(name, &spec).unwrap_err()), FailureKind::Invalid);
     assert_eq!(kind(containers.signal(name, "c00", 19).unwrap_err()), FailureKind::Invalid);
     assert_eq!(kind(containers.signal(name, "none", SIGTERM).unwrap_err()), FailureKind::NotFound);
