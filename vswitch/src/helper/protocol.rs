@@ -335,7 +335,7 @@ mod tests {
     #[test]
     fn a_message_and_its_descriptor_arrive_together() {
         let (one, other) = Channel::pair().unwrap();
-        let file = std::fs::File::open("/dev/null").unwrap();
+        let file = File::open("/dev/null").unwrap();
         one.send(&Numbered { number: 7, body: Reply::Tap }, &[file.as_fd()]).unwrap();
         let (message, descriptors) = other.receive::<Numbered<Reply>>().unwrap().unwrap();
         assert_eq!(message.number, 7);
@@ -380,7 +380,7 @@ mod tests {
         let huge = File::from(memfd_create("message", MFdFlags::MFD_ALLOW_SEALING).unwrap());
         huge.set_len(1 << 40).unwrap();
         fcntl(&huge, FcntlArg::F_ADD_SEALS(SEALS)).unwrap();
-        let (pipe, _writer) = std::io::pipe().unwrap();
+        let (pipe, _writer) = io::pipe().unwrap();
         for file in [writable.as_fd(), huge.as_fd(), pipe.as_fd()] {
             one.send_packet(IN_FILE, &[file]).unwrap();
             assert_eq!(other.receive::<String>().unwrap_err().kind(), io::ErrorKind::InvalidData);
