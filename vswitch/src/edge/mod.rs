@@ -288,6 +288,7 @@ impl<O: Outside + Send + 'static> Engine for Edge<O> {
             }
             self.link.pool.recycle(frame);
         }
+        self.outside.settle();
         self.send_gathered();
         if port == BELL {
             self.serve_outside(now);

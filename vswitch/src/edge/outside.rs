@@ -113,8 +113,11 @@ pub trait Outside {
     /// How the connection has ended, if not well.
     fn peek(&mut self, socket: SocketId, offset: usize, into: &mut [u8]) -> Result<Peeked, Refusal>;
 
-    /// Lets go of the oldest octets that have come in, which have all been peeked at.
+    /// Lets go of the oldest octets that have come in, which have all been peeked at; it may be put off until [`Outside::settle`].
     fn discard(&mut self, socket: SocketId, count: usize);
+
+    /// Does what was put off. Nothing is for longer than a batch of frames.
+    fn settle(&mut self) {}
 
     /// Tells the other side that nothing more will be sent.
     fn shutdown(&mut self, socket: SocketId);

@@ -61,6 +61,9 @@ pub struct Sockets {
     doors: Vec<Option<Socket>>,
     events: Vec<EpollEvent>,
     found: VecDeque<(SocketId, Ready)>,
+    /// Octets to be discarded. The acknowledgements of a batch are mostly of one connection: one call for all of them, after
+    /// which the kernel tells the other side once that there is room.
+    discarded: Option<(SocketId, usize)>,
     /// Descriptors that this process may have.
     most: u64,
     /// Whether the kernel remembers places in streams, once one was asked.
@@ -82,6 +85,7 @@ impl Sockets {
             doors: Vec::new(),
             events: vec![EpollEvent::empty(); FOUND],
             found: VecDeque::new(),
+            discarded: None,
         })
     }
 
@@ -203,12 +207,23 @@ impl Outside for Sockets {
     }
 
     fn peek(&mut self, socket: SocketId, offset: usize, into: &mut [u8]) -> Result<Peeked, Refusal> {
+        self.settle();
         let of = self.sockets.get_mut(socket.0 as usize).and_then(Option::as_mut).ok_or(Refusal::Reset)?;
         let peeking = of.peeking.as_mut().ok_or(Refusal::Unsupported)?;
         peeking.peek(of.fd.as_fd(), offset, into).map_err(refusal)
     }
 
     fn discard(&mut self, socket: SocketId, count: usize) {
+        if let Some((_, before)) = self.discarded.as_mut().filter(|(of, _)| *of == socket) {
+            *before += count;
+        } else {
+            self.settle();
+            self.discarded = Some((socket, count));
+        }
+    }
+
+    fn settle(&mut self) {
+        let Some((socket, count)) = self.discarded.take() else { return };
         let Some(Some(of)) = self.sockets.get_mut(socket.0 as usize) else { return };
         if let Some(peeking) = &mut of.peeking {
             peeking.discard(of.fd.as_fd(), count);
@@ -273,6 +288,8 @@ impl Outside for Sockets {
     }
 
     fn close(&mut self, socket: SocketId, farewell: Farewell) {
+        // A connection that is closed with octets in it is reset.
+        self.settle();
         let all = match place(socket) {
             Some(door) => self.doors.get_mut(door as usize),
             None => self.sockets.get_mut(socket.0 as usize),

@@ -6,4 +6,5 @@ mod doors;
 mod lab;
 mod messages;
 mod segments;
+mod sockets;
 mod world;
