@@ -1,11 +1,12 @@
 //! The words between vswitch, its helper and the holders of namespaces.
 //!
 //! # Theory of operation
-//! A `SOCK_SEQPACKET` socket carries one JSON document per packet, at most [`MAX_MESSAGE`] octets, with descriptors
+//! A `SOCK_SEQPACKET` socket carries one JSON document per packet, at most [`MAX_PACKET`] octets, with descriptors
 //! as ancillary data. A packet arrives whole or not at all, so a peer that stops in the middle of a message cannot
-//! hold the helper up. What is longer, as the variables of a container among a thousand services are, is in a file in memory whose
-//! descriptor comes with a packet that says so; it is sealed, so that it cannot change while it is read. Every request has exactly one reply with the same number; a reply that comes after its
-//! asker gave up is recognised by its number and dropped.
+//! hold the helper up. What is longer, as the variables of a container among a thousand services are, is in a file in
+//! memory whose descriptor comes with a packet that says so; it is sealed, so that it cannot change while it is read.
+//! Every request has exactly one reply with the same number; a reply that comes after its asker gave up is recognised
+//! by its number and dropped.
 
 use std::fs::File;
 use std::io::{self, IoSlice, Write as _};
@@ -27,9 +28,9 @@ use crate::sys;
 /// Two programs that do not agree on this do not talk.
 pub(crate) const VERSION: u32 = 5;
 /// Octets in one packet; far below what a socket buffer holds, so that one reply never blocks.
-pub(crate) const MAX_MESSAGE: usize = 64 * 1024;
+pub(crate) const MAX_PACKET: usize = 64 * 1024;
 /// Octets in one message: as JSON, more variables than execve(2) takes.
-const MAX_LONG: usize = 8 << 20;
+const MAX_MESSAGE: usize = 8 << 20;
 /// The packet that comes with a file instead of a message; no JSON is like it.
 const IN_FILE: &[u8] = b"\0";
 /// What a file with a message must be kept from.
@@ -248,11 +249,11 @@ impl Channel {
     /// `InvalidInput` if it is too long for the protocol; `WouldBlock` if the peer does not read.
     pub(crate) fn send<T: Serialize>(&self, message: &T, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         let text = serde_json::to_vec(message)?;
-        if text.len() > MAX_LONG {
-            let why = format!("a message of {} octets; {MAX_LONG} are allowed", text.len());
+        if text.len() > MAX_MESSAGE {
+            let why = format!("a message of {} octets; {MAX_MESSAGE} are allowed", text.len());
             return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         }
-        if text.len() <= MAX_MESSAGE {
+        if text.len() <= MAX_PACKET {
             return self.send_packet(&text, descriptors);
         }
         let file = sealed(&text)?;
@@ -274,7 +275,7 @@ impl Channel {
     /// # Errors
     /// `InvalidData` if it is not a `T` or was cut; otherwise those of the socket.
     pub(crate) fn receive<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
-        let mut buffer = vec![0; MAX_MESSAGE];
+        let mut buffer = vec![0; MAX_PACKET];
         let received = loop {
             match sys::receive(self.socket.as_fd(), &mut buffer) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -300,11 +301,11 @@ impl Channel {
 }
 
 /// A file in memory that holds this for ever.
-fn sealed(text: &[u8]) -> io::Result<OwnedFd> {
+fn sealed(text: &[u8]) -> io::Result<File> {
     let mut file = File::from(memfd_create("message", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?);
     file.write_all(text)?;
     fcntl(&file, FcntlArg::F_ADD_SEALS(SEALS))?;
-    Ok(file.into())
+    Ok(file)
 }
 
 /// What a file holds that [`sealed`] made. Of any other kind of file nothing is read: it might have us wait.
@@ -314,7 +315,7 @@ fn unsealed(file: OwnedFd) -> io::Result<Vec<u8>> {
     let seals = fcntl(&file, FcntlArg::F_GET_SEALS).map_err(|_| not_ours())?;
     let file = File::from(file);
     let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
-    if !SealFlag::from_bits_retain(seals).contains(SEALS) || length > MAX_LONG {
+    if !SealFlag::from_bits_retain(seals).contains(SEALS) || length > MAX_MESSAGE {
         return Err(not_ours());
     }
     let mut text = vec![0; length];
@@ -348,9 +349,9 @@ mod tests {
     #[test]
     fn what_is_too_long_or_not_a_message_is_an_error() {
         let (one, other) = Channel::pair().unwrap();
-        let long = "x".repeat(MAX_LONG);
+        let long = "x".repeat(MAX_MESSAGE);
         assert_eq!(one.send(&long, &[]).unwrap_err().kind(), io::ErrorKind::InvalidInput);
-        nix::unistd::write(&one, &vec![b' '; MAX_MESSAGE + 1]).unwrap();
+        nix::unistd::write(&one, &vec![b' '; MAX_PACKET + 1]).unwrap();
         assert_eq!(other.receive::<Numbered<Request>>().unwrap_err().kind(), io::ErrorKind::InvalidData);
         nix::unistd::write(&one, b"{\"number\":1}").unwrap();
         assert!(other.receive::<Numbered<Request>>().is_err());
@@ -362,7 +363,7 @@ mod tests {
     fn what_no_packet_holds_arrives_in_a_file_with_what_came_along() {
         let (one, other) = Channel::pair().unwrap();
         let null = File::open("/dev/null").unwrap();
-        for length in [MAX_MESSAGE - 2, MAX_MESSAGE - 1, 2 << 20, MAX_LONG - 2] {
+        for length in [MAX_PACKET - 2, MAX_PACKET - 1, 2 << 20, MAX_MESSAGE - 2] {
             let long = "x".repeat(length);
             one.send(&long, &[null.as_fd()]).unwrap();
             let (said, descriptors) = other.receive::<String>().unwrap().unwrap();
@@ -407,7 +408,7 @@ mod tests {
             serde_json::to_vec(&Numbered { number: u64::MAX, body: Reply::Namespaces { page, more: false } })
                 .unwrap();
         // The rest is room for warnings, which a list leaves out.
-        assert!(text.len() < MAX_MESSAGE / 2, "{}", text.len());
+        assert!(text.len() < MAX_PACKET / 2, "{}", text.len());
     }
 
     #[test]
@@ -425,7 +426,7 @@ mod tests {
         let text =
             serde_json::to_vec(&Numbered { number: u64::MAX, body: Reply::Containers { page, more: false } })
                 .unwrap();
-        assert!(text.len() < MAX_MESSAGE, "{}", text.len());
+        assert!(text.len() < MAX_PACKET, "{}", text.len());
     }
 
     #[test]
